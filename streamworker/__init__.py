@@ -1,0 +1,57 @@
+"""streamworker: Kafka records through a handler to a committed offset."""
+
+from streamworker.config import (
+    Action,
+    Batch,
+    Config,
+    DeadLetter,
+    GroupProtocol,
+    OnExhausted,
+    Ordering,
+    Retry,
+    Rule,
+)
+from streamworker.errors import (
+    BatchFailed,
+    ConfigurationError,
+    DecodeError,
+    DependencyUnavailable,
+    FatalError,
+    PoisonError,
+    RetryableError,
+    StreamworkerError,
+)
+from streamworker.handler import BatchHandler, Context, Handler
+from streamworker.interfaces import Serde
+from streamworker.record import Ending, Headers, Record, Records, TopicPartition
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Action",
+    "Batch",
+    "BatchFailed",
+    "BatchHandler",
+    "Config",
+    "ConfigurationError",
+    "Context",
+    "DeadLetter",
+    "DecodeError",
+    "DependencyUnavailable",
+    "Ending",
+    "FatalError",
+    "GroupProtocol",
+    "Handler",
+    "Headers",
+    "OnExhausted",
+    "Ordering",
+    "PoisonError",
+    "Record",
+    "Records",
+    "Retry",
+    "RetryableError",
+    "Rule",
+    "Serde",
+    "StreamworkerError",
+    "TopicPartition",
+]

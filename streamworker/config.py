@@ -1,0 +1,302 @@
+"""What can be set, one frozen dataclass per stage.
+
+Every field has a default that suits most and a comment with its unit and reason; the reference page
+of the documentation is made from this file. Values are checked where they are made
+(`__post_init__`); where they come from is `cli/settings.py`'s business.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TypeVar
+
+from streamworker.errors import ConfigurationError, nearest
+
+E = TypeVar("E", bound=enum.Enum)
+
+
+class Ordering(enum.Enum):
+    """Which records wait for which."""
+
+    PARTITION = "partition"  # one at a time per partition
+    KEY = "key"  # one at a time per key; null keys wait for nobody
+    UNORDERED = "unordered"  # none waits
+
+
+class Action(enum.Enum):
+    """What a rule says to do with a failure."""
+
+    RETRY = "retry"
+    DEAD_LETTER = "dead_letter"
+    SKIP = "skip"
+    STOP = "stop"
+
+
+Matcher = type[BaseException] | tuple[type[BaseException], ...] | Callable[[BaseException], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a handler's rules: the first that matches the error, or one of its causes, decides.
+
+    `matches` is an exception class, a tuple of them, or a predicate. A skip is written to the
+    dead-letter topic as a pointer (reason `skipped`), so it needs `dead_letter`.
+    """
+
+    matches: Matcher
+    action: Action
+
+    @classmethod
+    def retry(cls, matches: Matcher) -> Rule:
+        """Try again, up to `Retry.attempts`."""
+        return cls(matches, Action.RETRY)
+
+    @classmethod
+    def dead_letter(cls, matches: Matcher) -> Rule:
+        """To the dead letters at once."""
+        return cls(matches, Action.DEAD_LETTER)
+
+    @classmethod
+    def skip(cls, matches: Matcher) -> Rule:
+        """Done without effect, with a pointer record as its audit."""
+        return cls(matches, Action.SKIP)
+
+    @classmethod
+    def stop(cls, matches: Matcher) -> Rule:
+        """Stop the worker, exit code 1; the record is not done."""
+        return cls(matches, Action.STOP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When a failed record is handed over again. Nothing sleeps: the scheduler holds the record.
+
+    A delay may be longer than `max.poll.interval.ms`.
+    """
+
+    attempts: int = 4  # calls in all, the first included
+    base_s: float = 0.1  # full jitter: uniform in 0 … min(cap_s, base_s · 2^n)
+    cap_s: float = 2.0
+    wait: Callable[..., float] | None = None  # a tenacity wait strategy instead of base_s and cap_s
+
+    def __post_init__(self) -> None:
+        _at_least("Retry.attempts", self.attempts, 1)
+        _at_least("Retry.base_s", self.base_s, 0)
+        _at_least("Retry.cap_s", self.cap_s, self.base_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """When a batch is handed over: the first limit that is reached. It never mixes partitions."""
+
+    max_records: int = 500
+    max_bytes: int = 4 * 1024 * 1024  # of values
+    max_wait_s: float = 0.2  # since the oldest record of the batch came
+
+    def __post_init__(self) -> None:
+        _at_least("Batch.max_records", self.max_records, 1)
+        _at_least("Batch.max_bytes", self.max_bytes, 1)
+        _at_least("Batch.max_wait_s", self.max_wait_s, 0)
+
+
+class OnExhausted(enum.Enum):
+    """What follows when a record's attempts are used up."""
+
+    DLQ = "dlq"  # to the dead letters; later records of the key go on
+    BLOCK = "block"  # the partition waits for a person
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Where a record goes that cannot be handled."""
+
+    topic: str
+    on_exhausted: OnExhausted | str = OnExhausted.DLQ
+
+    def __post_init__(self) -> None:
+        if not self.topic:
+            raise ConfigurationError("DeadLetter.topic: expected a topic's name, got an empty string")
+        object.__setattr__(self, "on_exhausted", member("DeadLetter.on_exhausted", OnExhausted, self.on_exhausted))
+
+
+class GroupProtocol(enum.Enum):
+    """Rebalance protocol of the group."""
+
+    CLASSIC = "classic"  # cooperative-sticky; any broker
+    CONSUMER = "consumer"  # KIP-848; brokers 4.0 and later
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaConfig:
+    """The cluster and this worker's membership."""
+
+    bootstrap_servers: str = "localhost:9092"  # host:port, comma-separated
+    group: str = ""  # consumer group; required to run
+    group_protocol: GroupProtocol = GroupProtocol.CLASSIC
+    session_timeout_s: float = 45.0  # classic: sent; consumer: the broker's, declared here for `check`
+    max_poll_interval_s: float = 300.0  # the loop polls far more often; a fallback only
+    start: str = "earliest"  # where a group without offsets begins: earliest | latest | timestamp:<ISO 8601>
+    queued_min_messages: int = 20_000  # prefetch per partition, in records
+    queued_max_kbytes: int = 16_384  # prefetch of the consumer, KiB; the client's default is four times that
+    max_record_bytes: int = 1024 * 1024  # a larger value is poison before it is decoded
+    librdkafka: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # the client's own options
+
+    def __post_init__(self) -> None:
+        _at_least("kafka.session_timeout_s", self.session_timeout_s, 1)
+        _at_least("kafka.max_poll_interval_s", self.max_poll_interval_s, self.session_timeout_s)
+        _at_least("kafka.queued_min_messages", self.queued_min_messages, 1)
+        _at_least("kafka.queued_max_kbytes", self.queued_max_kbytes, 1)
+        _at_least("kafka.max_record_bytes", self.max_record_bytes, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitConfig:
+    """When offsets are committed."""
+
+    interval_s: float = 1.0  # the repeats after a crash grow with it
+    timeout_s: float = 2.0  # an answer later than that is not waited for
+    max_uncommitted: int = 16_384  # records per partition that a crash may repeat; then the partition waits
+
+    def __post_init__(self) -> None:
+        _at_least("commit.interval_s", self.interval_s, 0.01)
+        _at_least("commit.timeout_s", self.timeout_s, 0.05)
+        _at_least("commit.max_uncommitted", self.max_uncommitted, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowConfig:
+    """How much is in hand at once."""
+
+    max_inflight: int = 10_000  # records fetched and not settled, per worker
+    max_buffer_bytes: int = 64 * 1024 * 1024  # their values' bytes
+    pause_after_s: float = 0.5  # a pause throws the prefetch away, so the need for it must last
+    resume_at: float = 0.5  # share of the bound at which a paused partition goes on
+    max_slice: int = 500  # records handed to a thread at once
+    slice_s: float = 0.005  # aim for the work in a slice: the hand-over is paid once, lanes still spread
+
+    def __post_init__(self) -> None:
+        _at_least("flow.max_inflight", self.max_inflight, 1)
+        _at_least("flow.max_buffer_bytes", self.max_buffer_bytes, 1)
+        _at_least("flow.pause_after_s", self.pause_after_s, 0)
+        _at_least("flow.max_slice", self.max_slice, 1)
+        if not 0 < self.resume_at <= 1:
+            raise ConfigurationError(f"flow.resume_at: expected a share in (0, 1], got {self.resume_at}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifecycleConfig:
+    """How the worker stops, and what it takes for a stall."""
+
+    drain_timeout_s: float = 25.0  # what runs may finish; Kubernetes gives 30 s
+    close_timeout_s: float = 4.0  # leaving the group; then the process ends itself, exit code 5
+    revoke_timeout_s: float = 5.0  # inside a rebalance; its last 2 s are the commit's
+    stall_timeout_s: float = 60.0  # lag without progress, or one call longer than this, is reported
+    handler_timeout_s: float | None = None  # a call longer than this ends the process, exit code 4
+
+    def __post_init__(self) -> None:
+        _at_least("lifecycle.drain_timeout_s", self.drain_timeout_s, 0)
+        _at_least("lifecycle.close_timeout_s", self.close_timeout_s, 0.1)
+        _at_least("lifecycle.revoke_timeout_s", self.revoke_timeout_s, 0)
+        _at_least("lifecycle.stall_timeout_s", self.stall_timeout_s, 0.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetterConfig:
+    """Writing dead letters."""
+
+    delivery_timeout_s: float = 15.0  # below the drain timeout, so that a drain sees the answer
+    max_unacknowledged: int = 1_000  # per partition; then its dispatch holds
+    retry_min_s: float = 1.0  # a refused write is tried again by itself, with back-off
+    retry_max_s: float = 30.0
+    budget: int = 1_000  # dead letters per partition in one burst; the guard against a broken deploy
+    records_per_token: int = 10  # the budget refills by one per this many records handled,
+    seconds_per_token: float = 10.0  # and by one per this many seconds
+
+    def __post_init__(self) -> None:
+        _at_least("dead_letters.delivery_timeout_s", self.delivery_timeout_s, 0.1)
+        _at_least("dead_letters.max_unacknowledged", self.max_unacknowledged, 1)
+        _at_least("dead_letters.retry_min_s", self.retry_min_s, 0.01)
+        _at_least("dead_letters.retry_max_s", self.retry_max_s, self.retry_min_s)
+        _at_least("dead_letters.budget", self.budget, 1)
+        _at_least("dead_letters.records_per_token", self.records_per_token, 1)
+        _at_least("dead_letters.seconds_per_token", self.seconds_per_token, 0.01)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpConfig:
+    """The port for /metrics, /health and /status."""
+
+    enabled: bool = True
+    host: str = "0.0.0.0"  # noqa: S104 - probes and scrapers come from other hosts
+    port: int = 8080  # 0 takes a free one and logs it
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65_535:
+            raise ConfigurationError(f"http.port: expected 0 to 65535, got {self.port}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogConfig:
+    """What is logged and how."""
+
+    level: str = "INFO"  # DEBUG | INFO | WARNING | ERROR
+    format: str = "auto"  # auto (JSON unless a terminal) | json | console
+
+    def __post_init__(self) -> None:
+        _one_of("log.level", self.level, ("DEBUG", "INFO", "WARNING", "ERROR"))
+        _one_of("log.format", self.format, ("auto", "json", "console"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything; one table of `streamworker.toml` per field."""
+
+    kafka: KafkaConfig = field(default_factory=KafkaConfig)
+    commit: CommitConfig = field(default_factory=CommitConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
+    dead_letters: DeadLetterConfig = field(default_factory=DeadLetterConfig)
+    http: HttpConfig = field(default_factory=HttpConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    app: Mapping[str, object] = field(default_factory=dict)  # the application's own table; handlers get it in open()
+
+    def __post_init__(self) -> None:
+        lifecycle = self.lifecycle
+        if lifecycle.revoke_timeout_s > self.kafka.session_timeout_s / 2:
+            raise ConfigurationError(
+                f"lifecycle.revoke_timeout_s: expected at most half of kafka.session_timeout_s"
+                f" ({self.kafka.session_timeout_s / 2:g}), got {lifecycle.revoke_timeout_s:g}"
+            )
+        if self.dead_letters.delivery_timeout_s >= max(lifecycle.drain_timeout_s, 0.2):
+            raise ConfigurationError(
+                f"dead_letters.delivery_timeout_s: expected less than lifecycle.drain_timeout_s"
+                f" ({lifecycle.drain_timeout_s:g}), got {self.dead_letters.delivery_timeout_s:g}"
+            )
+
+
+def tables() -> Sequence[str]:
+    """Names of the configuration's tables, in order."""
+    return [table.name for table in fields(Config)]
+
+
+def _at_least(name: str, value: float, minimum: float) -> None:
+    if not value >= minimum:
+        raise ConfigurationError(f"{name}: expected at least {minimum:g}, got {value!r}")
+
+
+def _one_of(name: str, value: str, options: Sequence[str]) -> None:
+    if value not in options:
+        raise ConfigurationError(f"{name}: expected one of {', '.join(options)}, got {value!r}")
+
+
+def member(name: str, kind: type[E], value: E | str) -> E:
+    """The member of enum `kind` that `value` is or names; `name` says where it stood."""
+    if isinstance(value, kind):
+        return value
+    try:
+        return kind(value)
+    except ValueError:
+        known = [str(option.value) for option in kind]
+        raise ConfigurationError(f"{name}: got {value!r}; {nearest(str(value), known)}") from None

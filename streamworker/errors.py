@@ -1,0 +1,104 @@
+"""What can go wrong, and what each type says to do.
+
+    StreamworkerError
+    ├── ConfigurationError      the application cannot start like this            exit code 2
+    ├── HandlerSignal           raised by handlers to say how a record ends
+    │   ├── RetryableError      hand it to me again after the back-off
+    │   ├── PoisonError         never again: to the dead letters
+    │   ├── FatalError          stop the worker: drain, commit what is done       exit code 1
+    │   └── BatchFailed         record `index` of this batch failed with `cause`
+    ├── DecodeError             bytes that are not what the serde expects: poison
+    ├── DependencyUnavailable   what decoding needs is away (a registry): wait, spend no attempt
+    ├── ClientError             the Kafka client gave up on something, translated at its door
+    │   └── ClientFatal         the client instance is unusable                   exit code 1
+    └── Misuse                  a call from the wrong thread, process or state
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class StreamworkerError(Exception):
+    """Base of everything that streamworker raises on purpose."""
+
+
+class ConfigurationError(StreamworkerError):
+    """The application cannot start like this; the message says what was found and what would do."""
+
+
+class HandlerSignal(StreamworkerError):
+    """Base of what a handler raises to say how a record ends."""
+
+
+class RetryableError(HandlerSignal):
+    """The record is good and the moment is not: hand it over again after the back-off.
+
+    `retry_after_s` overrides the back-off once, for servers that say how long to wait.
+    """
+
+    def __init__(self, *args: object, retry_after_s: float | None = None) -> None:
+        super().__init__(*args)
+        self.retry_after_s = retry_after_s
+
+
+class PoisonError(HandlerSignal):
+    """The record itself is at fault: it goes to the dead letters without another try."""
+
+
+class FatalError(HandlerSignal):
+    """The application is at fault: drain, commit what is done, exit with code 1."""
+
+
+class BatchFailed(HandlerSignal):
+    """The record at `index` of the batch failed with `cause`; what came before it is done.
+
+    The rules judge `cause`. Raised by `BatchHandler.handle`.
+    """
+
+    def __init__(self, index: int, cause: BaseException) -> None:
+        super().__init__(f"record {index} of the batch failed: {cause!r}")
+        self.index = index
+        self.cause = cause
+
+
+class DecodeError(StreamworkerError):
+    """Bytes that the serde cannot read. `part` says whether they were the key or the value."""
+
+    def __init__(self, message: str, *, part: str = "value") -> None:
+        super().__init__(message)
+        self.part = part
+
+
+class DependencyUnavailable(StreamworkerError):
+    """Something that decoding needs cannot be reached; the record waits and no attempt is spent."""
+
+
+class ClientError(StreamworkerError):
+    """The Kafka client reported `code` (librdkafka's name of it, for instance `_TRANSPORT`)."""
+
+    def __init__(self, message: str, *, code: str, retriable: bool = False) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retriable = retriable
+
+
+class ClientFatal(ClientError):
+    """The client instance is unusable and must be made anew."""
+
+
+class Misuse(StreamworkerError):
+    """A call from the wrong thread, process or state."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """End of an error message for a wrong `word`: the nearest known one, else the list of them."""
+    options = sorted(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(options)}"

@@ -1,0 +1,112 @@
+"""All that the engine reports, in one list: metrics, logs, `/status` and tests hang from it.
+
+Every event is called on the loop thread, after the fact, for a slice or a partition and never per
+record. A listener must not block; what it raises is logged once per event and harms nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from streamworker.interfaces import Fault
+    from streamworker.record import Ending, TopicPartition
+
+
+class Listener:
+    """Empty methods to override."""
+
+    def started(self, handlers: Sequence[str], group: str) -> None:
+        """The worker is about to join its group."""
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        """Ownership of these began."""
+
+    def revoked(self, partitions: Sequence[TopicPartition], seconds: float) -> None:
+        """Ownership of these ended in order; finishing and committing took `seconds`."""
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Ownership of these ended without our doing; nothing could be committed."""
+
+    def fetched(self, records: int, size_bytes: int) -> None:
+        """A fetch brought records; called only if it did."""
+
+    def ended(self, handler: str, partition: TopicPartition, ending: Ending, records: int, seconds: float) -> None:
+        """`records` records ended in one way; `seconds` is the slice's time in the handler."""
+
+    def failed(
+        self, handler: str, partition: TopicPartition, offset: int, error: BaseException, attempt: int, ending: Ending
+    ) -> None:
+        """A call failed, and how that was settled; `offset` is the record at fault, or the batch's first."""
+
+    def dead_letter_refused(self, partition: TopicPartition, offset: int, topic: str, error: str) -> None:
+        """The dead-letter topic did not take a record; its partition is stopped and it is tried again."""
+
+    def stopped(self, partition: TopicPartition, reason: str, detail: str, mends_itself: bool) -> None:
+        """The partition is stopped; the rest goes on."""
+
+    def mended(self, partition: TopicPartition, reason: str) -> None:
+        """The partition goes on."""
+
+    def paused(self, partition: TopicPartition, reason: str) -> None:
+        """A reason to pause came up."""
+
+    def resumed(self, partition: TopicPartition, reason: str, seconds: float) -> None:
+        """A reason to pause went away after `seconds`."""
+
+    def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
+        """The coordinator answered for so many partitions (`error` None), or refused them."""
+
+    def commit_unanswered(self, partitions: int) -> None:
+        """No answer within the commit timeout; the same or a higher offset is sent again."""
+
+    def foreign_offset(self, partition: TopicPartition, offset: int) -> None:
+        """The group's offset was not written by streamworker; accepted."""
+
+    def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
+        """A slice came back after its ownership ended; dropped, the new owner handles it."""
+
+    def fault(self, fault: Fault) -> None:
+        """The client reported an error event."""
+
+    def stalled(self, what: str, detail: str) -> None:
+        """Something does not move: `client`, `handler` or `loop`."""
+
+    def draining(self, reason: str) -> None:
+        """No more fetching; what runs is finished."""
+
+    def closed(self, exit_code: int, abandoned: Sequence[str]) -> None:
+        """The end; `abandoned` lists the calls that did not finish."""
+
+
+class Listeners(Listener):
+    """Several listeners as one; an error in one of them reaches neither the others nor the worker."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._complained: set[str] = set()
+        for event in EVENTS:
+            empty = getattr(Listener, event)
+            calls = [getattr(one, event) for one in listeners if getattr(type(one), event) is not empty]
+            setattr(self, event, self._fan_out(calls))
+
+    def _fan_out(self, calls: Sequence[Callable[..., None]]) -> Callable[..., None]:
+        def report(*args: object) -> None:
+            for call in calls:
+                try:
+                    call(*args)
+                except Exception as error:  # noqa: BLE001 - the border to code that observes
+                    self._complain(call, error)
+
+        return report
+
+    def _complain(self, call: Callable[..., None], error: Exception) -> None:
+        culprit = getattr(call, "__qualname__", repr(call))
+        if culprit not in self._complained:
+            self._complained.add(culprit)
+            logging.getLogger(__name__).error("listener %s failed; said once", culprit, exc_info=error)
+
+
+EVENTS = tuple(name for name in vars(Listener) if not name.startswith("_"))

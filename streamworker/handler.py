@@ -1,0 +1,266 @@
+"""What a user subclasses, and what is read from the class.
+
+`Handler` and `BatchHandler` are declarations with one method; `declaration()` checks a class and
+freezes what it says, so that a mistake is found before the first poll.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+
+from streamworker.config import Action, Batch, DeadLetter, Ordering, Retry, Rule, member
+from streamworker.errors import ConfigurationError, nearest
+from streamworker.interfaces import AnySerde
+
+if TYPE_CHECKING:
+    from streamworker.record import Record, Records
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+Call = Callable[[object], object]
+Middleware = Callable[[Call], Call]
+
+
+class Context:
+    """What a handler instance may use, given to `open()`.
+
+    One per handler class and process; safe to use from every pool thread.
+    """
+
+    def __init__(self, *, app: Mapping[str, object], group: str, handler: str) -> None:
+        self.app = app  # the [app] table of the configuration
+        self.group = group
+        self.handler = handler
+        self._shared: dict[str, object] = {}
+        self._lock = threading.Lock()  # protects _shared from two instances opening at once
+
+    def shared(self, name: str, factory: Callable[[], S]) -> S:
+        """The object called `name`, made by `factory` at the first request and shared by all instances.
+
+        `factory` runs under a lock; what it makes must be safe for several threads.
+        """
+        with self._lock:
+            if name not in self._shared:
+                self._shared[name] = factory()
+            return self._shared[name]  # type: ignore[return-value]  # the name says the type
+
+
+class _Declared:
+    """Options common to both kinds of handler; all may be set on the class."""
+
+    topics: ClassVar[Sequence[str]] = ()  # names, or patterns that start with ^
+    value: ClassVar[AnySerde | None] = None  # None hands over the bytes
+    key: ClassVar[AnySerde | None] = None
+    ordering: ClassVar[Ordering | str] = Ordering.PARTITION
+    concurrency: ClassVar[int] = 8  # threads, each with an instance of its own
+    lanes: ClassVar[int | None] = None  # KEY: order domains per partition; None is as many as threads
+    retry: ClassVar[Retry] = Retry()
+    rules: ClassVar[Sequence[Rule]] = ()  # first match decides; then the built-in ones
+    dead_letter: ClassVar[DeadLetter | None] = None  # None: what cannot be handled stops its partition
+    middleware: ClassVar[Sequence[Middleware]] = ()  # wrap the call of handle, the first outermost
+
+    def open(self, context: Context) -> None:
+        """Called once per instance on its own thread, before the first record."""
+
+    def close(self) -> None:
+        """Called once per instance on its own thread, after the last record."""
+
+
+class Handler(_Declared, Generic[T]):
+    """Handles one record at a time. Returning is success, raising is failure.
+
+    Every pool thread has an instance of its own, and lanes are not bound to threads: state kept on
+    `self` is per thread, not per key.
+    """
+
+    def handle(self, record: Record[T]) -> None:
+        """Handle `record`; called on a pool thread."""
+        raise NotImplementedError
+
+
+class BatchHandler(_Declared, Generic[T]):
+    """Handles a batch at a time: records of one partition, in offset order.
+
+    Returning is success for all of them. Raise `BatchFailed(index, cause)` when one is at fault:
+    those before it are done. Any other exception fails the batch as a whole.
+    """
+
+    batch: ClassVar[Batch] = Batch()
+
+    def handle(self, records: Records[T]) -> None:
+        """Handle `records`; called on a pool thread."""
+        raise NotImplementedError
+
+
+AnyHandler = Handler[object] | BatchHandler[object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What a handler class says, checked. `batch` is None for a single-record handler."""
+
+    name: str
+    make: Callable[[], AnyHandler]
+    topics: tuple[str, ...]
+    value: AnySerde | None
+    key: AnySerde | None
+    ordering: Ordering
+    concurrency: int
+    lanes: int
+    batch: Batch | None
+    retry: Retry
+    rules: tuple[Rule, ...]
+    dead_letter: DeadLetter | None
+    middleware: tuple[Middleware, ...]
+
+    def subscribes_to(self, topic: str) -> bool:
+        """Whether records of `topic` are this handler's; a pattern must match the whole name."""
+        return any(
+            re.fullmatch(pattern[1:].removesuffix("$"), topic) if pattern.startswith("^") else pattern == topic
+            for pattern in self.topics
+        )
+
+
+_OPTIONS = frozenset(name for kind in (_Declared, BatchHandler) for name in vars(kind) if not name.startswith("_")) | {
+    "handle"
+}
+
+
+def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaration:
+    """Check `handler` and freeze what it declares; raises ConfigurationError with the way out."""
+    if not (isinstance(handler, type) and issubclass(handler, Handler | BatchHandler)):
+        raise ConfigurationError(f"{handler!r}: expected a subclass of Handler or BatchHandler")
+    return Declaration(
+        name=handler.__name__,
+        make=handler,  # type: ignore[arg-type]  # Handler[T] is used as Handler[object] from here on
+        topics=_topics(handler),
+        value=_serde(handler, "value"),
+        key=_serde(handler, "key"),
+        ordering=member(f"{handler.__name__}.ordering", Ordering, handler.ordering),
+        concurrency=_positive(handler, "concurrency", handler.concurrency),
+        lanes=_positive(handler, "lanes", handler.concurrency if handler.lanes is None else handler.lanes),
+        batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
+        retry=_typed(handler, "retry", Retry),
+        rules=_rules(handler),
+        dead_letter=None if handler.dead_letter is None else _typed(handler, "dead_letter", DeadLetter),
+        middleware=_middleware(handler),
+    )
+
+
+def declarations(handlers: Sequence[type[Handler[T]] | type[BatchHandler[T]]]) -> tuple[Declaration, ...]:
+    """Check all handlers of one process, and that no topic has two of them."""
+    if not handlers:
+        raise ConfigurationError("no handler given; expected at least one module:Class")
+    declared = tuple(declaration(handler) for handler in handlers)
+    owners: dict[str, str] = {}
+    for one in declared:
+        for topic in one.topics:
+            if topic in owners:
+                raise ConfigurationError(
+                    f"topic {topic!r} is named by {owners[topic]} and by {one.name}: a group handles a record once,"
+                    f" so run them as two groups"
+                )
+            owners[topic] = one.name
+    return declared
+
+
+def _topics(handler: type[_Declared]) -> tuple[str, ...]:
+    _refuse_unknown_options(handler)
+    _refuse_bad_handle(handler)
+    topics = handler.topics
+    if isinstance(topics, str):
+        raise ConfigurationError(f'{handler.__name__}.topics: expected a tuple, got a string; write ("{topics}",)')
+    if not topics:
+        raise ConfigurationError(f'{handler.__name__}.topics is missing; for instance topics = ("orders",)')
+    for topic in topics:
+        if topic.startswith("^"):
+            try:
+                re.compile(topic)
+            except re.error as error:
+                raise ConfigurationError(f"{handler.__name__}.topics: {topic!r} is not a pattern: {error}") from error
+        elif not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic):
+            raise ConfigurationError(
+                f"{handler.__name__}.topics: {topic!r} is not a topic's name; a pattern starts with ^"
+            )
+    return tuple(topics)
+
+
+def _refuse_unknown_options(handler: type[_Declared]) -> None:
+    for owner in handler.__mro__[: handler.__mro__.index(_Declared)]:
+        if owner in (Handler, BatchHandler, Generic):
+            continue
+        for name in vars(owner):
+            if name.startswith("_") or name in _OPTIONS or callable(getattr(owner, name)):
+                continue
+            suggestion = nearest(name, _OPTIONS)
+            if suggestion.startswith("did you mean"):
+                raise ConfigurationError(f"{handler.__name__}.{name} is not an option of a handler; {suggestion}")
+    if not issubclass(handler, BatchHandler) and "batch" in vars(handler):
+        raise ConfigurationError(f"{handler.__name__}.batch: only a BatchHandler has batches; subclass that instead")
+
+
+def _refuse_bad_handle(handler: type[_Declared]) -> None:
+    handle = getattr(handler, "handle")  # noqa: B009 - both kinds have it, their common base does not
+    if handle in (Handler.handle, BatchHandler.handle):
+        argument = "records" if issubclass(handler, BatchHandler) else "record"
+        known = [name for name in vars(handler) if callable(getattr(handler, name)) and not name.startswith("_")]
+        hint = f"; {nearest('handle', known)}" if known else ""
+        raise ConfigurationError(f"{handler.__name__} has no handle(self, {argument}){hint}")
+    if inspect.iscoroutinefunction(handle):
+        raise ConfigurationError(f"{handler.__name__}.handle is async; expected a plain def")
+    try:
+        inspect.signature(handle).bind(None, None)
+    except TypeError as error:
+        raise ConfigurationError(f"{handler.__name__}.handle: expected one argument besides self: {error}") from error
+
+
+def _serde(handler: type[_Declared], name: str) -> AnySerde | None:
+    serde: AnySerde | None = getattr(handler, name)
+    if serde is None:
+        return None
+    if isinstance(serde, type):
+        raise ConfigurationError(f"{handler.__name__}.{name}: got the class {serde.__name__}; expected an instance")
+    for method in ("decode", "encode"):
+        if not callable(getattr(serde, method, None)):
+            raise ConfigurationError(
+                f"{handler.__name__}.{name}: {serde!r} has no {method}(); expected Json(...), Avro(...), Text(),"
+                f" Bytes() or an object with decode and encode"
+            )
+    return serde
+
+
+def _positive(handler: type[_Declared], name: str, number: object) -> int:
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        raise ConfigurationError(f"{handler.__name__}.{name}: expected a whole number from 1, got {number!r}")
+    return number
+
+
+def _typed(handler: type[_Declared], name: str, kind: type[S]) -> S:
+    option = getattr(handler, name)
+    if not isinstance(option, kind):
+        raise ConfigurationError(f"{handler.__name__}.{name}: expected {kind.__name__}(...), got {option!r}")
+    return option
+
+
+def _rules(handler: type[_Declared]) -> tuple[Rule, ...]:
+    for rule in handler.rules:
+        if not isinstance(rule, Rule):
+            raise ConfigurationError(f"{handler.__name__}.rules: expected Rule.retry(...) and the like, got {rule!r}")
+        if rule.action is Action.SKIP and handler.dead_letter is None:
+            raise ConfigurationError(
+                f"{handler.__name__}.rules: a skip is recorded in the dead-letter topic; declare dead_letter as well"
+            )
+    return tuple(handler.rules)
+
+
+def _middleware(handler: type[_Declared]) -> tuple[Middleware, ...]:
+    for wrap in handler.middleware:
+        if not callable(wrap):
+            raise ConfigurationError(f"{handler.__name__}.middleware: {wrap!r} cannot be called")
+    return tuple(handler.middleware)

@@ -1,0 +1,253 @@
+"""What the stages ask of each other and of the world, as protocols whose docstrings are promises."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeVar
+
+from streamworker.record import Header, Message, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Serde(Protocol[T]):
+    """Bytes to a value and back. Called from several pool threads at once.
+
+    `topic` is where the record is or goes; most serdes do not look at it.
+    """
+
+    def decode(self, data: bytes, topic: str) -> T:
+        """The value; raises DecodeError for bytes at fault, DependencyUnavailable to wait.
+
+        Any other exception counts as DecodeError. Null never comes here: it reaches the handler as None.
+        """
+
+    def encode(self, value: T, topic: str) -> bytes:
+        """The bytes; raises ValueError for a value that does not fit."""
+
+
+class AnySerde(Protocol):
+    """Any `Serde`, where its type does not matter: what it takes is never made here."""
+
+    def decode(self, data: bytes, topic: str) -> object:
+        """As `Serde.decode`."""
+
+    def encode(self, value: Never, topic: str) -> bytes:
+        """As `Serde.encode`."""
+
+
+class FaultKind(enum.Enum):
+    """What the client can report instead of records."""
+
+    OUT_OF_RANGE = "offset_out_of_range"  # the next offset is not in the log
+    TRUNCATED = "log_truncated"  # the log was cut back behind us (unclean election)
+    UNREADABLE = "unreadable_batch"  # the broker's batch cannot be read (checksum, compression)
+    UNAUTHORIZED = "unauthorized"
+    UNKNOWN_TOPIC = "unknown_topic"
+    END_OF_PARTITION = "end_of_partition"  # only where asked for
+    MAX_POLL_EXCEEDED = "max_poll_exceeded"  # the loop did not poll for too long; the partitions are lost
+    FATAL = "fatal"  # the client instance is unusable
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One error event, translated. `partition` is None when it concerns the client."""
+
+    kind: FaultKind
+    partition: TopicPartition | None
+    offset: int | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetMark:
+    """An offset to commit or committed, and the text kept beside it."""
+
+    offset: int
+    metadata: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAnswer:
+    """The coordinator's answer for one partition of a commit; `error` is librdkafka's name of it."""
+
+    partition: TopicPartition
+    mark: OffsetMark
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What one fetch brought."""
+
+    messages: Sequence[Message] = ()
+    faults: Sequence[Fault] = ()
+    commits: Sequence[CommitAnswer] = ()  # answers to asynchronous commits
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a newly assigned partition begins. A negative offset is the log's beginning."""
+
+    offset: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """What the client's statistics say of the group. `heard_s` is the monotonic time of their arrival."""
+
+    joined: bool
+    state: str
+    coordinator_idle_s: float
+    heard_s: float
+
+
+class Rebalance(Protocol):
+    """What the worker does when partitions come and go. Called inside `Source.fetch` or `close`."""
+
+    def assigned(self, partitions: Sequence[TopicPartition]) -> Mapping[TopicPartition, Start]:
+        """Begin an ownership epoch for each and say where to start."""
+
+    def revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """Finish and commit what is in hand; the partitions are gone when this returns."""
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """The partitions are gone already: end their epochs, commit nothing."""
+
+
+class Source(Protocol):
+    """A member of a consumer group. Loop thread only.
+
+    Nothing but `fetch`, `commit_now`, `committed` and `close` blocks.
+    """
+
+    def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
+        """Join the group. Topics are names, or patterns that start with ^."""
+
+    def fetch(self, max_records: int, timeout_s: float) -> Fetched:
+        """Wait up to `timeout_s` for the first record, then take what else is there.
+
+        Serves the rebalance callbacks. With `max_records` 0 at most one record comes: the client
+        cannot be polled without.
+        """
+
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout_s: float
+    ) -> Mapping[TopicPartition, OffsetMark | None]:
+        """The group's offsets, None where there is none. Raises ClientError when they cannot be had."""
+
+    def commit(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
+        """Send a commit; the answers come with a later fetch. Raises ClientError if it could not be sent."""
+
+    def commit_now(self, marks: Mapping[TopicPartition, OffsetMark]) -> Sequence[CommitAnswer]:
+        """Commit and wait for the answers. Use only while the coordinator answers: there is no timeout."""
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """Stop fetching these; what was prefetched is thrown away and fetched again after resume."""
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        """Go on with these from after the last record delivered."""
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Deliver from `offset` next. Raises ClientError if the partition is not assigned."""
+
+    def membership(self) -> Membership | None:
+        """What the last statistics said of the group; None before the first."""
+
+    def close(self) -> None:
+        """Leave the group. Calls `Rebalance.revoked` for what is still assigned. Idempotent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A record on its way to a dead-letter topic. `partition` None lets the key decide."""
+
+    topic: str
+    partition: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header]
+    timestamp_ms: int
+
+
+class Outbox(Protocol):
+    """A producer that acknowledges. Loop thread only; nothing blocks but `flush` and `partitions`."""
+
+    def send(self, letter: Letter, done: Callable[[str | None], None]) -> None:
+        """Hand over; `done` is called inside a later `poll`.
+
+        It gets None when all in-sync replicas have the letter, else librdkafka's name of the error.
+        Raises BufferError when its queue is full, ClientError when the record is refused at once.
+        """
+
+    def poll(self) -> None:
+        """Serve delivery reports."""
+
+    def partitions(self, topic: str, timeout_s: float) -> int | None:
+        """Number of partitions of `topic`, None if there is no such topic. Raises ClientError."""
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for what was handed over; returns how many are still not acknowledged."""
+
+
+class Log(Protocol):
+    """Questions about the cluster that are no business of the group member (an admin client).
+
+    Any thread; each call blocks at most for `timeout_s` and raises ClientError when it cannot be answered.
+    """
+
+    def end_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:
+        """Offset after the last record of each, for what readers of committed records can see."""
+
+    def offsets_at(
+        self, partitions: Sequence[TopicPartition], timestamp_ms: int, timeout_s: float
+    ) -> Mapping[TopicPartition, int]:
+        """First offset at or after the time; the end where there is none."""
+
+    def partitions(self, topic: str, timeout_s: float) -> Sequence[TopicPartition]:
+        """All partitions of `topic`; empty if there is no such topic."""
+
+
+@dataclass(slots=True)
+class Failure:
+    """Why a slice ended early: the record at `index` failed, or the whole batch (`index` None)."""
+
+    index: int | None
+    error: BaseException
+
+
+@dataclass(slots=True)
+class SliceOutcome(Generic[T]):
+    """What a pool thread did with a slice.
+
+    The first `done` of its messages are finished; of these, `rejected` (index, error) could not be
+    decoded. What follows them was not tried, or failed with `failure`.
+    """
+
+    slice: T
+    done: int
+    seconds: float
+    rejected: Sequence[tuple[int, BaseException]] = ()
+    failure: Failure | None = None
+
+
+class Executor(Protocol[T]):
+    """Runs slices on the handlers' pools. Loop thread only, except that pools run elsewhere."""
+
+    def start(self) -> None:
+        """Make and open all handler instances; raises what `open` raised."""
+
+    def submit(self, slice_: T) -> None:
+        """Hand over; never blocks, since the caller keeps within the pool's size."""
+
+    def collect(self, timeout_s: float) -> Sequence[SliceOutcome[T]]:
+        """Outcomes that are there; waits up to `timeout_s` for the first."""
+
+    def stop(self, timeout_s: float) -> bool:
+        """Close the instances; false if some were still running a call at the end of the time."""

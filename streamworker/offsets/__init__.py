@@ -1,0 +1,1 @@
+"""What is done, and what of it is committed."""

@@ -1,0 +1,246 @@
+"""What travels: the record that a handler sees, and the partition it came from.
+
+A `Record` keeps the client's message private and reads from it on request; it decides nothing.
+Standard library only. A record belongs to the thread that handles it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar, cast, overload
+
+T = TypeVar("T")
+
+Header = tuple[str, bytes | None]
+
+
+class TopicPartition(NamedTuple):
+    """A partition, as the key of everything that is kept per partition."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Ending(enum.Enum):
+    """All ways in which the handling of a record can end; `Worker` settles each in one place."""
+
+    HANDLED = "handled"
+    RETRIED = "retried"
+    DEAD_LETTERED = "dead_lettered"
+    SKIPPED = "skipped"
+    STOPPED = "stopped"
+
+
+class Message(Protocol):
+    """A delivered record as the client gives it; `len()` is the size of the value in bytes."""
+
+    def topic(self) -> str:
+        """Topic that it was delivered from."""
+
+    def partition(self) -> int:
+        """Partition that it was delivered from."""
+
+    def offset(self) -> int:
+        """Offset in the partition."""
+
+    def key(self) -> bytes | None:
+        """Key as it is in the log."""
+
+    def value(self) -> bytes | None:
+        """Value as it is in the log."""
+
+    def timestamp(self) -> tuple[int, int]:
+        """Kind (0: none) and milliseconds since the Unix epoch."""
+
+    def headers(self) -> list[Header] | None:
+        """Headers; raises SystemError for a name that is not UTF-8, and must not be called again then."""
+
+    def set_headers(self, headers: list[Header]) -> None:
+        """Replace what `headers` returns."""
+
+    def __len__(self) -> int: ...
+
+
+class Headers(tuple[Header, ...]):
+    """Headers in their order, duplicates kept.
+
+    `readable` is false when the client could not read them (a header name that is not UTF-8);
+    they are empty then.
+    """
+
+    __slots__ = ()
+    readable: ClassVar[bool] = True
+
+    def last(self, name: str) -> bytes | None:
+        """Value of the last header called `name`; None if there is none (or its value is null)."""
+        return next((value for key, value in reversed(self) if key == name), None)
+
+
+class _UnreadableHeaders(Headers):
+    __slots__ = ()
+    readable = False
+
+
+_NO_HEADERS = Headers()
+_UNREADABLE = _UnreadableHeaders()
+# Put into the message after a failed read: reading such headers a second time crashes the process
+# (confluent-kafka 2.16.1 hands out NULL pointers), so the message must never be asked again.
+_UNREADABLE_MARK: list[Header] = []
+
+
+def read_headers(message: Message) -> Headers:
+    """Headers of `message`, safe to call again and again."""
+    try:
+        headers = message.headers()
+    except SystemError:
+        message.set_headers(_UNREADABLE_MARK)
+        return _UNREADABLE
+    if headers is _UNREADABLE_MARK:
+        return _UNREADABLE
+    return Headers(headers) if headers else _NO_HEADERS
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Record(Generic[T]):
+    """One record, read-only. `value` and `key` are decoded by the handler's serdes.
+
+    `attempt` is 1 on the first call and counts the calls that this worker made since it owns the
+    partition.
+    """
+
+    __slots__ = ("_attempt", "_headers", "_key", "_message", "_value")
+
+    def __init__(self, message: Message, value: T, key: object, attempt: int) -> None:
+        self._message = message
+        self._value = value
+        self._key = key
+        self._attempt = attempt
+        self._headers: Headers | None = None
+
+    @property
+    def topic(self) -> str:
+        """Topic that it was delivered from."""
+        return self._message.topic()
+
+    @property
+    def partition(self) -> int:
+        """Partition that it was delivered from."""
+        return self._message.partition()
+
+    @property
+    def offset(self) -> int:
+        """Its offset in the partition."""
+        return self._message.offset()
+
+    @property
+    def value(self) -> T:
+        """Decoded value; None for a tombstone."""
+        return self._value
+
+    @property
+    def key(self) -> object:
+        """Decoded key; bytes without a key serde, None for a null key."""
+        return self._key
+
+    @property
+    def attempt(self) -> int:
+        """1 on the first call, 2 on the first retry."""
+        return self._attempt
+
+    @property
+    def raw_value(self) -> bytes | None:
+        """Value as it is in the log."""
+        return self._message.value()
+
+    @property
+    def raw_key(self) -> bytes | None:
+        """Key as it is in the log."""
+        return self._message.key()
+
+    @property
+    def timestamp_ms(self) -> int | None:
+        """Milliseconds since the Unix epoch; None if the producer gave none."""
+        kind, timestamp_ms = self._message.timestamp()
+        return timestamp_ms if kind and timestamp_ms >= 0 else None
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """The same in UTC; None also where it lies beyond what datetime can hold."""
+        timestamp_ms = self.timestamp_ms
+        if timestamp_ms is None:
+            return None
+        try:
+            return _EPOCH + timedelta(milliseconds=timestamp_ms)
+        except OverflowError:
+            return None
+
+    @property
+    def headers(self) -> Headers:
+        """Headers in their order; read from the client at the first touch."""
+        if self._headers is None:
+            self._headers = read_headers(self._message)
+        return self._headers
+
+    def __repr__(self) -> str:
+        return f"<Record {self.topic}[{self.partition}]@{self.offset} attempt {self.attempt}>"
+
+
+class Records(Sequence[Record[T]]):
+    """The records of one batch, immutable and in offset order per lane; made when touched.
+
+    `values()` and `raw()` are the cheap ways through a batch: they make no `Record`.
+    """
+
+    __slots__ = ("_attempt", "_keys", "_messages", "_values")
+
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        values: Sequence[T] | None,
+        keys: Sequence[object] | None,
+        attempt: int,
+    ) -> None:
+        self._messages = messages
+        self._values = values
+        self._keys = keys
+        self._attempt = attempt
+
+    def values(self) -> Sequence[T]:
+        """Decoded values, in order."""
+        if self._values is None:
+            self._values = cast("list[T]", self.raw())  # no serde: T is bytes | None
+        return self._values
+
+    def raw(self) -> list[bytes | None]:
+        """Values as they are in the log, in order."""
+        return [message.value() for message in self._messages]
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @overload
+    def __getitem__(self, index: int) -> Record[T]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Records[T]: ...
+
+    def __getitem__(self, index: int | slice) -> Record[T] | Records[T]:
+        if isinstance(index, slice):
+            return Records(
+                self._messages[index],
+                None if self._values is None else self._values[index],
+                None if self._keys is None else self._keys[index],
+                self._attempt,
+            )
+        message = self._messages[index]
+        key = message.key() if self._keys is None else self._keys[index]
+        return Record(message, self.values()[index], key, self._attempt)
+
+    def __repr__(self) -> str:
+        return f"<Records {len(self)} attempt {self._attempt}>"
