@@ -31,8 +31,8 @@ class Listener:
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Ownership of these ended without our doing; nothing could be committed."""
 
-    def fetched(self, records: int, size_bytes: int) -> None:
-        """A fetch brought records; called only if it did."""
+    def fetched(self, partition: TopicPartition, records: int, size_bytes: int) -> None:
+        """A fetch brought records of `partition`; `size_bytes` is that of their values."""
 
     def ended(self, handler: str, partition: TopicPartition, ending: Ending, records: int, seconds: float) -> None:
         """`records` records ended in one way; `seconds` is the slice's time in the handler."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from streamworker.config import Action, Batch, DeadLetter, Ordering, Retry, Rule, member
 from streamworker.errors import ConfigurationError, nearest
-from streamworker.interfaces import AnySerde
 
 if TYPE_CHECKING:
+    from streamworker.interfaces import AnySerde
     from streamworker.record import Record, Records
 
 T = TypeVar("T")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeVar
-
-from streamworker.record import Header, Message, TopicPartition
+from typing import TYPE_CHECKING, Never, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
+
+    from streamworker.record import Header, Message, TopicPartition
+    from streamworker.work import SliceOutcome
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class Serde(Protocol[T]):
@@ -51,7 +52,9 @@ class FaultKind(enum.Enum):
     UNKNOWN_TOPIC = "unknown_topic"
     END_OF_PARTITION = "end_of_partition"  # only where asked for
     MAX_POLL_EXCEEDED = "max_poll_exceeded"  # the loop did not poll for too long; the partitions are lost
+    FENCED = "fenced"  # another member with the same instance id has taken over
     FATAL = "fatal"  # the client instance is unusable
+    PASSING = "passing"  # the client deals with it by itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,7 @@ class CommitAnswer:
 class Fetched:
     """What one fetch brought."""
 
-    messages: Sequence[Message] = ()
+    runs: Sequence[tuple[TopicPartition, Sequence[Message]]] = ()  # of one partition each, in delivery order
     faults: Sequence[Fault] = ()
     commits: Sequence[CommitAnswer] = ()  # answers to asynchronous commits
 
@@ -214,39 +217,16 @@ class Log(Protocol):
         """All partitions of `topic`; empty if there is no such topic."""
 
 
-@dataclass(slots=True)
-class Failure:
-    """Why a slice ended early: the record at `index` failed, or the whole batch (`index` None)."""
-
-    index: int | None
-    error: BaseException
-
-
-@dataclass(slots=True)
-class SliceOutcome(Generic[T]):
-    """What a pool thread did with a slice.
-
-    The first `done` of its messages are finished; of these, `rejected` (index, error) could not be
-    decoded. What follows them was not tried, or failed with `failure`.
-    """
-
-    slice: T
-    done: int
-    seconds: float
-    rejected: Sequence[tuple[int, BaseException]] = ()
-    failure: Failure | None = None
-
-
-class Executor(Protocol[T]):
+class Executor(Protocol[S]):
     """Runs slices on the handlers' pools. Loop thread only, except that pools run elsewhere."""
 
     def start(self) -> None:
         """Make and open all handler instances; raises what `open` raised."""
 
-    def submit(self, slice_: T) -> None:
+    def submit(self, slice_: S) -> None:
         """Hand over; never blocks, since the caller keeps within the pool's size."""
 
-    def collect(self, timeout_s: float) -> Sequence[SliceOutcome[T]]:
+    def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there; waits up to `timeout_s` for the first."""
 
     def stop(self, timeout_s: float) -> bool:

@@ -1,0 +1,235 @@
+"""The only door to the client's AdminClient: questions about topics, offsets and groups, and the few changes.
+
+Nothing is decided here. Any thread; each call blocks for at most its `timeout_s`, and what the client cannot do
+becomes `ClientError`.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+)
+from confluent_kafka import TopicPartition as ClientPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not list what it exports
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+)
+
+from streamworker.errors import ClientError
+from streamworker.interfaces import CommitAnswer, OffsetMark
+from streamworker.record import TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from concurrent.futures import Future
+
+T = TypeVar("T")
+
+# Also what librdkafka's mock cluster answers: it has no controller to ask.
+_NOT_TOLD = frozenset({"_UNSUPPORTED_FEATURE", "TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
+_NO_CONTROLLER = "waiting for controller"
+
+_LOST = frozenset({"_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN"})
+
+_NO_SUCH_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
+
+_GRACE_S = 1.0  # the client answers within its own timeout; this is for the hand-over between threads
+
+
+@dataclass(frozen=True, slots=True)
+class TopicShape:
+    """How a topic is laid out."""
+
+    partitions: int
+    replication: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupState:
+    """A consumer group as its coordinator sees it. `state` is Kafka's name of it, in capitals."""
+
+    state: str
+    members: int
+
+    @property
+    def live(self) -> bool:
+        """Whether it has members, whose offsets must not be moved from outside."""
+        return self.members > 0
+
+
+class Cluster:
+    """A `Log` over an AdminClient with `settings`, librdkafka's options; and what the command line asks besides."""
+
+    def __init__(self, settings: Mapping[str, str | int | float | bool]) -> None:
+        self._trouble: str | None = None  # what the client last said of its connections
+        try:
+            self._client = AdminClient(
+                {**settings, "error_cb": self._on_error},  # type: ignore[dict-item]  # the stub knows no callbacks
+                logger=logging.getLogger("librdkafka"),
+            )
+        except KafkaException as error:
+            raise _client_error(error.args[0]) from error
+
+    def end_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:
+        """As `Log.end_offsets`: behind the last committed record of each."""
+        return self._offsets(partitions, OffsetSpec.latest(), timeout_s)  # type: ignore[no-untyped-call]
+
+    def log_start_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:
+        """First offset that each still has."""
+        return self._offsets(partitions, OffsetSpec.earliest(), timeout_s)  # type: ignore[no-untyped-call]
+
+    def offsets_at(
+        self, partitions: Sequence[TopicPartition], timestamp_ms: int, timeout_s: float
+    ) -> Mapping[TopicPartition, int]:
+        """As `Log.offsets_at`."""
+        found = self._offsets(partitions, OffsetSpec.for_timestamp(timestamp_ms), timeout_s)
+        beyond = [partition for partition, offset in found.items() if offset < 0]
+        return {**found, **self.end_offsets(beyond, timeout_s)}
+
+    def partitions(self, topic: str, timeout_s: float) -> Sequence[TopicPartition]:
+        """As `Log.partitions`."""
+        with self._call():
+            metadata = self._client.list_topics(topic, timeout=timeout_s).topics[topic]
+        if metadata.error is not None and metadata.error.name() not in _NO_SUCH_TOPIC:
+            raise _client_error(metadata.error, f"topic {topic}")
+        return [TopicPartition(topic, number) for number in sorted(metadata.partitions)]
+
+    def topics(self, timeout_s: float) -> Mapping[str, TopicShape]:
+        """All topics that this client may see."""
+        with self._call():
+            topics = self._client.list_topics(timeout=timeout_s).topics
+        return {
+            name: TopicShape(len(topic.partitions), min(len(one.replicas) for one in topic.partitions.values()))
+            for name, topic in topics.items()
+            if topic.partitions
+        }
+
+    def create_topic(
+        self, name: str, partitions: int, replication: int, config: Mapping[str, str], timeout_s: float
+    ) -> bool:
+        """Create a topic; false if there is one of that name already."""
+        wanted = NewTopic(name, num_partitions=partitions, replication_factor=replication, config=dict(config))
+        try:
+            with self._call():
+                _answer(self._client.create_topics([wanted], request_timeout=timeout_s)[name], timeout_s)
+        except ClientError as error:
+            if error.code == "TOPIC_ALREADY_EXISTS":
+                return False
+            raise
+        return True
+
+    def topic_config(self, name: str, timeout_s: float) -> Mapping[str, str] | None:
+        """Settings of a topic; None if this cluster does not tell them (no such API, or not allowed)."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+        try:
+            with self._call():
+                answer = self._client.describe_configs([resource], request_timeout=timeout_s)[resource]
+                entries = _answer(answer, timeout_s)
+        except ClientError as error:
+            if error.code in _NOT_TOLD or _NO_CONTROLLER in str(error):
+                return None
+            raise
+        return {key: entry.value for key, entry in entries.items() if entry.value is not None}
+
+    def group_offsets(
+        self, group: str, partitions: Sequence[TopicPartition] | None, timeout_s: float
+    ) -> Mapping[TopicPartition, OffsetMark | None]:
+        """The group's offsets, None where there is none; all that it has when `partitions` is None."""
+        asked = None if partitions is None else _client_partitions(partitions)
+        with self._call():
+            request = [ConsumerGroupTopicPartitions(group, asked)]
+            answer = self._client.list_consumer_group_offsets(request, request_timeout=timeout_s)[group]
+            offsets = _answer(answer, timeout_s).topic_partitions
+        return {_partition(one): _mark(one) for one in offsets}
+
+    def set_group_offsets(
+        self, group: str, marks: Mapping[TopicPartition, OffsetMark], timeout_s: float
+    ) -> Sequence[CommitAnswer]:
+        """Set the offsets of a group without members; brokers refuse it for one that has some."""
+        wanted = [ClientPartition(one.topic, one.partition, mark.offset, mark.metadata) for one, mark in marks.items()]
+        with self._call():
+            request = [ConsumerGroupTopicPartitions(group, wanted)]
+            answer = self._client.alter_consumer_group_offsets(request, request_timeout=timeout_s)[group]
+            answers = _answer(answer, timeout_s).topic_partitions
+        return [
+            CommitAnswer(_partition(one), marks[_partition(one)], None if one.error is None else one.error.name())
+            for one in answers
+        ]
+
+    def group_state(self, group: str, timeout_s: float) -> GroupState | None:
+        """State of a group, `DEAD` for one that does not exist; None if this cluster does not tell it."""
+        try:
+            with self._call():
+                answer = self._client.describe_consumer_groups([group], request_timeout=timeout_s)[group]
+                found = _answer(answer, timeout_s)
+        except ClientError as error:
+            if error.code in ("_UNSUPPORTED_FEATURE", "GROUP_AUTHORIZATION_FAILED"):
+                return None
+            if error.code == "GROUP_ID_NOT_FOUND":
+                return GroupState("DEAD", 0)
+            raise
+        return GroupState(found.state.name, len(found.members))
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            self._client.poll(0)  # brings what the client says of its connections
+            reason: KafkaError = error.args[0]
+            raise _client_error(reason, self._trouble if reason.name() in _LOST else None) from error
+        except FutureTimeoutError as error:
+            raise ClientError("the client did not answer in time", code="_TIMED_OUT", retriable=True) from error
+        finally:
+            self._client.poll(0)  # otherwise its log lines pile up in memory
+
+    def _offsets(
+        self, partitions: Sequence[TopicPartition], which: OffsetSpec, timeout_s: float
+    ) -> dict[TopicPartition, int]:
+        if not partitions:
+            return {}
+        asked = dict.fromkeys(_client_partitions(partitions), which)
+        with self._call():
+            answers = self._client.list_offsets(
+                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=timeout_s
+            )
+            return {_partition(one): _answer(answer, timeout_s).offset for one, answer in answers.items()}
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.name() != "_ALL_BROKERS_DOWN":  # the broker's own error, which came before, says more
+            self._trouble = error.str()
+
+
+def _client_error(error: KafkaError, detail: str | None = None) -> ClientError:
+    text = error.str() if detail is None else f"{error.str()} ({detail})"
+    return ClientError(text, code=error.name(), retriable=error.retriable())
+
+
+def _answer(future: Future[T], timeout_s: float) -> T:
+    return future.result(timeout_s + _GRACE_S)
+
+
+def _client_partitions(partitions: Iterable[TopicPartition]) -> list[ClientPartition]:
+    return [ClientPartition(topic, number) for topic, number in partitions]
+
+
+def _partition(one: ClientPartition) -> TopicPartition:
+    return TopicPartition(one.topic, one.partition)
+
+
+def _mark(one: ClientPartition) -> OffsetMark | None:
+    if one.error is not None:
+        raise _client_error(one.error, str(_partition(one)))
+    return None if one.offset == OFFSET_INVALID else OffsetMark(one.offset, one.metadata or "")

@@ -1,0 +1,245 @@
+"""The form of a dead letter: the record as it was delivered, and headers that say where from and why.
+
+Decides the names and limits of our headers, and what is left out when the whole is too large. Does not decide
+whether a record is a dead letter, and sends nothing. Pure, any thread; the vocabulary and `interfaces` only.
+
+Rules. Key and value are the bytes of the log, null stays null. The record's own headers come first, in order, with
+duplicates and nulls; those whose names start with `sw-` are left out, because they would be taken for ours. Ours are
+UTF-8 text. The letter's timestamp is the time of writing: with the original one, retention might delete the
+letter at once. All text that comes from an error is cut, since it may hold megabytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from streamworker.interfaces import Letter
+from streamworker.record import TopicPartition, read_headers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from streamworker.record import Header, Headers, Message
+
+PREFIX = "sw-"
+VERSION = "1"
+SKIPPED = "skipped"  # the reason that is written as a pointer: a skip leaves an audit, not a copy
+
+_NAME_MAX_BYTES = 256  # of an exception's class; made-up classes can have any name
+_MESSAGE_MAX_BYTES = 512
+_LOG_MAX_BYTES = 1024
+_LOG_MAX_ATTEMPTS = 10
+# More text than anyone writes in an error, and normalised within two milliseconds: this runs on the loop thread.
+_FINGERPRINT_MAX_CHARS = 4_096
+# Record format v2 with every varint at its longest: 61 bytes of batch header, 36 of the record, 2 x 5 per header.
+_RECORD_OVERHEAD_BYTES = 61 + 36
+_HEADER_OVERHEAD_BYTES = 10
+
+# What each form of a letter leaves out, from the whole copy to the barest. Without its value a letter is a pointer,
+# and that has room for the details again.
+_FORMS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("details",),
+    ("details", "headers"),
+    ("headers", "value"),
+    ("details", "headers", "value"),
+    ("details", "headers", "value", "key"),
+)
+_POINTER_FORMS = tuple(form for form in _FORMS if "value" in form)
+
+
+class Attempt(NamedTuple):
+    """One failed call: milliseconds since the Unix epoch and the error's class."""
+
+    at_ms: int
+    error: str
+
+    @classmethod
+    def of(cls, at_ms: int, error: BaseException) -> Attempt:
+        """The entry for `error`; does not keep it alive."""
+        return cls(at_ms, _class_name(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """A dead letter before it is known which form the topic takes. Made by `envelope`."""
+
+    topic: str  # that it goes to
+    source: TopicPartition  # that the record was delivered from
+    offset: int
+    message: Message
+    copied: Sequence[Header]  # the record's own headers
+    facts: Sequence[Header]  # ours, in every form
+    details: Sequence[Header]  # ours, the first to go
+    reason: str
+    now_ms: int
+    max_bytes: int
+
+    def letters(self, partition_count: int) -> Iterator[Letter]:
+        """The forms within `max_bytes`, each smaller than the one before; if none is, the barest.
+
+        They go to partition `source % partition_count`, so letters of one source partition stay in order.
+        """
+        forms = _POINTER_FORMS if self.reason == SKIPPED else _FORMS
+        partition = self.source.partition % partition_count
+        bound = self.max_bytes + 1
+        for left_out in forms:
+            letter = self._letter(left_out, partition)
+            size = _size_bytes(letter)
+            none_fits = left_out is forms[-1] and bound > self.max_bytes
+            if size < bound or none_fits:
+                bound = size
+                yield letter
+
+    def _letter(self, left_out: Sequence[str], partition: int) -> Letter:
+        return Letter(
+            topic=self.topic,
+            partition=partition,
+            key=None if "key" in left_out else self.message.key(),
+            value=None if "value" in left_out else self.message.value(),
+            headers=list(self._headers(left_out)),
+            timestamp_ms=self.now_ms,
+        )
+
+    def _headers(self, left_out: Sequence[str]) -> Iterator[Header]:
+        if "headers" not in left_out:
+            yield from self.copied
+        yield from self.facts
+        if "details" not in left_out:
+            yield from self.details
+        if left_out:
+            yield _header("sw-trimmed", ",".join(left_out))
+        if "value" in left_out:
+            yield _header("sw-pointer", self._pointer())
+
+    def _pointer(self) -> str:
+        value = self.message.value()
+        return json.dumps(
+            {
+                "sha256": None if value is None else hashlib.sha256(value).hexdigest(),
+                "size": None if value is None else len(value),
+                "topic": self.source.topic,
+                "partition": self.source.partition,
+                "offset": self.offset,
+            }
+        )
+
+
+def envelope(
+    message: Message,
+    *,
+    topic: str,
+    group: str,
+    handler: str,
+    reason: str,
+    error: BaseException,
+    attempts: int,
+    attempt_log: Sequence[Attempt],
+    now_ms: int,
+    max_bytes: int,
+) -> Envelope:
+    """Put `message` into an envelope for dead-letter topic `topic`.
+
+    `attempts` counts the calls that were made, `attempt_log` has the latest of them last. `max_bytes` is the
+    largest record that the producer takes (`message.max.bytes`). Nothing of `error` is kept alive.
+    """
+    source = TopicPartition(message.topic(), message.partition())
+    headers = read_headers(message)
+    return Envelope(
+        topic=topic,
+        source=source,
+        offset=message.offset(),
+        message=message,
+        copied=[header for header in headers if not header[0].startswith(PREFIX)],
+        facts=[
+            _header("sw-version", VERSION),
+            _header("sw-id", f"{group}/{source.topic}/{source.partition}/{message.offset()}"),
+            _header("sw-group", group),
+            _header("sw-handler", handler),
+            *_coordinates(message, headers),
+            _header("sw-reason", reason),
+            _header("sw-exception", _class_name(error)),
+            _header("sw-fingerprint", _fingerprint(error)),
+            _header("sw-attempts", str(attempts)),
+        ],
+        details=[
+            ("sw-message", _cut(_text_of(error), _MESSAGE_MAX_BYTES)),
+            *_attempt_log(attempt_log[-_LOG_MAX_ATTEMPTS:]),
+        ],
+        reason=reason,
+        now_ms=now_ms,
+        max_bytes=max_bytes,
+    )
+
+
+def _coordinates(message: Message, headers: Headers) -> Iterator[Header]:
+    """Where the record was first, and where it was delivered from: the same as long as nothing moves records."""
+    for place in ("origin", "from"):
+        yield _header(f"sw-{place}-topic", message.topic())
+        yield _header(f"sw-{place}-partition", str(message.partition()))
+        yield _header(f"sw-{place}-offset", str(message.offset()))
+    kind, timestamp_ms = message.timestamp()
+    if kind and timestamp_ms >= 0:
+        yield _header("sw-origin-timestamp", str(timestamp_ms))
+    if not headers.readable:
+        yield _header("sw-headers-unreadable", "1")
+
+
+def _attempt_log(attempts: Sequence[Attempt]) -> Iterable[Header]:
+    """The latest attempts that fit."""
+    for first in range(len(attempts)):
+        text = json.dumps([attempt._asdict() for attempt in attempts[first:]], separators=(",", ":"))
+        if len(text) <= _LOG_MAX_BYTES:
+            return [_header("sw-attempt-log", text)]
+    return []
+
+
+def _header(name: str, text: str) -> Header:
+    return name, text.encode("utf-8", "backslashreplace")
+
+
+def _cut(text: str, max_bytes: int) -> bytes:
+    """At most `max_bytes` of UTF-8, ending with a whole character."""
+    encoded = text[:max_bytes].encode("utf-8", "backslashreplace")[:max_bytes]
+    return encoded.decode("utf-8", "ignore").encode()
+
+
+def _class_name(error: BaseException) -> str:
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return _cut(name, _NAME_MAX_BYTES).decode()
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - an error that cannot say what it is must not stop its own dead letter
+        return f"<no text: str() raised {type(broken).__name__}>"
+
+
+# What differs from record to record in the same mistake. The quotes of an apostrophe (can't) open nothing.
+_PARTICULARS = re.compile(
+    r"""(?<!\w)b?'[^']*'(?!\w) | (?<!\w)b?"[^"]*"(?!\w)
+    | \b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b
+    | \b0x[0-9a-f]+\b | \b(?=[a-f]*[0-9])[0-9a-f]{8,}\b
+    | [0-9]+""",
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def _fingerprint(error: BaseException) -> str:
+    """Eight hex digits that are the same for the same mistake in other records."""
+    text = _PARTICULARS.sub("?", _text_of(error)[:_FINGERPRINT_MAX_CHARS])
+    mistake = f"{_class_name(error)}\n{text}".encode("utf-8", "backslashreplace")
+    return hashlib.sha256(mistake).hexdigest()[:8]
+
+
+def _size_bytes(letter: Letter) -> int:
+    """Size in the log, estimated from above."""
+    payload = len(letter.key or b"") + len(letter.value or b"")
+    headers = sum(_HEADER_OVERHEAD_BYTES + len(name.encode()) + len(value or b"") for name, value in letter.headers)
+    return _RECORD_OVERHEAD_BYTES + payload + headers

@@ -1,0 +1,267 @@
+"""The options of librdkafka: what streamworker sets, what a user may add, what must not be printed.
+
+Three settings are made here, one per client; the user's own options (`kafka.librdkafka`) are laid over them. Refused
+are the options that would run foreign code, weaken TLS, or belong to streamworker. Whether a value is good is left to
+the client, which checks it when it is made. No client is imported; pure; any thread.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from streamworker.config import GroupProtocol
+from streamworker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from streamworker.config import DeadLetterConfig, KafkaConfig
+
+V = TypeVar("V")
+
+Option = str | int | float | bool
+
+MASK = "********"
+
+_GUARDED = {
+    "plugin.library.paths": "it loads foreign code into the process",
+    "sasl.kerberos.kinit.cmd": "it is run by a shell; renew the ticket outside of the worker",
+    "ssl.engine.location": "it loads foreign code into the process",
+    "ssl.providers": "it loads foreign code into the process",
+}
+
+_OURS = {
+    "bootstrap.servers": "use kafka.bootstrap_servers",
+    "metadata.broker.list": "use kafka.bootstrap_servers",
+    "group.id": "use kafka.group",
+    "group.protocol": "use kafka.group_protocol",
+    "group.protocol.type": "use kafka.group_protocol",
+    "partition.assignment.strategy": "it follows kafka.group_protocol",
+    "session.timeout.ms": "use kafka.session_timeout_s",
+    "heartbeat.interval.ms": "it follows kafka.session_timeout_s",
+    "max.poll.interval.ms": "use kafka.max_poll_interval_s",
+    "auto.offset.reset": "use kafka.start, or `streamworker offsets reset` for a group that has offsets",
+    "enable.auto.commit": "only what is handled is committed; use commit.interval_s for how often",
+    "auto.commit.enable": "only what is handled is committed; use commit.interval_s for how often",
+    "auto.commit.interval.ms": "use commit.interval_s",
+    "enable.auto.offset.store": "only what is handled is committed",
+    "offset.store.method": "offsets are committed to the group",
+    "isolation.level": "only committed records are read",
+    "statistics.interval.ms": "the worker knows by the statistics whether it is still a member",
+    "queued.min.messages": "use kafka.queued_min_messages",
+    "queued.max.messages.kbytes": "use kafka.queued_max_kbytes",
+    "enable.partition.eof": "use `streamworker run --until-end`",
+    "check.crcs": "a damaged record must not reach a handler",
+    "allow.auto.create.topics": "use `streamworker topics create`",
+    "enable.idempotence": "a dead letter is written once",
+    "acks": "a dead letter counts when all in-sync replicas have it",
+    "request.required.acks": "a dead letter counts when all in-sync replicas have it",
+    "retries": "use dead_letters.delivery_timeout_s",
+    "message.send.max.retries": "use dead_letters.delivery_timeout_s",
+    "delivery.timeout.ms": "use dead_letters.delivery_timeout_s",
+    "message.timeout.ms": "use dead_letters.delivery_timeout_s",
+    "delivery.report.only.error": "a dead letter counts when its delivery is reported",
+    "transactional.id": "dead letters are written without transactions",
+    "enabled_events": "events are served by the worker",
+    "log.queue": "logs are served by the worker",
+    "default.topic.config": "write the topic's options beside the others",
+}
+
+# After the column C/P of librdkafka's CONFIGURATION.md; what is in neither set concerns every client.
+_CONSUMER_ONLY = frozenset(
+    {
+        "consume.callback.max.messages",
+        "coordinator.query.interval.ms",
+        "fetch.error.backoff.ms",
+        "fetch.max.bytes",
+        "fetch.message.max.bytes",
+        "fetch.min.bytes",
+        "fetch.queue.backoff.ms",
+        "fetch.wait.max.ms",
+        "group.instance.id",
+        "group.remote.assignor",
+        "max.partition.fetch.bytes",
+    }
+)
+_PRODUCER_ONLY = frozenset(
+    {
+        "batch.num.messages",
+        "batch.size",
+        "compression.codec",
+        "compression.level",
+        "compression.type",
+        "enable.gapless.guarantee",
+        "linger.ms",
+        "partitioner",
+        "queue.buffering.backpressure.threshold",
+        "queue.buffering.max.kbytes",
+        "queue.buffering.max.messages",
+        "queue.buffering.max.ms",
+        "queuing.strategy",
+        "request.timeout.ms",
+        "sticky.partitioning.linger.ms",
+        "transaction.timeout.ms",
+    }
+)
+
+# What rdkafka_conf.c marks as sensitive and the pattern below does not find.
+_SENSITIVE = ("sasl.username", "sasl.oauthbearer.config", "ssl.ca.pem")
+_SECRET_NAME = re.compile(r"passw|pwd|passphrase|secret|token|key|credential", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?<=://)\S*@")
+_SECRET_PART = re.compile(r"((?:passw\w*|pwd|\w*secret|\w*token|credentials?)\s*[=:]\s*)[^\s;&,]+", re.IGNORECASE)
+
+_TRUE = ("true", "t", "1")  # what librdkafka reads as true
+
+# Room for the headers that a dead letter has beside its value.
+_ENVELOPE_BYTES = 64 * 1024
+_LARGEST_MESSAGE_BYTES = 1_000_000_000  # librdkafka's bound of message.max.bytes
+
+
+class Masked(dict[str, V], Generic[V]):
+    """A table whose `repr` is safe to log: what is secret by its name is masked in it."""
+
+    def __repr__(self) -> str:
+        return repr({name: redact(name, value) for name, value in self.items()})
+
+
+def redact(name: str, value: object) -> object:
+    """`value` as it may be printed: masked if `name` (dotted, tables included) says that it is a secret.
+
+    User information in URLs and `password=…` inside a text are masked wherever they stand.
+    """
+    if isinstance(value, Mapping):
+        return {key: redact(f"{name}.{key}", inner) for key, inner in value.items()}
+    if name.endswith(_SENSITIVE) or _SECRET_NAME.search(name):
+        return MASK
+    if isinstance(value, list | tuple):
+        return [redact(name, one) for one in value]
+    if isinstance(value, str):
+        return _SECRET_PART.sub(rf"\1{MASK}", _USER_INFO.sub(f"{MASK}@", value))
+    return value
+
+
+def without_secrets(text: str, options: Mapping[str, Option]) -> str:
+    """`text`, for instance a client's complaint about `options`, with every secret value of them masked."""
+    for name, value in options.items():
+        if isinstance(value, str) and value and redact(name, value) == MASK:
+            text = text.replace(value, MASK)
+    return text
+
+
+def refusal(name: str, value: Option) -> str | None:
+    """Why `kafka.librdkafka` must not set `name` to `value`, and what to use; None if it may."""
+    name = _bare(name)
+    if name in _GUARDED:
+        return f"not allowed, because {_GUARDED[name]}"
+    if name in _OURS:
+        return f"set by streamworker itself; {_OURS[name]}"
+    if name.startswith("test.mock."):
+        return "not allowed, because it replaces the cluster by a simulated one"
+    if name.endswith("_cb") or name in ("on_commit", "on_delivery", "logger"):
+        return "callbacks belong to streamworker"
+    if _weakens_tls(name, str(value).lower()):
+        return "not allowed: brokers must prove who they are; use ssl.ca.location for a private authority"
+    return None
+
+
+def _weakens_tls(name: str, value: str) -> bool:
+    if name == "ssl.endpoint.identification.algorithm":
+        return value == "none"
+    return name == "enable.ssl.certificate.verification" and value not in _TRUE
+
+
+def cautions(kafka: KafkaConfig) -> list[str]:
+    """What is allowed and should not stay, one sentence each."""
+    return [
+        f"kafka.librdkafka.{name}: the client's debug log may show what requests contain; remove it after use"
+        for name in kafka.librdkafka
+        if _bare(name) == "debug"
+    ]
+
+
+def consumer_settings(kafka: KafkaConfig, *, end_of_partition: bool) -> dict[str, Option]:
+    """Settings of the group member; `end_of_partition` asks for an event at the end of each partition."""
+    return {
+        **_common(kafka),
+        "group.id": kafka.group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "check.crcs": True,
+        "enable.partition.eof": end_of_partition,
+        "fetch.queue.backoff.ms": 10,  # the default of 1 000 made a fast loop 3.6 times slower
+        "statistics.interval.ms": 1000,  # membership is read from them; the client's finest step
+        "queued.min.messages": kafka.queued_min_messages,
+        "queued.max.messages.kbytes": kafka.queued_max_kbytes,
+        "fetch.max.bytes": 16 * 1024 * 1024,
+        "receive.message.max.bytes": 32 * 1024 * 1024,  # must exceed fetch.max.bytes by 512
+        "topic.metadata.refresh.interval.ms": 60_000,  # new partitions and topics of a pattern are seen within it
+        **_membership(kafka),
+        **_added(kafka, "consumer", _PRODUCER_ONLY),
+    }
+
+
+def producer_settings(kafka: KafkaConfig, dead_letters: DeadLetterConfig) -> dict[str, Option]:
+    """Settings of the producer that writes dead letters."""
+    return {
+        **_common(kafka),
+        "enable.idempotence": True,
+        "acks": "all",
+        "delivery.timeout.ms": _milliseconds(dead_letters.delivery_timeout_s),
+        "linger.ms": 5,
+        # The client's default of 1 000 000 would refuse a letter that a broker takes.
+        "message.max.bytes": min(max(1_000_000, kafka.max_record_bytes + _ENVELOPE_BYTES), _LARGEST_MESSAGE_BYTES),
+        **_added(kafka, "producer", _CONSUMER_ONLY),
+    }
+
+
+def admin_settings(kafka: KafkaConfig) -> dict[str, Option]:
+    """Settings of a client that asks about the cluster."""
+    return {**_common(kafka), **_added(kafka, "admin", _CONSUMER_ONLY | _PRODUCER_ONLY)}
+
+
+def _common(kafka: KafkaConfig) -> dict[str, Option]:
+    return {
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "client.id": "streamworker",
+        "socket.timeout.ms": 10_000,
+        "enable.metrics.push": False,
+        "allow.auto.create.topics": False,  # true for producers otherwise: a typing error would make a topic
+    }
+
+
+def _membership(kafka: KafkaConfig) -> dict[str, Option]:
+    max_poll_interval_ms = _milliseconds(kafka.max_poll_interval_s)
+    if kafka.group_protocol is GroupProtocol.CONSUMER:  # the client refuses the others; the broker has them
+        return {"group.protocol": "consumer", "max.poll.interval.ms": max_poll_interval_ms}
+    session_timeout_ms = _milliseconds(kafka.session_timeout_s)
+    return {
+        "group.protocol": "classic",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": session_timeout_ms,
+        "heartbeat.interval.ms": min(session_timeout_ms // 3, 3000),
+        "max.poll.interval.ms": max_poll_interval_ms,
+    }
+
+
+def _added(kafka: KafkaConfig, client: str, foreign: frozenset[str]) -> dict[str, Option]:
+    """The user's options for `client`; its own prefix wins over the general name."""
+    general: dict[str, Option] = {}
+    own: dict[str, Option] = {}
+    for name, value in kafka.librdkafka.items():
+        if reason := refusal(name, value):
+            raise ConfigurationError(f"kafka.librdkafka.{name}: {reason}")
+        if name.startswith(f"{client}."):
+            own[_bare(name)] = value
+        elif name == _bare(name) and name not in foreign:
+            general[name] = value
+    return {**general, **own}
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("consumer.").removeprefix("producer.")
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,89 @@
+"""Where a newly assigned partition starts. Pure.
+
+Rules. A committed offset is taken whoever wrote it. A partition without one, in a topic where the
+group has others, starts at the beginning: it is new, or its offset expired, and repeating is
+better than skipping. Only where the group has no offset in the whole topic does `start` apply.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from streamworker.errors import ConfigurationError, nearest
+from streamworker.offsets import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streamworker.interfaces import OffsetMark
+    from streamworker.record import TopicPartition
+
+BEGINNING = -2  # librdkafka's logical offset for the start of the log
+
+
+class StartKind(enum.Enum):
+    """Where to start."""
+
+    COMMITTED = "committed"
+    EARLIEST = "earliest"
+    LATEST = "latest"
+    TIMESTAMP = "timestamp"
+
+
+@dataclass(frozen=True, slots=True)
+class StartPolicy:
+    """The configured start of a group without offsets."""
+
+    kind: StartKind
+    timestamp_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StartPlan:
+    """Where one partition starts; `offset` is meant for COMMITTED, `foreign` that another wrote it."""
+
+    kind: StartKind
+    offset: int = BEGINNING
+    foreign: bool = False
+
+    def at(self, offset: int) -> StartPlan:
+        """The same plan with its offset found out."""
+        return replace(self, offset=offset)
+
+
+def parse_start(text: str) -> StartPolicy:
+    """The policy that `text` names: earliest, latest or timestamp:<ISO 8601>."""
+    if text in ("earliest", "latest"):
+        return StartPolicy(StartKind(text))
+    word, colon, moment = text.partition(":")
+    if word != "timestamp" or not colon:
+        known = ("earliest", "latest", "timestamp:2026-01-31T00:00:00Z")
+        raise ConfigurationError(f"kafka.start: got {text!r}; {nearest(text, known)}")
+    try:
+        at = datetime.fromisoformat(moment)
+    except ValueError as error:
+        raise ConfigurationError(f"kafka.start: {moment!r} is not an ISO 8601 time: {error}") from error
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return StartPolicy(StartKind.TIMESTAMP, int(at.timestamp() * 1000))
+
+
+def plan_starts(
+    assigned: Sequence[TopicPartition],
+    committed: Mapping[TopicPartition, OffsetMark | None],
+    policy: StartPolicy,
+) -> Mapping[TopicPartition, StartPlan]:
+    """Plan for each of `assigned`; `committed` knows all partitions of their topics."""
+    known_topics: defaultdict[str, bool] = defaultdict(bool)
+    for partition, mark in committed.items():
+        known_topics[partition.topic] |= mark is not None
+    return {one: _plan(committed.get(one), known=known_topics[one.topic], policy=policy) for one in assigned}
+
+
+def _plan(mark: OffsetMark | None, *, known: bool, policy: StartPolicy) -> StartPlan:
+    if mark is not None:
+        return StartPlan(StartKind.COMMITTED, mark.offset, foreign=codec.decode(mark.metadata) is None)
+    return StartPlan(StartKind.EARLIEST if known else policy.kind)

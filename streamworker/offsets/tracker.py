@@ -1,0 +1,146 @@
+"""Which delivered records of one ownership epoch are done, and the offset that may be committed.
+
+Rules. The committable offset is the lowest delivered offset that is not done, or the next expected
+one when all are. Only delivered offsets count: gaps (compaction, transaction markers, aborted
+records) never hold it back. It never goes backwards.
+
+The window is one byte per delivered record, not per offset, and a list of runs maps one to the
+other: a gap costs an entry, whatever its length. Pure; the loop thread owns it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_OPEN, _DONE = 1, 0
+# Below this many done records at the front the window is not cut, so that cutting stays rare.
+_CUT_AT = 4096
+
+
+class OffsetTracker:
+    """Starts at `start`, the first offset expected; a negative one stands for the log's beginning."""
+
+    def __init__(self, start: int) -> None:
+        self._next_offset = max(start, 0)
+        self._committed = self._next_offset
+        self._committed_index = 0  # delivered records below the committed offset
+        self._dispatched = 0
+        self._window = bytearray()  # from delivered record number _cut on
+        self._cut = 0
+        self._run_offsets: list[int] = []  # first offset of each run of consecutive offsets …
+        self._run_indexes: list[int] = []  # … and the number of that record
+
+    @property
+    def next_offset(self) -> int:
+        """The next offset expected from the source; what is below was delivered."""
+        return self._next_offset
+
+    @property
+    def committed(self) -> int:
+        """The highest offset that the coordinator acknowledged in this epoch; the start before that."""
+        return self._committed
+
+    @property
+    def committable(self) -> int:
+        """The offset that may be committed now."""
+        first_open = self._window.find(_OPEN)
+        return self._next_offset if first_open < 0 else self._offset_of(self._cut + first_open)
+
+    @property
+    def open_records(self) -> int:
+        """Delivered and not done."""
+        return self._window.count(_OPEN)
+
+    @property
+    def uncommitted(self) -> int:
+        """Records handed to a handler that a crash now would repeat."""
+        return self._dispatched - self._committed_index
+
+    @property
+    def done_uncommitted(self) -> int:
+        """Records done and below the committable offset, hence what a commit now would save."""
+        first_open = self._window.find(_OPEN)
+        done = self._cut + (len(self._window) if first_open < 0 else first_open)
+        return done - self._committed_index
+
+    def deliver(self, first: int, count: int) -> None:
+        """`count` records with consecutive offsets from `first`, which is at or past `next_offset`."""
+        assert first >= self._next_offset, f"delivered {first}, expected {self._next_offset} or later"
+        if first != self._next_offset or not self._run_offsets:
+            self._run_offsets.append(first)
+            self._run_indexes.append(self._cut + len(self._window))
+        self._window += b"\x01" * count
+        self._next_offset = first + count
+
+    def dispatched(self, count: int) -> None:
+        """`count` more records went to a handler for the first time."""
+        self._dispatched += count
+
+    def complete_run(self, first: int, last: int) -> None:
+        """All delivered records from offset `first` to `last` are done."""
+        start = self._index_of(first) - self._cut
+        end = self._index_of(last) - self._cut + 1
+        self._window[max(start, 0) : max(end, 0)] = bytes(max(end, 0) - max(start, 0))
+        self._cut_front()
+
+    def complete(self, offsets: Iterable[int]) -> None:
+        """These delivered records are done; one that is done already stays so."""
+        window, cut = self._window, self._cut
+        if len(self._run_offsets) == 1:
+            shift = self._run_indexes[0] - self._run_offsets[0] - cut
+            for offset in offsets:
+                if offset + shift >= 0:
+                    window[offset + shift] = _DONE
+        else:
+            for offset in offsets:
+                index = self._index_of(offset) - cut
+                if index >= 0:
+                    window[index] = _DONE
+        self._cut_front()
+
+    def acknowledge(self, offset: int) -> None:
+        """The coordinator has committed `offset`; a lower one than known is ignored."""
+        if offset > self._committed:
+            self._committed = offset
+            self._committed_index = self._records_below(offset)
+
+    def is_done(self, offset: int) -> bool:
+        """Whether a delivered record is done."""
+        index = self._index_of(offset) - self._cut
+        return index < 0 or self._window[index] == _DONE
+
+    def _index_of(self, offset: int) -> int:
+        run = max(bisect_right(self._run_offsets, offset) - 1, 0)
+        return self._run_indexes[run] + offset - self._run_offsets[run]
+
+    def _offset_of(self, index: int) -> int:
+        run = bisect_right(self._run_indexes, index) - 1
+        return self._run_offsets[run] + index - self._run_indexes[run]
+
+    def _records_below(self, offset: int) -> int:
+        delivered = self._cut + len(self._window)
+        if offset >= self._next_offset or not self._run_offsets:
+            return delivered
+        run = bisect_right(self._run_offsets, offset) - 1
+        if run < 0:
+            return self._run_indexes[0]
+        end = self._run_indexes[run + 1] if run + 1 < len(self._run_indexes) else delivered
+        return min(self._run_indexes[run] + offset - self._run_offsets[run], end)
+
+    def _cut_front(self) -> None:
+        window = self._window
+        if len(window) < _CUT_AT or window[0] == _OPEN:
+            return
+        first_open = window.find(_OPEN)
+        done = len(window) if first_open < 0 else first_open
+        if done < _CUT_AT:
+            return
+        del window[:done]
+        self._cut += done
+        kept = max(bisect_right(self._run_indexes, min(self._cut, self._committed_index)) - 1, 0)
+        del self._run_offsets[:kept]
+        del self._run_indexes[:kept]

@@ -1,0 +1,69 @@
+"""What lives exactly as long as one ownership of a partition. Loop thread only."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streamworker.dlq.budget import DeadLetterBudget
+    from streamworker.dlq.envelope import Attempt, Envelope
+    from streamworker.offsets.tracker import OffsetTracker
+    from streamworker.record import TopicPartition
+    from streamworker.scheduling.lanes import PartitionLanes
+    from streamworker.work import Ownership
+
+# Back-off of what a stopped partition tries again by itself.
+_FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a partition stands still. `retry_at_s` None: something else will mend it, or a person must."""
+
+    reason: str
+    detail: str
+    since_s: float
+    mends_itself: bool
+    retry_at_s: float | None
+
+
+@dataclass(slots=True)
+class Partition:
+    """One ownership epoch and all that was made for it."""
+
+    ownership: Ownership
+    handler: int
+    tracker: OffsetTracker
+    lanes: PartitionLanes
+    budget: DeadLetterBudget
+    start_offset: int  # where the client was told to begin; negative is the log's beginning
+    positioned: bool = True  # false until the group's offset is known
+    at_end: bool = False  # the end of the log was reached once
+    stop: Stop | None = None
+    attempts: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of records that failed
+    unfunded: deque[tuple[Envelope, Callable[[], None]]] = field(default_factory=deque)  # letters without a budget
+    unreadable_at: tuple[int, int] = (-1, 0)  # offset of the last unreadable batch, and how often in a row
+    progress_s: float = 0.0  # monotonic time of the last record delivered or done
+    _retries: int = 0
+
+    @property
+    def key(self) -> TopicPartition:
+        """Which partition it is."""
+        return self.ownership.partition
+
+    def failed(self, offset: int, attempt: Attempt) -> None:
+        """Remember a failed call."""
+        self.attempts.setdefault(offset, []).append(attempt)
+
+    def next_retry_s(self, now_s: float) -> float:
+        """When to try again what just failed by itself; grows until `recovered`."""
+        self._retries += 1
+        return now_s + min(_LAST_RETRY_S, _FIRST_RETRY_S * 2.0 ** min(self._retries - 1, 8))
+
+    def recovered(self) -> None:
+        """Something was handled: the next back-off starts small again."""
+        self._retries = 0

@@ -1,0 +1,146 @@
+"""The partitions owned now: where an ownership begins and ends in all stages at once.
+
+Also the one place that holds a partition back, stops it and lets it go on, so that dispatch, the
+client's pause and what is reported never disagree. Loop thread only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streamworker.dlq.budget import DeadLetterBudget
+from streamworker.offsets.tracker import OffsetTracker
+from streamworker.partition import Partition, Stop
+from streamworker.source.flow import PauseReason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.config import Config
+    from streamworker.dlq.writer import DeadLetterWriter
+    from streamworker.events import Listener
+    from streamworker.offsets.committer import Committer
+    from streamworker.record import TopicPartition
+    from streamworker.scheduling.backpressure import Backpressure
+    from streamworker.scheduling.lanes import Scheduler
+    from streamworker.source.assignment import Assignment
+    from streamworker.source.flow import PauseLedger
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """The stages that keep something per partition."""
+
+    assignment: Assignment
+    ledger: PauseLedger
+    backpressure: Backpressure
+    schedulers: Sequence[Scheduler]  # by the handler's number
+    committer: Committer
+    writer: DeadLetterWriter
+
+
+class Partitions:
+    """All that is owned, by partition."""
+
+    def __init__(self, stages: Stages, *, config: Config, clock: Clock, listener: Listener) -> None:
+        self._stages = stages
+        self._config = config
+        self._clock = clock
+        self._listener = listener
+        self._owned: dict[TopicPartition, Partition] = {}
+        self.troubled: dict[TopicPartition, Partition] = {}  # those with a reason not to dispatch
+
+    def __iter__(self) -> Iterator[Partition]:
+        return iter(list(self._owned.values()))
+
+    def __getitem__(self, key: TopicPartition) -> Partition:
+        return self._owned[key]
+
+    def __len__(self) -> int:
+        return len(self._owned)
+
+    def get(self, key: TopicPartition) -> Partition | None:
+        """The present ownership of `key`, None without."""
+        return self._owned.get(key)
+
+    def allowance(self, key: TopicPartition) -> int:
+        """How many more records of `key` may be handed over before some are committed."""
+        return self._config.commit.max_uncommitted - self._owned[key].tracker.uncommitted
+
+    def own(self, key: TopicPartition, *, handler: int, start_offset: int) -> Partition:
+        """Begin an ownership."""
+        stages = self._stages
+        if key in self._owned:
+            self.end([key])
+        ownership = stages.assignment.assign(key)
+        now_s = self._clock.monotonic_s()
+        partition = self._owned[key] = Partition(
+            ownership=ownership,
+            handler=handler,
+            tracker=OffsetTracker(start_offset),
+            lanes=stages.schedulers[handler].own(ownership),
+            budget=DeadLetterBudget(self._config.dead_letters, now_s),
+            start_offset=start_offset,
+            progress_s=now_s,
+        )
+        stages.committer.own(key, partition.tracker)
+        stages.backpressure.own(key)
+        return partition
+
+    def position(self, partition: Partition, start_offset: int) -> None:
+        """Give a partition its start that was assigned without one."""
+        partition.tracker = OffsetTracker(start_offset)
+        partition.start_offset = start_offset
+        partition.positioned = True
+        self._stages.committer.own(partition.key, partition.tracker)
+
+    def end(self, keys: Iterable[TopicPartition]) -> None:
+        """End ownerships; what was in hand for them counts for nothing from here on."""
+        keys = [key for key in keys if key in self._owned]
+        stages = self._stages
+        stages.assignment.end(keys)
+        stages.committer.disown(keys)
+        stages.ledger.disown(keys)
+        for key in keys:
+            stages.schedulers[self._owned.pop(key).handler].disown(key)
+            stages.backpressure.disown(key)
+            stages.writer.drop(key)
+            self.troubled.pop(key, None)
+
+    def hold(self, partition: Partition, reason: PauseReason) -> None:
+        """Put up a reason not to fetch and, unless it is only the buffers, not to dispatch."""
+        if not self._stages.ledger.put(partition.key, reason, self._clock.monotonic_s()):
+            return
+        if reason is not PauseReason.BACKPRESSURE:
+            self._stages.schedulers[partition.handler].block(partition.key)
+            self.troubled[partition.key] = partition
+        self._listener.paused(partition.key, reason.value)
+
+    def release(self, partition: Partition, reason: PauseReason) -> None:
+        """Take a reason away."""
+        since_s = self._stages.ledger.take(partition.key, reason)
+        if since_s is None:
+            return
+        if not self._stages.ledger.reasons(partition.key).keys() - {PauseReason.BACKPRESSURE}:
+            self._stages.schedulers[partition.handler].unblock(partition.key)
+            self.troubled.pop(partition.key, None)
+        self._listener.resumed(partition.key, reason.value, self._clock.monotonic_s() - since_s)
+
+    def stop(self, partition: Partition, reason: str, detail: str, *, mends_itself: bool, retry: bool = False) -> None:
+        """Let `partition` stand still; with `retry` it is let go on after a back-off, to see."""
+        if partition.stop is not None:
+            return
+        now_s = self._clock.monotonic_s()
+        retry_at_s = partition.next_retry_s(now_s) if retry else None
+        partition.stop = Stop(reason, detail, now_s, mends_itself, retry_at_s)
+        self.hold(partition, PauseReason.STOPPED)
+        self._listener.stopped(partition.key, reason, detail, mends_itself)
+
+    def mend(self, partition: Partition) -> None:
+        """Let a stopped partition go on."""
+        if partition.stop is not None:
+            reason, partition.stop = partition.stop.reason, None
+            self.release(partition, PauseReason.STOPPED)
+            self._listener.mended(partition.key, reason)

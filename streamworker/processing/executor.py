@@ -1,0 +1,153 @@
+"""What a pool thread does with a slice: decode, call the handler, say how far it came.
+
+The only place where an exception of user code becomes a value. Runs on the pool thread that has the
+slice in hand; touches nothing but the slice, the handler instance and the serdes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from typing import TYPE_CHECKING, TypeVar
+
+from streamworker.errors import BatchFailed, DecodeError, DependencyUnavailable
+from streamworker.record import Record, Records
+from streamworker.work import Failure, Slice, SliceOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.handler import AnyHandler, Declaration
+    from streamworker.interfaces import AnySerde
+    from streamworker.record import Message
+
+Call = Callable[[object], object]
+S = TypeVar("S", bound=Slice)
+
+
+def guarded_call(declaration: Declaration, handler: AnyHandler) -> Call:
+    """The handler's method inside its middleware, the first of which is outermost."""
+    call: Call = handler.handle  # type: ignore[assignment]  # takes what its kind is given
+    return reduce(lambda inner, wrap: wrap(inner), reversed(declaration.middleware), call)
+
+
+class SliceRunner:
+    """Runs slices of one handler; one per process, used by all its pool threads."""
+
+    def __init__(self, declaration: Declaration, *, clock: Clock, max_record_bytes: int) -> None:
+        self._value = _needed(declaration.value)
+        self._key = _needed(declaration.key)
+        self._monotonic_s = clock.monotonic_s
+        self._max_record_bytes = max_record_bytes
+        self._run = self._one_by_one if declaration.batch is None else self._as_batch
+
+    def run(self, call: Call, slice_: S) -> SliceOutcome[S]:
+        """Handle the slice's records in order until the first failure."""
+        began_s = slice_.started_s = self._monotonic_s()
+        failure = self._run(call, slice_)
+        slice_.started_s = None
+        return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
+
+    def _one_by_one(self, call: Call, slice_: Slice) -> Failure | None:
+        ownership, attempt = slice_.ownership, slice_.attempt
+        plain = self._value is None and self._key is None and not self._any_oversize(slice_.messages)
+        for index, message in enumerate(slice_.messages):
+            if ownership.closing:
+                return None
+            try:
+                if plain:
+                    record = Record[object](message, message.value(), message.key(), attempt)
+                else:
+                    record = self._decoded(message, attempt)
+                call(record)
+            except _Undecodable as undecodable:
+                slice_.rejected.append((index, undecodable.reason))
+            except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
+                return Failure(index, error)
+            slice_.done = index + 1
+        return None
+
+    def _as_batch(self, call: Call, slice_: Slice) -> Failure | None:
+        if slice_.ownership.closing:
+            return None
+        messages = slice_.messages
+        values: list[object] | None = None
+        keys: list[object] | None = None
+        good: Sequence[int] = range(len(messages))
+        try:
+            if self._value is not None or self._key is not None or self._any_oversize(messages):
+                good, values, keys = self._decode_all(slice_)
+                messages = [messages[index] for index in good]
+            if messages:
+                call(Records[object](messages, values, keys, slice_.attempt))
+        except BatchFailed as failed:
+            return self._named_failure(failed, slice_, good)
+        except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
+            return Failure(None, error)
+        slice_.done = len(slice_.messages)
+        return None
+
+    @staticmethod
+    def _named_failure(failed: BatchFailed, slice_: Slice, good: Sequence[int]) -> Failure:
+        if not 0 <= failed.index < len(good):
+            wrong = IndexError(f"BatchFailed: expected an index within the batch of {len(good)}, got {failed.index}")
+            wrong.__cause__ = failed.cause
+            return Failure(None, wrong)
+        slice_.done = good[failed.index]
+        return Failure(good[failed.index], failed.cause)
+
+    def _decode_all(self, slice_: Slice) -> tuple[list[int], list[object] | None, list[object] | None]:
+        good: list[int] = []
+        values: list[object] = []
+        keys: list[object] = []
+        for index, message in enumerate(slice_.messages):
+            try:
+                record = self._decoded(message, slice_.attempt)
+            except _Undecodable as undecodable:
+                slice_.rejected.append((index, undecodable.reason))
+                continue
+            good.append(index)
+            values.append(record.value)
+            keys.append(record.key)
+        return good, values, None if self._key is None else keys
+
+    def _any_oversize(self, messages: Sequence[Message]) -> bool:
+        return max(map(len, messages)) > self._max_record_bytes
+
+    def _decoded(self, message: Message, attempt: int) -> Record[object]:
+        if len(message) > self._max_record_bytes:
+            found = f"value of {len(message)} bytes, expected at most {self._max_record_bytes} (kafka.max_record_bytes)"
+            raise _Undecodable(DecodeError(found))
+        topic = message.topic()
+        key = _decode(self._key, message.key(), topic, "key")
+        return Record(message, _decode(self._value, message.value(), topic, "value"), key, attempt)
+
+
+class _Undecodable(Exception):
+    """Carries why, past the handler's own exceptions."""
+
+    def __init__(self, reason: DecodeError) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _needed(serde: AnySerde | None) -> AnySerde | None:
+    """None for a serde that would hand the bytes through."""
+    return None if serde is None or getattr(serde, "passthrough", False) else serde
+
+
+def _decode(serde: AnySerde | None, data: bytes | None, topic: str, part: str) -> object:
+    if serde is None or data is None:
+        return data
+    try:
+        return serde.decode(data, topic)
+    except DependencyUnavailable:
+        raise
+    except DecodeError as error:
+        error.part = part
+        raise _Undecodable(error) from error
+    except (Exception, RecursionError, MemoryError) as error:
+        found = DecodeError(f"{type(error).__name__}: {error}", part=part)
+        found.__cause__ = error
+        raise _Undecodable(found) from error

@@ -1,0 +1,146 @@
+"""Pools of threads for plain `def` handlers.
+
+Each thread makes, opens and closes an instance of its own. A slice goes to the thread that became
+idle last, so that a fast handler keeps few threads warm and a slow one uses them all. The loop thread
+owns the idle lists; threads own the slice in hand; outcomes of all pools come back through one queue.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from streamworker.errors import FatalError
+from streamworker.processing.executor import SliceRunner, guarded_call
+from streamworker.work import Failure, Slice, SliceOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.handler import Context, Declaration
+
+
+S = TypeVar("S", bound=Slice)
+
+
+class ThreadPools(Generic[S]):
+    """One pool per handler of this process."""
+
+    def __init__(
+        self,
+        declarations: Sequence[Declaration],
+        contexts: Sequence[Context],
+        *,
+        clock: Clock,
+        max_record_bytes: int,
+    ) -> None:
+        self._outcomes: queue.SimpleQueue[tuple[_PoolThread[S], SliceOutcome[S]]] = queue.SimpleQueue()
+        self._pools = [
+            _Pool(
+                declaration,
+                context,
+                SliceRunner(declaration, clock=clock, max_record_bytes=max_record_bytes),
+                self._outcomes.put,
+            )
+            for declaration, context in zip(declarations, contexts, strict=True)
+        ]
+
+    def start(self) -> None:
+        """Make and open all instances; raises what `open` raised first."""
+        for pool in self._pools:
+            pool.start()
+
+    def submit(self, slice_: S) -> None:
+        """Hand over to an idle thread."""
+        self._pools[slice_.handler].submit(slice_)
+
+    def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
+        """Outcomes that are there; waits up to `timeout_s` for the first."""
+        collected: list[SliceOutcome[S]] = []
+        try:
+            thread, outcome = self._outcomes.get(timeout_s > 0, timeout_s or None)
+            while True:
+                thread.pool.idle.append(thread)
+                collected.append(outcome)
+                thread, outcome = self._outcomes.get_nowait()
+        except queue.Empty:
+            return collected
+
+    def stop(self, timeout_s: float) -> bool:
+        """Let the threads close their instances; false if some had not ended after `timeout_s`."""
+        for pool in self._pools:
+            pool.stop()
+        return all(thread.joined(timeout_s) for pool in self._pools for thread in pool.threads)
+
+
+class _Pool(Generic[S]):
+    def __init__(
+        self,
+        declaration: Declaration,
+        context: Context,
+        runner: SliceRunner,
+        report: Callable[[tuple[_PoolThread[S], SliceOutcome[S]]], None],
+    ) -> None:
+        self.declaration = declaration
+        self.context = context
+        self.runner = runner
+        self.report = report
+        self.threads = [_PoolThread[S](self, number) for number in range(declaration.concurrency)]
+        self.idle = list(reversed(self.threads))
+
+    def start(self) -> None:
+        for thread in self.threads:
+            thread.start()
+        for thread in self.threads:
+            thread.raise_if_not_opened()
+
+    def submit(self, slice_: S) -> None:
+        self.idle.pop().work.put(slice_)
+
+    def stop(self) -> None:
+        for thread in self.threads:
+            thread.work.put(None)
+
+
+class _PoolThread(Generic[S]):
+    def __init__(self, pool: _Pool[S], number: int) -> None:
+        self.pool = pool
+        self.work: queue.SimpleQueue[S | None] = queue.SimpleQueue()
+        self._opened = threading.Event()
+        self._open_error: BaseException | None = None
+        # Daemon, because a call that never returns must not keep the process from exiting.
+        self._thread = threading.Thread(target=self._run, name=f"pool-{pool.declaration.name}-{number}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def raise_if_not_opened(self) -> None:
+        self._opened.wait()
+        if self._open_error is not None:
+            raise self._open_error
+
+    def joined(self, timeout_s: float) -> bool:
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        pool = self.pool
+        try:
+            handler = pool.declaration.make()
+            handler.open(pool.context)
+            call = guarded_call(pool.declaration, handler)
+        except BaseException as error:  # noqa: BLE001 - handed to the loop thread, which raises it
+            self._open_error = error
+            return
+        finally:
+            self._opened.set()
+        run, report = pool.runner.run, pool.report
+        while (slice_ := self.work.get()) is not None:
+            try:
+                outcome = run(call, slice_)
+            except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like an idle thread
+                outcome = SliceOutcome(slice_, 0.0, Failure(None, FatalError(repr(error))))
+            report((self, outcome))
+        handler.close()

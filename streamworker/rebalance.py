@@ -1,0 +1,195 @@
+"""What happens when partitions come and go.
+
+Runs on the loop thread inside a fetch or the close, where nothing may be fetched. Assigned: find
+where to start, begin an ownership. Revoked: start nothing more, finish and commit what is in hand within the
+time, end the ownership. Lost: the broker has given the partition away already, so only end it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamworker.errors import ClientError
+from streamworker.interfaces import Start
+from streamworker.offsets.policy import BEGINNING, StartKind, parse_start, plan_starts
+from streamworker.source.flow import PauseReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.config import Config
+    from streamworker.events import Listener
+    from streamworker.handler import Declaration
+    from streamworker.interfaces import Log, OffsetMark, Source
+    from streamworker.offsets.committer import Committer
+    from streamworker.offsets.policy import StartPlan
+    from streamworker.partition import Partition
+    from streamworker.partitions import Partitions
+    from streamworker.record import TopicPartition
+    from streamworker.source.assignment import Assignment
+    from streamworker.source.flow import PauseLedger
+
+# How long the assignment waits for the group's offsets before it goes on without them.
+_OFFSETS_TIMEOUT_S = 5.0
+# Then they are asked for each second, and each time the loop waits no longer than this.
+_ASK_AGAIN_S, _ASK_TIMEOUT_S = 1.0, 0.5
+# The commit's share of the revoke timeout.
+_COMMIT_SHARE_S = 2.0
+# Statistics come each second and heartbeats every three: a coordinator that was not heard for longer
+# than both is not waited for, because a synchronous commit has no timeout.
+_COORDINATOR_SILENCE_S = 4.5
+
+
+class Rebalancing:
+    """The `Rebalance` of a worker.
+
+    `in_hand` tells whether anything of these partitions is with a handler or on its way to the dead letters;
+    `step` lets the worker settle for at most the time given, without fetching; `abandon` takes what
+    is done of what is still running.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Callable[[], Source],
+        log: Log,
+        declarations: Sequence[Declaration],
+        partitions: Partitions,
+        assignment: Assignment,
+        ledger: PauseLedger,
+        committer: Committer,
+        config: Config,
+        clock: Clock,
+        listener: Listener,
+        in_hand: Callable[[Sequence[TopicPartition]], bool],
+        step: Callable[[float], None],
+        abandon: Callable[[Sequence[TopicPartition]], None],
+    ) -> None:
+        self._source = source
+        self._log = log
+        self._declarations = declarations
+        self._partitions = partitions
+        self._assignment = assignment
+        self._ledger = ledger
+        self._committer = committer
+        self._config = config
+        self._clock = clock
+        self._listener = listener
+        self._in_hand = in_hand
+        self._step = step
+        self._abandon = abandon
+        self._policy = parse_start(config.kafka.start)
+        self._ask_at_s = 0.0
+        self.joined_once = False
+
+    def assigned(self, keys: Sequence[TopicPartition]) -> Mapping[TopicPartition, Start]:
+        """Begin ownerships and say where they start."""
+        self.joined_once = True
+        plans = self._plans(keys, _OFFSETS_TIMEOUT_S)
+        starts = {key: self._begin(key, plans.get(key)) for key in keys}
+        if keys:
+            self._listener.assigned(keys)
+        return starts
+
+    def revoked(self, keys: Sequence[TopicPartition]) -> None:
+        """Finish and commit what is in hand, then end the ownerships."""
+        began_s = self._clock.monotonic_s()
+        until_s = began_s + self._config.lifecycle.revoke_timeout_s
+        finish_until_s = max(until_s - _COMMIT_SHARE_S, began_s)
+        self._assignment.close(keys)
+        while self._in_hand(keys) and self._clock.monotonic_s() < finish_until_s:
+            self._step(finish_until_s - self._clock.monotonic_s())
+        self._abandon(keys)
+        self.commit(keys, until_s)
+        self._partitions.end(keys)
+        if keys:
+            self._listener.revoked(keys, self._clock.monotonic_s() - began_s)
+
+    def lost(self, keys: Sequence[TopicPartition]) -> None:
+        """End the ownerships; there is nothing to be committed any more."""
+        self._partitions.end(keys)
+        if keys:
+            self._listener.lost(keys)
+
+    def commit(self, keys: Sequence[TopicPartition], until_s: float) -> None:
+        """The last commit of an ownership: waited for only while the coordinator answers."""
+        if self._coordinator_answers():
+            self._committer.commit_now(keys, until_s=until_s, meanwhile=self._step)
+        else:
+            self._committer.send_last(keys)
+
+    def ask_again(self, now_s: float) -> None:
+        """Ask for the offsets of partitions that were assigned without them; at most once a second."""
+        unknown = [partition for partition in self._partitions if not partition.positioned]
+        if not unknown or now_s < self._ask_at_s:
+            return
+        self._ask_at_s = now_s + _ASK_AGAIN_S
+        plans = self._plans([partition.key for partition in unknown], _ASK_TIMEOUT_S)
+        for partition in unknown:
+            plan = plans.get(partition.key)
+            if plan is not None:
+                self._source().seek(partition.key, plan.offset)
+                self._partitions.position(partition, plan.offset)
+                self._use(partition, plan)
+                self._partitions.release(partition, PauseReason.OFFSETS_UNKNOWN)
+
+    def _begin(self, key: TopicPartition, plan: StartPlan | None) -> Start:
+        handler = next(number for number, one in enumerate(self._declarations) if one.subscribes_to(key.topic))
+        offset = BEGINNING if plan is None else plan.offset
+        partition = self._partitions.own(key, handler=handler, start_offset=offset)
+        if plan is None:
+            partition.positioned = False
+            self._partitions.hold(partition, PauseReason.OFFSETS_UNKNOWN)
+        else:
+            self._use(partition, plan)
+        paused = self._ledger.paused(key)
+        self._ledger.own(key, paused=paused)
+        return Start(offset, paused)
+
+    def _use(self, partition: Partition, plan: StartPlan) -> None:
+        if plan.foreign:
+            self._listener.foreign_offset(partition.key, plan.offset)
+        if plan.kind in (StartKind.LATEST, StartKind.TIMESTAMP):
+            self._partitions.hold(partition, PauseReason.FIRST_COMMIT)
+            self._committer.commit_again(partition.key)
+
+    def _plans(self, keys: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, StartPlan]:
+        """Plans with their offsets resolved; empty if the cluster does not say in time."""
+        if not keys:
+            return {}
+        try:
+            committed = self._committed_of_topics(keys, timeout_s)
+            return self._resolved(plan_starts(keys, committed, self._policy), timeout_s)
+        except ClientError:
+            return {}
+
+    def _committed_of_topics(
+        self, keys: Sequence[TopicPartition], timeout_s: float
+    ) -> Mapping[TopicPartition, OffsetMark | None]:
+        committed = dict(self._source().committed(keys, timeout_s))
+        for topic in {key.topic for key, mark in committed.items() if mark is None}:
+            siblings = [one for one in self._log.partitions(topic, timeout_s) if one not in committed]
+            if siblings:
+                committed.update(self._source().committed(siblings, timeout_s))
+        return committed
+
+    def _resolved(
+        self, plans: Mapping[TopicPartition, StartPlan], timeout_s: float
+    ) -> Mapping[TopicPartition, StartPlan]:
+        chosen = [key for key, plan in plans.items() if plan.kind in (StartKind.LATEST, StartKind.TIMESTAMP)]
+        if not chosen:
+            return plans
+        if self._policy.kind is StartKind.LATEST:
+            offsets = self._log.end_offsets(chosen, timeout_s)
+        else:
+            offsets = self._log.offsets_at(chosen, self._policy.timestamp_ms, timeout_s)
+        found = {key: plans[key].at(offset) for key, offset in offsets.items() if key in chosen}
+        return {key: plan for key, plan in plans.items() if key not in chosen} | found
+
+    def _coordinator_answers(self) -> bool:
+        membership = self._source().membership()
+        if membership is None:
+            return True
+        silence_s = self._clock.monotonic_s() - membership.heard_s + membership.coordinator_idle_s
+        return silence_s <= _COORDINATOR_SILENCE_S

@@ -1,0 +1,152 @@
+"""What follows from a failed call.
+
+Decided here: retry, wait, dead letter, skip, stop. Not decided here: how long a retry waits (`retry.py`) and
+how an ending is settled (`worker.py`). Pure, any thread; imports the vocabulary and the configuration.
+
+The order of the questions:
+
+1. SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError: the process is at fault, never the record. No rule
+   is asked, because a rule for `Exception` would otherwise turn the end of a process into dead letters. Out of
+   memory *while decoding* comes wrapped in DecodeError, and that is the record's fault.
+2. The handler's rules, the first that matches the error or one of its causes.
+3. What the error's class says (`errors.py`), else that of the nearest cause that says something.
+4. Any other Exception is tried again, and is exhausted after exactly `attempts` calls; what is not even an
+   Exception stops the worker.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from streamworker.config import Action, OnExhausted
+from streamworker.errors import DecodeError, DependencyUnavailable, FatalError, PoisonError, RetryableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from streamworker.config import Rule
+
+_CRITICAL = (SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError)
+_MAX_CAUSES = 16  # far beyond what people chain; `raise a from b` can make a circle
+
+
+class VerdictKind(enum.Enum):
+    """What is to be done with the record."""
+
+    RETRY = "retry"  # hand it over again after the back-off
+    WAIT = "wait"  # the same, and no attempt is spent
+    DEAD_LETTER = "dead_letter"
+    SKIP = "skip"  # a pointer record, then done
+    BLOCK = "block"  # its partition stops and waits for a person
+    STOP = "stop"  # the worker stops; the record is not done
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to be done and why.
+
+    `reason` is one of retryable, unavailable, poison, undecodable_key, undecodable_value, exhausted, rule, skipped,
+    blocked, no_dead_letter, critical, fatal. `note` tells of rules whose predicate raised; empty if all is well.
+    """
+
+    kind: VerdictKind
+    reason: str
+    note: str = ""
+
+
+_NEEDS_DEAD_LETTER = (VerdictKind.DEAD_LETTER, VerdictKind.SKIP)
+_RETRY = Verdict(VerdictKind.RETRY, "retryable")
+_EXHAUSTED = Verdict(VerdictKind.DEAD_LETTER, "exhausted")
+_BLOCKED = Verdict(VerdictKind.BLOCK, "blocked")
+_NO_DEAD_LETTER = Verdict(VerdictKind.BLOCK, "no_dead_letter")
+_FATAL = Verdict(VerdictKind.STOP, "fatal")
+_OF_ACTION = {
+    Action.RETRY: _RETRY,
+    Action.DEAD_LETTER: Verdict(VerdictKind.DEAD_LETTER, "rule"),
+    Action.SKIP: Verdict(VerdictKind.SKIP, "skipped"),
+    Action.STOP: Verdict(VerdictKind.STOP, "rule"),
+}
+
+
+def judge(
+    error: BaseException,
+    *,
+    attempt: int,
+    attempts: int,
+    rules: Sequence[Rule],
+    has_dead_letter: bool,
+    on_exhausted: OnExhausted,
+) -> Verdict:
+    """Judge `error`, raised by call number `attempt` (the first is 1) of at most `attempts`.
+
+    Of a `BatchFailed`, pass the cause.
+    """
+    if isinstance(error, _CRITICAL):
+        return Verdict(VerdictKind.STOP, "critical")
+    action, note = _action_of_rules(rules, error)
+    verdict = _built_in(error) if action is None else _OF_ACTION[action]
+    if verdict.kind is VerdictKind.RETRY and attempt >= attempts:
+        blocks = has_dead_letter and on_exhausted is OnExhausted.BLOCK
+        verdict = _BLOCKED if blocks else _EXHAUSTED
+    if verdict.kind in _NEEDS_DEAD_LETTER and not has_dead_letter:
+        verdict = _NO_DEAD_LETTER
+    return replace(verdict, note=note)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """`error`, what it was raised from, and so on; the implicit context is not followed."""
+    link: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if link is None:
+            return
+        yield link
+        link = link.__cause__
+
+
+def _action_of_rules(rules: Sequence[Rule], error: BaseException) -> tuple[Action | None, str]:
+    notes: list[str] = []
+    for rule in rules:
+        if _matches(rule, error, notes):
+            return rule.action, "; ".join(notes)
+    return None, "; ".join(notes)
+
+
+def _matches(rule: Rule, error: BaseException, notes: list[str]) -> bool:
+    try:
+        return any(_is_match(rule, link) for link in causes(error))
+    except Exception as broken:  # noqa: BLE001 - a user's predicate; the record is judged without it
+        notes.append(f"the predicate of Rule.{rule.action.value}({rule.matches!r}) raised {type(broken).__name__}")
+        return False
+
+
+def _is_match(rule: Rule, link: BaseException) -> bool:
+    if isinstance(rule.matches, type | tuple):
+        return isinstance(link, rule.matches)
+    return bool(rule.matches(link))
+
+
+def _built_in(error: BaseException) -> Verdict:
+    for link in causes(error):
+        verdict = _of_class(link)
+        if verdict is not None:
+            return verdict
+    return _RETRY if isinstance(error, Exception) else _FATAL
+
+
+def _of_class(link: BaseException) -> Verdict | None:
+    match link:
+        case FatalError():
+            return _FATAL
+        case PoisonError():
+            return Verdict(VerdictKind.DEAD_LETTER, "poison")
+        case DecodeError():
+            part = "key" if link.part == "key" else "value"
+            return Verdict(VerdictKind.DEAD_LETTER, f"undecodable_{part}")
+        case DependencyUnavailable():
+            return Verdict(VerdictKind.WAIT, "unavailable")
+        case RetryableError():
+            return _RETRY
+        case _:
+            return None

@@ -1,0 +1,147 @@
+"""How much is in hand, how much more may be fetched, and which partitions have too much of it.
+
+Rules. The worker's bounds are on records and on bytes of values. While it is full nothing is
+fetched: the client's own queue is the buffer and no partition is paused for it, because a pause
+throws the prefetch away. A partition is paused when it takes so much that others starve: over its
+share for `pause_after_s`, or at once while the worker is full. When the worker stays full without a
+gap for that long, all are paused, since the client cannot be polled without taking a record.
+Paused partitions go on at `resume_at` of their share. Pure; the loop thread owns it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamworker.config import FlowConfig
+    from streamworker.record import TopicPartition
+
+# A partition's share when there are several: half, and less with more of them, so that two busy
+# ones cannot fill the worker; half as much again as an even split, so that even load never pauses.
+_LARGEST_SHARE, _ABOVE_EVEN = 0.5, 1.5
+# At most one pause a second and partition, whatever the load does.
+_PAUSE_SPACING_S = 1.0
+_CHECK_EVERY_S = 0.02
+# Guess at a record's size before the first was seen.
+_FIRST_GUESS_BYTES = 4096.0
+
+
+@dataclass(slots=True)
+class _Load:
+    records: int = 0
+    size_bytes: int = 0
+    over_since_s: float | None = None
+    paused_s: float | None = None
+    last_pause_s: float = float("-inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """Partitions whose reason to pause came up or went away."""
+
+    pause: Sequence[TopicPartition] = ()
+    resume: Sequence[TopicPartition] = ()
+
+
+class Backpressure:
+    """Counts what was fetched and is not settled."""
+
+    def __init__(self, config: FlowConfig) -> None:
+        self._config = config
+        self._loads: dict[TopicPartition, _Load] = {}
+        self._full_since_s: float | None = None
+        self._next_check_s = float("-inf")
+        self._largest_bytes = _FIRST_GUESS_BYTES
+        self.records = 0
+        self.size_bytes = 0
+
+    def own(self, partition: TopicPartition) -> None:
+        """Count for a new epoch."""
+        self._loads[partition] = _Load()
+
+    def disown(self, partition: TopicPartition) -> None:
+        """What the partition had in hand is dropped."""
+        load = self._loads.pop(partition, None)
+        if load is not None:
+            self.records -= load.records
+            self.size_bytes -= load.size_bytes
+
+    def admitted(self, partition: TopicPartition, records: int, size_bytes: int) -> None:
+        """Records were fetched."""
+        load = self._loads[partition]
+        load.records += records
+        load.size_bytes += size_bytes
+        self.records += records
+        self.size_bytes += size_bytes
+        self._largest_bytes = max(size_bytes / records, 0.95 * self._largest_bytes)
+
+    def settled(self, partition: TopicPartition, records: int, size_bytes: int) -> None:
+        """Records ended."""
+        load = self._loads[partition]
+        load.records -= records
+        load.size_bytes -= size_bytes
+        self.records -= records
+        self.size_bytes -= size_bytes
+
+    def buffered(self, partition: TopicPartition) -> int:
+        """Records of `partition` in hand."""
+        return self._loads[partition].records
+
+    def room(self) -> int:
+        """How many records may be fetched now, by count and by their usual size."""
+        by_bytes = int((self._config.max_buffer_bytes - self.size_bytes) / max(self._largest_bytes, 1.0))
+        room = min(self._config.max_inflight - self.records, by_bytes)
+        if room <= 0 and not self.records:
+            return 1  # a record larger than the whole bound goes alone
+        return max(room, 0)
+
+    def check(self, now_s: float) -> Pressure:
+        """What to pause and what to resume; looks at most every 20 ms."""
+        if now_s < self._next_check_s:
+            return _NONE
+        self._next_check_s = now_s + _CHECK_EVERY_S
+        full = self.room() == 0
+        self._full_since_s = (self._full_since_s if self._full_since_s is not None else now_s) if full else None
+        full_for_s = 0.0 if self._full_since_s is None else now_s - self._full_since_s
+        stuck = full_for_s > self._config.pause_after_s
+        pause = [one for one, load in self._loads.items() if self._must_pause(load, now_s, full=full, stuck=stuck)]
+        resume = [one for one, load in self._loads.items() if self._may_resume(load)]
+        for partition in pause:
+            self._loads[partition].paused_s = self._loads[partition].last_pause_s = now_s
+        for partition in resume:
+            self._loads[partition].paused_s = self._loads[partition].over_since_s = None
+        return Pressure(pause, resume)
+
+    def _share(self) -> float:
+        partitions = len(self._loads)
+        return 1.0 if partitions < 2 else min(_LARGEST_SHARE, _ABOVE_EVEN / partitions)
+
+    def _must_pause(self, load: _Load, now_s: float, *, full: bool, stuck: bool) -> bool:
+        if load.paused_s is not None or now_s - load.last_pause_s < _PAUSE_SPACING_S:
+            return False
+        if stuck:
+            return True
+        share = self._share()
+        over = share < 1 and (
+            load.records > share * self._config.max_inflight or load.size_bytes > share * self._config.max_buffer_bytes
+        )
+        if not over:
+            load.over_since_s = None
+            return False
+        load.over_since_s = now_s if load.over_since_s is None else load.over_since_s
+        return full or now_s - load.over_since_s >= self._config.pause_after_s
+
+    def _may_resume(self, load: _Load) -> bool:
+        limit = self._config.resume_at * self._share()
+        return (
+            load.paused_s is not None
+            and load.records <= limit * self._config.max_inflight
+            and load.size_bytes <= limit * self._config.max_buffer_bytes
+            and self.records <= self._config.resume_at * self._config.max_inflight
+        )
+
+
+_NONE = Pressure()

@@ -1,0 +1,367 @@
+"""Which records are handed over next: lanes, their order, and records that wait for another try.
+
+Rules. A *lane* is an order domain of one partition: the partition itself (PARTITION, UNORDERED) or
+one of `lanes` shares of its keys (KEY). One slice of a lane is out at a time, except when UNORDERED. A
+record that must be tried again is *held*: with PARTITION the lane waits for it, with KEY only records of
+its key do (they follow it when it is done), with UNORDERED nobody. Lanes take turns, so each one that
+has something to do runs within one round. No slice is cut beyond the partition's allowance.
+
+Pure; the loop thread owns a scheduler per handler.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from streamworker.config import Ordering
+from streamworker.scheduling.slices import SliceSizer
+from streamworker.work import Slice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from streamworker.config import Batch, FlowConfig
+    from streamworker.record import Message, TopicPartition
+    from streamworker.work import Ownership
+
+
+class Held:
+    """Records that wait until `due_s` for their next try, `attempt` calls after their first.
+
+    `alone` hands them over one by one: a batch that failed as a whole too often is taken apart.
+    """
+
+    __slots__ = ("alone", "attempt", "due_s", "followers", "messages")
+
+    def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, alone: bool) -> None:
+        self.messages = messages
+        self.attempt = attempt
+        self.due_s = due_s
+        self.alone = alone
+        self.followers: list[Message] = []  # later records of the same keys
+
+
+class Lane:
+    """Records of one order domain that were delivered and are not in a handler's hands."""
+
+    __slots__ = ("held", "held_keys", "of", "out", "pending", "queued", "since_s", "timer_s")
+
+    def __init__(self, of: PartitionLanes) -> None:
+        self.of = of
+        self.pending: list[Message] = []
+        self.held: list[Held] = []
+        self.held_keys: dict[bytes, Held] = {}  # KEY only
+        self.out = 0  # slices in a handler's hands
+        self.queued = False  # among the lanes that take turns
+        self.since_s = 0.0  # when the oldest of `pending` came
+        self.timer_s = -1.0  # the timer that was set last
+
+    @property
+    def records(self) -> int:
+        """Records that wait here."""
+        return len(self.pending) + self.parked
+
+    @property
+    def parked(self) -> int:
+        """Records that wait for a retry, their own or the one before them."""
+        return sum(len(held.messages) + len(held.followers) for held in self.held)
+
+
+class LaneSlice(Slice):
+    """A slice that remembers where it was cut."""
+
+    __slots__ = ("held", "lane")
+
+    def __init__(self, handler: int, lane: Lane, messages: Sequence[Message], held: Held | None) -> None:
+        super().__init__(handler, lane.of.ownership, messages, 1 if held is None else held.attempt + 1)
+        self.lane = lane
+        self.held = held
+
+
+class PartitionLanes:
+    """The lanes of one partition, for one epoch."""
+
+    __slots__ = ("blocked", "lanes", "ownership")
+
+    def __init__(self, ownership: Ownership, count: int) -> None:
+        self.ownership = ownership
+        self.lanes = [Lane(self) for _ in range(count)]
+        self.blocked = False  # nothing is cut while the partition is stopped or held back
+
+    @property
+    def records(self) -> int:
+        """Records that wait, in all lanes."""
+        return sum(lane.records for lane in self.lanes)
+
+    @property
+    def parked(self) -> int:
+        """Records that wait for a retry, in all lanes."""
+        return sum(lane.parked for lane in self.lanes)
+
+
+class Scheduler:
+    """Cuts slices for one handler.
+
+    `allowance` tells how many more records of a partition may be handed over for the first time.
+    """
+
+    def __init__(
+        self,
+        *,
+        handler: int,
+        ordering: Ordering,
+        concurrency: int,
+        lanes: int,
+        batch: Batch | None,
+        flow: FlowConfig,
+        allowance: Callable[[TopicPartition], int],
+    ) -> None:
+        self._handler = handler
+        self._ordering = ordering
+        self._concurrency = concurrency
+        self._lane_count = lanes if ordering is Ordering.KEY else 1
+        self._batch = batch
+        self._allowance = allowance
+        self._partitions: dict[TopicPartition, PartitionLanes] = {}
+        self._turns: deque[Lane] = deque()
+        self._timers: list[tuple[float, int, Lane]] = []
+        self._timer_number = 0
+        self._out = 0
+        self.sizer = SliceSizer(slice_s=flow.slice_s, max_records=flow.max_slice)
+
+    @property
+    def out(self) -> int:
+        """Slices in the handler's hands."""
+        return self._out
+
+    @property
+    def idle(self) -> bool:
+        """Whether a slice could be taken by a thread that has nothing to do."""
+        return self._out < self._concurrency
+
+    def own(self, ownership: Ownership) -> PartitionLanes:
+        """Make the lanes of a new epoch."""
+        lanes = self._partitions[ownership.partition] = PartitionLanes(ownership, self._lane_count)
+        return lanes
+
+    def disown(self, partition: TopicPartition) -> None:
+        """Drop what waits; slices that are out come back later and find their epoch ended."""
+        lanes = self._partitions.pop(partition, None)
+        if lanes is not None:
+            gone = set(map(id, lanes.lanes))
+            self._turns = deque(lane for lane in self._turns if id(lane) not in gone)
+            self._timers = [timer for timer in self._timers if id(timer[2]) not in gone]
+            heapq.heapify(self._timers)
+
+    def offer(self, partition: TopicPartition, messages: Sequence[Message], now_s: float) -> None:
+        """Take delivered records, in offset order."""
+        lanes = self._partitions[partition].lanes
+        if self._lane_count == 1:
+            self._append(lanes[0], messages, now_s)
+            return
+        count = self._lane_count
+        shares: list[list[Message]] = [[] for _ in range(count)]
+        for message in messages:
+            key = message.key()
+            shares[(crc32(key) if key is not None else _lane_of_null_key(message)) % count].append(message)
+        for lane, share in zip(lanes, shares, strict=True):
+            if share:
+                self._append(lane, share, now_s)
+
+    def take(self, now_s: float) -> LaneSlice | None:
+        """The next slice, None when no lane has one or every thread is busy."""
+        while self._timers and self._timers[0][0] <= now_s:
+            self._enqueue(heapq.heappop(self._timers)[2])
+        while self._turns and self._out < self._concurrency:
+            lane = self._turns.popleft()
+            lane.queued = False
+            slice_ = self._cut(lane, now_s)
+            if slice_ is not None:
+                lane.out += 1
+                self._out += 1
+                if self._ordering is Ordering.UNORDERED:
+                    self._enqueue(lane)
+                return slice_
+        return None
+
+    def finish(self, slice_: LaneSlice, rest: Sequence[Message] = ()) -> None:
+        """The slice is back; `rest` of it was not tried and goes first again."""
+        remaining = self._take_back(slice_, rest)
+        if remaining:
+            held = Held(remaining, attempt=slice_.attempt - 1, due_s=0.0, alone=True)
+            self._keep(slice_.lane, held)
+
+    def hold(
+        self,
+        slice_: LaneSlice,
+        failed: Sequence[Message],
+        rest: Sequence[Message],
+        *,
+        attempt: int,
+        due_s: float,
+        alone: bool = False,
+    ) -> None:
+        """The slice is back; `failed` of it waits for another try until `due_s`.
+
+        `attempt` calls were spent on it. With `alone` its records are handed over one by one then.
+        """
+        remaining = self._take_back(slice_, rest)
+        messages = [*failed, *remaining]
+        self._keep(slice_.lane, Held(messages, attempt=attempt, due_s=due_s, alone=alone or bool(remaining)))
+
+    def forget(self) -> None:
+        """A slice is back whose epoch has ended."""
+        self._out -= 1
+
+    def block(self, partition: TopicPartition) -> None:
+        """Cut nothing more of `partition`."""
+        self._partitions[partition].blocked = True
+
+    def unblock(self, partition: TopicPartition) -> None:
+        """Go on with `partition`."""
+        self._partitions[partition].blocked = False
+        self.wake(partition)
+
+    def wake(self, partition: TopicPartition) -> None:
+        """The allowance of `partition` may have grown."""
+        for lane in self._partitions[partition].lanes:
+            self._enqueue(lane)
+
+    def next_due_s(self) -> float | None:
+        """Monotonic time of the next retry or full wait for a batch; None without."""
+        return self._timers[0][0] if self._timers else None
+
+    def _append(self, lane: Lane, messages: Sequence[Message], now_s: float) -> None:
+        if not lane.pending:
+            lane.since_s = now_s
+        lane.pending.extend(messages)
+        self._enqueue(lane)
+
+    def _enqueue(self, lane: Lane) -> None:
+        if not lane.queued:
+            lane.queued = True
+            self._turns.append(lane)
+
+    def _set_timer(self, lane: Lane, due_s: float) -> None:
+        if lane.timer_s != due_s:
+            lane.timer_s = due_s
+            self._timer_number += 1
+            heapq.heappush(self._timers, (due_s, self._timer_number, lane))
+
+    def _cut(self, lane: Lane, now_s: float) -> LaneSlice | None:
+        if lane.of.blocked or lane.of.ownership.closing:
+            return None
+        if lane.out and self._ordering is not Ordering.UNORDERED:
+            return None
+        if lane.held:
+            held = min(lane.held, key=_due)
+            if held.due_s <= now_s:
+                return self._cut_held(lane, held)
+            if self._ordering is Ordering.PARTITION:
+                return None
+        return self._cut_pending(lane, now_s)
+
+    def _cut_held(self, lane: Lane, held: Held) -> LaneSlice:
+        lane.held.remove(held)
+        messages = held.messages[:1] if held.alone else held.messages
+        return LaneSlice(self._handler, lane, messages, held)
+
+    def _cut_pending(self, lane: Lane, now_s: float) -> LaneSlice | None:
+        limit = min(self._limit(), self._allowance(lane.of.ownership.partition))
+        if not lane.pending or limit <= 0:
+            return None
+        if self._batch is not None and self._waits_for_more(lane, self._batch, now_s):
+            return None
+        messages = self._cut_around_held_keys(lane, limit) if lane.held_keys else lane.pending[:limit]
+        if self._batch is not None:
+            messages = self._fit_bytes(lane, messages, self._batch.max_bytes)
+        if not lane.held_keys:
+            del lane.pending[: len(messages)]
+        return LaneSlice(self._handler, lane, messages, None) if messages else None
+
+    def _limit(self) -> int:
+        return self.sizer.records if self._batch is None else self._batch.max_records
+
+    def _waits_for_more(self, lane: Lane, batch: Batch, now_s: float) -> bool:
+        full_s = lane.since_s + batch.max_wait_s
+        if len(lane.pending) >= batch.max_records or now_s >= full_s:
+            return False
+        if sum(map(len, lane.pending)) >= batch.max_bytes:
+            return False
+        self._set_timer(lane, full_s)
+        return True
+
+    @staticmethod
+    def _cut_around_held_keys(lane: Lane, limit: int) -> list[Message]:
+        taken: list[Message] = []
+        seen = 0
+        for message in lane.pending:
+            seen += 1
+            key = message.key()
+            held = None if key is None else lane.held_keys.get(key)
+            if held is not None:
+                held.followers.append(message)
+                continue
+            taken.append(message)
+            if len(taken) == limit:
+                break
+        del lane.pending[:seen]
+        return taken
+
+    @staticmethod
+    def _fit_bytes(lane: Lane, messages: list[Message], max_bytes: int) -> list[Message]:
+        size_bytes = 0
+        for index, message in enumerate(messages):
+            size_bytes += len(message)
+            if size_bytes > max_bytes and index:
+                if lane.held_keys:
+                    lane.pending[:0] = messages[index:]
+                return messages[:index]
+        return messages
+
+    def _take_back(self, slice_: LaneSlice, rest: Sequence[Message]) -> Sequence[Message]:
+        """Put what follows a tried slice in front: its own rest, then what waited behind it.
+
+        Returns the records of a held group that is handed over one by one and has not had its turn.
+        """
+        lane, held = slice_.lane, slice_.held
+        self._out -= 1
+        lane.out -= 1
+        front = list(rest)
+        remaining: Sequence[Message] = ()
+        if held is not None:
+            self._free_keys(lane, held)
+            front += held.followers
+            remaining = held.messages[len(slice_.messages) :]
+        if front:
+            lane.pending[:0] = front
+            lane.since_s = 0.0  # they have waited already
+        self._enqueue(lane)
+        return remaining
+
+    def _keep(self, lane: Lane, held: Held) -> None:
+        lane.held.append(held)
+        if self._ordering is Ordering.KEY:
+            for message in held.messages:
+                key = message.key()
+                if key is not None:
+                    lane.held_keys[key] = held
+        self._set_timer(lane, held.due_s)
+
+    @staticmethod
+    def _free_keys(lane: Lane, held: Held) -> None:
+        for message in held.messages:
+            key = message.key()
+            if key is not None and lane.held_keys.get(key) is held:
+                del lane.held_keys[key]
+
+
+def _due(held: Held) -> float:
+    return held.due_s
+
+
+def _lane_of_null_key(message: Message) -> int:
+    return crc32(message.offset().to_bytes(8, "big"))

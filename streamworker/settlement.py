@@ -1,0 +1,250 @@
+"""How each record ends: the only way to done.
+
+A slice came back, or a dead letter was acknowledged. Handled, retried, dead-lettered, skipped or
+stopped: an offset counts as done only here, and only while the ownership that it was handled under
+lasts. Loop thread only.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from streamworker.config import OnExhausted
+from streamworker.dlq.envelope import Attempt, envelope
+from streamworker.exit_code import ExitCode
+from streamworker.record import Ending
+from streamworker.resilience.retry import Backoff
+from streamworker.resilience.verdict import Verdict, VerdictKind, judge
+from streamworker.source.flow import PauseReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.config import Config
+    from streamworker.events import Listener
+    from streamworker.handler import Declaration
+    from streamworker.partition import Partition
+    from streamworker.partitions import Partitions, Stages
+    from streamworker.record import Message, TopicPartition
+    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.work import Failure, SliceOutcome
+
+# The producer's message.max.bytes: a dead letter that is larger is trimmed.
+_LETTER_MAX_BYTES = 1_000_000
+
+
+class Settlement:
+    """Settles outcomes. `fail(why, exit_code)` stops the worker."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        partitions: Partitions,
+        *,
+        declarations: Sequence[Declaration],
+        config: Config,
+        clock: Clock,
+        listener: Listener,
+        fail: Callable[[str, ExitCode], None],
+    ) -> None:
+        self._stages = stages
+        self._partitions = partitions
+        self._declarations = declarations
+        self._config = config
+        self._clock = clock
+        self._listener = listener
+        self._fail = fail
+        self._backoffs = [Backoff(one.retry) for one in declarations]
+
+    def settle(self, outcome: SliceOutcome[LaneSlice]) -> None:
+        """Decide how each record of a slice ended; the only way to done leads through here."""
+        slice_, failure = outcome.slice, outcome.failure
+        scheduler = self._stages.schedulers[slice_.handler]
+        if slice_.ownership.ended:
+            scheduler.forget()
+            self._listener.late_outcome(self._name(slice_), slice_.ownership.partition, len(slice_.messages))
+            return
+        partition = self._of(slice_)
+        scheduler.sizer.measured(slice_.done + (failure is not None), outcome.seconds)
+        self.take_handled(partition, slice_, outcome.seconds)
+        gone = {index for index, error in slice_.rejected if self._settle_rejected(partition, slice_, index, error)}
+        left = _left(slice_, gone)
+        if failure is None:
+            self._put_back(partition, left)
+            scheduler.finish(slice_, left)
+        else:
+            self._settle_failure(partition, slice_, failure, left)
+
+    def take_handled(self, partition: Partition, slice_: LaneSlice, seconds: float) -> None:
+        """Settle what is handled of a slice; of one that still runs, what was handled so far."""
+        handled = slice_.messages if slice_.done == len(slice_.messages) else slice_.messages[: slice_.done]
+        if slice_.rejected:
+            rejected = {index for index, _ in slice_.rejected}
+            handled = [message for index, message in enumerate(handled) if index not in rejected]
+        if handled:
+            partition.budget.handled(len(handled))
+            partition.recovered()
+            self._complete(partition, handled, Ending.HANDLED, seconds)
+
+    def _settle_rejected(self, partition: Partition, slice_: LaneSlice, index: int, error: BaseException) -> bool:
+        """Settle an undecodable record; false if it stays, because its partition or the worker stops."""
+        message = slice_.messages[index]
+        attempts = slice_.attempt  # never tried again, whatever a rule says: the bytes stay the same
+        verdict = self._judge(slice_, error, attempts=attempts)
+        partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
+        if verdict.kind in (VerdictKind.DEAD_LETTER, VerdictKind.SKIP):
+            self._dead_letter(partition, message, verdict, error, slice_.attempt)
+            return True
+        self._stand_still(partition, message, verdict, error, slice_.attempt)
+        return False
+
+    def _settle_failure(
+        self, partition: Partition, slice_: LaneSlice, failure: Failure, left: Sequence[Message]
+    ) -> None:
+        scheduler, error, attempt = self._stages.schedulers[slice_.handler], failure.error, slice_.attempt
+        failed, rest = list(left), []
+        if failure.index is not None:
+            failed = [slice_.messages[failure.index]]
+            rest = [message for message in left if message is not failed[0]]
+        for message in failed:
+            partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
+        verdict = self._judge(slice_, error, attempts=self._declarations[slice_.handler].retry.attempts)
+        now_s = self._clock.monotonic_s()
+        if verdict.kind is VerdictKind.STOP or (verdict.kind is VerdictKind.BLOCK and len(failed) == 1):
+            self._stand_still(partition, failed[0], verdict, error, attempt)
+            self._put_back(partition, left)
+            scheduler.finish(slice_, left)
+            return
+        self._put_back(partition, rest)
+        if verdict.kind is VerdictKind.WAIT:
+            self._partitions.stop(partition, "dependency_unavailable", str(error), mends_itself=True, retry=True)
+            due_s = now_s if partition.stop is None else partition.stop.retry_at_s or now_s
+            scheduler.hold(slice_, failed, rest, attempt=attempt - 1, due_s=due_s)
+        elif verdict.kind is VerdictKind.RETRY:
+            due_s = now_s + self._backoffs[slice_.handler].delay_s(attempt, error)
+            scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=due_s)
+        elif len(failed) > 1:
+            # Somebody in this batch is at fault and nobody said who: one by one from here.
+            scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=now_s, alone=True)
+        else:
+            scheduler.finish(slice_, rest)
+            self._dead_letter(partition, failed[0], verdict, error, attempt)
+            return
+        self._report_failure(partition, failed[0], error, attempt, Ending.RETRIED)
+
+    def _judge(self, slice_: LaneSlice, error: BaseException, *, attempts: int) -> Verdict:
+        declaration = self._declarations[slice_.handler]
+        dead_letter = declaration.dead_letter
+        return judge(
+            error,
+            attempt=slice_.attempt,
+            attempts=attempts,
+            rules=declaration.rules,
+            has_dead_letter=dead_letter is not None,
+            on_exhausted=OnExhausted.DLQ if dead_letter is None else OnExhausted(dead_letter.on_exhausted),
+        )
+
+    def _stand_still(
+        self, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int
+    ) -> None:
+        self._report_failure(partition, message, error, attempt, Ending.STOPPED)
+        if verdict.kind is VerdictKind.STOP:
+            self._fail(f"{verdict.reason}: {error!r}", ExitCode.FATAL)
+        else:
+            detail = f"offset {message.offset()}: {error!r}"
+            self._partitions.stop(partition, verdict.reason, detail, mends_itself=False)
+
+    def _dead_letter(
+        self, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int
+    ) -> None:
+        declaration = self._declarations[partition.handler]
+        assert declaration.dead_letter is not None
+        ending = Ending.SKIPPED if verdict.kind is VerdictKind.SKIP else Ending.DEAD_LETTERED
+        letter = envelope(
+            message,
+            topic=declaration.dead_letter.topic,
+            group=self._config.kafka.group,
+            handler=declaration.name,
+            reason=verdict.reason,
+            error=error,
+            attempts=attempt,
+            attempt_log=partition.attempts.get(message.offset(), ()),
+            now_ms=self._clock.wall_ms(),
+            max_bytes=_LETTER_MAX_BYTES,
+        )
+        self._report_failure(partition, message, error, attempt, ending)
+        partition.unfunded.append((letter, partial(self._letter_acknowledged, partition, message, ending)))
+        self.write_dead_letters(partition)
+
+    def write_dead_letters(self, partition: Partition) -> None:
+        """Hand over what the budget allows, and hold the partition as long as something stays behind."""
+        while partition.unfunded and partition.budget.take(self._clock.monotonic_s()):
+            self._stages.writer.write(*partition.unfunded.popleft())
+        self._hold_if(partition, PauseReason.DEAD_LETTER_BUDGET, needed=bool(partition.unfunded))
+        limit = self._config.dead_letters.max_unacknowledged
+        pending = (
+            self._stages.writer.waiting(partition.key) > 0 or self._stages.writer.outstanding(partition.key) >= limit
+        )
+        self._hold_if(partition, PauseReason.DEAD_LETTERS_PENDING, needed=pending)
+
+    def _hold_if(self, partition: Partition, reason: PauseReason, *, needed: bool) -> None:
+        if needed:
+            self._partitions.hold(partition, reason)
+        else:
+            self._partitions.release(partition, reason)
+
+    def _letter_acknowledged(self, partition: Partition, message: Message, ending: Ending) -> None:
+        if not partition.ownership.ended:
+            self._complete(partition, [message], ending, 0.0)
+
+    def dead_letter_refused(self, key: TopicPartition, offset: int, topic: str, error: str) -> None:
+        """Stop the partition of a dead letter that was not taken; the writer keeps trying."""
+        self._listener.dead_letter_refused(key, offset, topic, error)
+        partition = self._partitions.get(key)
+        if partition is not None:
+            self._partitions.stop(partition, "dead_letter_refused", f"{topic}: {error}", mends_itself=True)
+
+    def _complete(self, partition: Partition, messages: Sequence[Message], ending: Ending, seconds: float) -> None:
+        first, last = messages[0].offset(), messages[-1].offset()
+        if last - first + 1 == len(messages):
+            partition.tracker.complete_run(first, last)
+        else:
+            partition.tracker.complete([message.offset() for message in messages])
+        if partition.attempts:
+            for message in messages:
+                partition.attempts.pop(message.offset(), None)
+        partition.progress_s = self._clock.monotonic_s()
+        self._stages.backpressure.settled(partition.key, len(messages), sum(map(len, messages)))
+        self._stages.committer.progressed(partition.key)
+        name = self._declarations[partition.handler].name
+        self._listener.ended(name, partition.key, ending, len(messages), seconds)
+
+    def _put_back(self, partition: Partition, messages: Sequence[Message]) -> None:
+        """These were handed over and not tried: a crash would not repeat them."""
+        partition.tracker.dispatched(-len(messages))
+
+    def _report_failure(
+        self, partition: Partition, message: Message, error: BaseException, attempt: int, ending: Ending
+    ) -> None:
+        name = self._declarations[partition.handler].name
+        self._listener.failed(name, partition.key, message.offset(), error, attempt, ending)
+
+    def _of(self, slice_: LaneSlice) -> Partition:
+        return self._partitions[slice_.ownership.partition]
+
+    def _name(self, slice_: LaneSlice) -> str:
+        return self._declarations[slice_.handler].name
+
+
+def _left(slice_: LaneSlice, gone: set[int]) -> list[Message]:
+    """Records of a slice that have not ended: not handled, and not settled as undecodable."""
+    if slice_.done == len(slice_.messages) and len(gone) == len(slice_.rejected):
+        return []
+    stay = {index for index, _ in slice_.rejected} - gone
+    return [
+        message
+        for index, message in enumerate(slice_.messages)
+        if index not in gone and (index >= slice_.done or index in stay)
+    ]

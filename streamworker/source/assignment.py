@@ -1,0 +1,79 @@
+"""Who owns which partition, and since when. Pure.
+
+The loop thread owns the assignment; pool threads only read `Ownership.closing`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamworker.work import Ownership
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from streamworker.record import TopicPartition
+
+
+class Assignment:
+    """The partitions owned now.
+
+    A fetch may cross a rebalance: between `begin_fetch` and the look at its records, what began or
+    ended is remembered.
+    """
+
+    def __init__(self) -> None:
+        self._owned: dict[TopicPartition, Ownership] = {}
+        self._epochs = 0
+        self._began: set[TopicPartition] = set()
+        self._rebalanced = False
+
+    def begin_fetch(self) -> None:
+        """Forget the changes of the fetch before."""
+        self._began.clear()
+        self._rebalanced = False
+
+    @property
+    def rebalanced(self) -> bool:
+        """Whether partitions came or went since `begin_fetch`."""
+        return self._rebalanced
+
+    @property
+    def began(self) -> Sequence[TopicPartition]:
+        """Partitions whose epoch began since `begin_fetch` and still lasts."""
+        return [partition for partition in self._began if partition in self._owned]
+
+    def assign(self, partition: TopicPartition) -> Ownership:
+        """Begin an epoch; one that had not ended ends."""
+        self.end([partition])
+        self._epochs += 1
+        self._began.add(partition)
+        self._rebalanced = True
+        ownership = self._owned[partition] = Ownership(partition, self._epochs)
+        return ownership
+
+    def close(self, partitions: Iterable[TopicPartition]) -> Sequence[Ownership]:
+        """Let nothing further start in these; returns those that are owned."""
+        closing = [self._owned[partition] for partition in partitions if partition in self._owned]
+        for ownership in closing:
+            ownership.closing = True
+        return closing
+
+    def end(self, partitions: Iterable[TopicPartition]) -> Sequence[Ownership]:
+        """End the epochs of these; partitions that are not owned are passed over."""
+        ended = [self._owned.pop(partition) for partition in partitions if partition in self._owned]
+        for ownership in ended:
+            ownership.closing = ownership.ended = True
+            self._began.discard(ownership.partition)
+        self._rebalanced = self._rebalanced or bool(ended)
+        return ended
+
+    def owns(self, partition: TopicPartition) -> bool:
+        """Whether `partition` is owned."""
+        return partition in self._owned
+
+    def __iter__(self) -> Iterator[TopicPartition]:
+        return iter(self._owned)
+
+    def __len__(self) -> int:
+        return len(self._owned)

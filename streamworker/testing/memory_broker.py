@@ -1,0 +1,487 @@
+"""A Kafka of one process for tests: topics, one consumer group's rules, commits, dead letters.
+
+What matters to a worker behaves as on a broker: offsets with gaps, cooperative rebalances whose callbacks
+come inside a fetch or the close, a member that was expelled, commits that answer late or with an
+error, a broker that takes any offset from a living member, and a pause flag that outlives a
+rebalance. Everything happens in `VirtualTime`; nothing here starts a thread.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from streamworker.errors import ClientError
+from streamworker.interfaces import CommitAnswer, Fault, FaultKind, Fetched, Membership, OffsetMark
+from streamworker.record import TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from streamworker.interfaces import Letter, Rebalance
+    from streamworker.record import Header, Message
+    from streamworker.testing.virtual_time import VirtualTime
+
+
+class MemoryMessage:
+    """A record in a memory broker; a `Message` like the client's."""
+
+    __slots__ = ("_at", "_headers", "_key", "_offset", "_timestamp_ms", "_value")
+
+    def __init__(
+        self,
+        at: TopicPartition,
+        offset: int,
+        *,
+        key: bytes | None = None,
+        value: bytes | None = None,
+        headers: Sequence[Header] = (),
+        timestamp_ms: int = 0,
+    ) -> None:
+        self._at = at
+        self._offset = offset
+        self._key = key
+        self._value = value
+        self._headers = list(headers)
+        self._timestamp_ms = timestamp_ms
+
+    def topic(self) -> str:
+        """Topic."""
+        return self._at.topic
+
+    def partition(self) -> int:
+        """Partition."""
+        return self._at.partition
+
+    def offset(self) -> int:
+        """Offset."""
+        return self._offset
+
+    def key(self) -> bytes | None:
+        """Key."""
+        return self._key
+
+    def value(self) -> bytes | None:
+        """Value."""
+        return self._value
+
+    def timestamp(self) -> tuple[int, int]:
+        """Kind (1: the producer's) and milliseconds since the Unix epoch."""
+        return 1, self._timestamp_ms
+
+    def headers(self) -> list[Header] | None:
+        """Headers, None without."""
+        return self._headers or None
+
+    def set_headers(self, headers: list[Header]) -> None:
+        """Replace the headers."""
+        self._headers = headers
+
+    def __len__(self) -> int:
+        return len(self._value or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class CommitEntry:
+    """A commit that the broker took, as an outside watcher sees it."""
+
+    at_s: float
+    member: str
+    partition: TopicPartition
+    mark: OffsetMark
+
+
+@dataclass(slots=True)
+class _Log:
+    messages: list[MemoryMessage] = field(default_factory=list)
+    low: int = 0
+    end: int = 0
+
+
+class MemoryBroker:
+    """Topics and one group."""
+
+    def __init__(self, time: VirtualTime, topics: Mapping[str, int]) -> None:
+        self.time = time
+        self.commits: list[CommitEntry] = []
+        self.commit_latency_s = 0.002
+        self.produce_latency_s = 0.002
+        self.commit_error: Callable[[TopicPartition], str | None] = lambda _key: None
+        self.produce_error: Callable[[str], str | None] = lambda _topic: None
+        self.offsets_error: Callable[[], str | None] = lambda: None
+        self.coordinator_up = True
+        self._logs = {TopicPartition(topic, one): _Log() for topic, count in topics.items() for one in range(count)}
+        self._committed: dict[TopicPartition, OffsetMark] = {}
+        self._members: list[MemorySource] = []
+        self._holders: dict[TopicPartition, MemorySource] = {}
+
+    def produce(
+        self,
+        topic: str,
+        partition: int,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Sequence[Header] = (),
+        gap: int = 0,
+    ) -> int:
+        """Append a record, after `gap` offsets that hold none; returns its offset."""
+        at = TopicPartition(topic, partition)
+        log = self._logs[at]
+        offset = log.end + gap
+        log.messages.append(
+            MemoryMessage(at, offset, key=key, value=value, headers=headers, timestamp_ms=self.time.wall_ms())
+        )
+        log.end = offset + 1
+        return offset
+
+    def records(self, topic: str) -> list[MemoryMessage]:
+        """All records of a topic, partition by partition."""
+        return [message for key, log in self._logs.items() if key.topic == topic for message in log.messages]
+
+    def end(self, key: TopicPartition) -> int:
+        """Offset after the last record."""
+        return self._logs[key].end
+
+    def committed(self, key: TopicPartition) -> int | None:
+        """The group's offset."""
+        mark = self._committed.get(key)
+        return None if mark is None else mark.offset
+
+    def set_committed(self, key: TopicPartition, offset: int, metadata: str = "") -> None:
+        """Move the group's offset, as an operator's tool does."""
+        self._committed[key] = OffsetMark(offset, metadata)
+
+    def delete_records(self, key: TopicPartition, before: int) -> None:
+        """Delete the records below `before`."""
+        log = self._logs[key]
+        log.low = before
+        log.messages = [message for message in log.messages if message.offset() >= before]
+
+    def add_partitions(self, topic: str, count: int) -> None:
+        """Let `topic` have `count` partitions."""
+        for one in range(count):
+            self._logs.setdefault(TopicPartition(topic, one), _Log())
+
+    def expel(self, member: MemorySource) -> None:
+        """Take a member's partitions away without asking, as after its session timed out."""
+        member.expelled = True
+        for key in [key for key, holder in self._holders.items() if holder is member]:
+            del self._holders[key]
+
+    def crash(self, member: MemorySource) -> None:
+        """A member is gone without a word, and its session with it."""
+        self.expel(member)
+        self._members.remove(member)
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """Partitions of `topic`."""
+        return [key for key in self._logs if key.topic == topic]
+
+    def join(self, member: MemorySource) -> None:
+        """Add a member to the group."""
+        if member not in self._members:
+            self._members.append(member)
+
+    def leave(self, member: MemorySource) -> None:
+        """A member leaves in order."""
+        if member in self._members:
+            self._members.remove(member)
+        for key in [key for key, holder in self._holders.items() if holder is member]:
+            del self._holders[key]
+
+    def target(self, member: MemorySource) -> set[TopicPartition]:
+        """What the assignor gives to `member`: an even split that moves little."""
+        wanted: dict[MemorySource, set[TopicPartition]] = {one: set() for one in self._members}
+        for topic in sorted({topic for one in self._members for topic in one.topics}):
+            takers = [one for one in self._members if topic in one.topics]
+            for number, key in enumerate(sorted(self.partitions(topic))):
+                wanted[takers[number % len(takers)]].add(key)
+        return wanted.get(member, set())
+
+    def held_by_others(self, member: MemorySource) -> set[TopicPartition]:
+        """Partitions that another member has not given back yet."""
+        return {key for key, holder in self._holders.items() if holder is not member}
+
+    def hold(self, key: TopicPartition, member: MemorySource | None) -> None:
+        """Note who has a partition."""
+        if member is None:
+            self._holders.pop(key, None)
+        else:
+            self._holders[key] = member
+
+    def read(self, key: TopicPartition, offset: int, count: int) -> list[MemoryMessage] | None:
+        """Records from `offset` on; None when it is outside of the log."""
+        log = self._logs[key]
+        if not log.low <= offset <= log.end:
+            return None
+        first = next((index for index, one in enumerate(log.messages) if one.offset() >= offset), len(log.messages))
+        return log.messages[first : first + count]
+
+    def low(self, key: TopicPartition) -> int:
+        """Offset of the oldest record kept."""
+        return self._logs[key].low
+
+    def take_commit(self, member: MemorySource, key: TopicPartition, mark: OffsetMark) -> str | None:
+        """Take a commit; returns librdkafka's name of the error. Ownership is not looked at, as on a broker."""
+        if member.expelled or member not in self._members:
+            return "UNKNOWN_MEMBER_ID"
+        error = self.commit_error(key)
+        if error is None:
+            self._committed[key] = mark
+            self.commits.append(CommitEntry(self.time.monotonic_s(), member.name, key, mark))
+        return error
+
+    def group_offset(self, key: TopicPartition) -> OffsetMark | None:
+        """The group's offset with its metadata."""
+        return self._committed.get(key)
+
+    def append(self, letter: Letter) -> None:
+        """Take a letter from an outbox."""
+        self.produce(letter.topic, letter.partition or 0, letter.value, key=letter.key, headers=list(letter.headers))
+
+
+class MemorySource:
+    """A `Source`: a member of the broker's group."""
+
+    def __init__(self, broker: MemoryBroker, name: str, *, end_of_partition: bool = False) -> None:
+        self.name = name
+        self.topics: tuple[str, ...] = ()
+        self.expelled = False
+        self.pauses = 0  # calls that paused something
+        self._broker = broker
+        self._end_of_partition = end_of_partition
+        self._rebalance: Rebalance | None = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._paused: set[TopicPartition] = set()
+        self._answers: list[CommitAnswer] = []
+        self._faults: list[Fault] = []
+        self._silent: set[TopicPartition] = set()  # out of range, said once
+        self._ended: set[TopicPartition] = set()
+        self._closed = False
+
+    def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
+        """Join the group."""
+        self.topics = tuple(topics)
+        self._rebalance = rebalance
+        self._broker.join(self)
+
+    def fetch(self, max_records: int, timeout_s: float) -> Fetched:
+        """Wait for records, callbacks or answers."""
+        self._rebalance_now()
+        self._broker.time.wait(timeout_s, self._anything)
+        self._rebalance_now()
+        runs = self._take(max(max_records, 1))
+        answers, self._answers = self._answers, []
+        faults, self._faults = self._faults, []
+        return Fetched(runs, faults, answers)
+
+    def committed(
+        self, partitions: Sequence[TopicPartition], timeout_s: float
+    ) -> Mapping[TopicPartition, OffsetMark | None]:
+        """The group's offsets."""
+        error = self._broker.offsets_error()
+        if error is not None:
+            self._broker.time.wait(timeout_s, lambda: False)
+            raise ClientError("offsets cannot be had", code=error, retriable=True)
+        return {key: self._broker.group_offset(key) for key in partitions}
+
+    def commit(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
+        """Send a commit that is answered later, if the coordinator is there."""
+        if self._broker.coordinator_up:
+            self._broker.time.call_in(self._broker.commit_latency_s, partial(self._answer, dict(marks)))
+
+    def commit_now(self, marks: Mapping[TopicPartition, OffsetMark]) -> Sequence[CommitAnswer]:
+        """Commit and wait."""
+        if not self._broker.coordinator_up:
+            raise ClientError("no coordinator", code="_WAIT_COORD", retriable=True)
+        return self._commit(marks)
+
+    def pause(self, partitions: Sequence[TopicPartition]) -> None:
+        """Stop fetching these."""
+        self.pauses += bool(partitions)
+        self._paused.update(partitions)
+
+    def resume(self, partitions: Sequence[TopicPartition]) -> None:
+        """Go on with these."""
+        self._paused.difference_update(partitions)
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Deliver from `offset` next."""
+        if partition not in self._positions:
+            raise ClientError(f"{partition} is not assigned", code="_STATE")
+        self._positions[partition] = self._resolve(partition, offset)
+        self._silent.discard(partition)
+
+    def membership(self) -> Membership | None:
+        """Joined, and the coordinator heard just now if it is up."""
+        idle_s = 0.0 if self._broker.coordinator_up else 1e6
+        return Membership(not self.expelled, "up/steady", idle_s, self._broker.time.monotonic_s())
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self._closed or self._rebalance is None:
+            return
+        self._closed = True
+        if not self.expelled:
+            self._revoke(list(self._positions))
+            self._broker.leave(self)
+
+    def _anything(self) -> bool:
+        return bool(self._answers or self._faults or self._rebalance_due() or any(map(self._readable, self._positions)))
+
+    def _readable(self, key: TopicPartition) -> bool:
+        if key in self._paused or key in self._silent:
+            return False
+        records = self._broker.read(key, self._positions[key], 1)
+        return records is None or bool(records) or (self._end_of_partition and key not in self._ended)
+
+    def _take(self, max_records: int) -> list[tuple[TopicPartition, Sequence[Message]]]:
+        runs: list[tuple[TopicPartition, Sequence[Message]]] = []
+        for key in list(self._positions):
+            if key in self._paused or key in self._silent or max_records <= 0:
+                continue
+            records = self._broker.read(key, self._positions[key], max_records)
+            if records is None:
+                self._report(key, FaultKind.OUT_OF_RANGE, f"offset {self._positions[key]} is out of range")
+                self._silent.add(key)
+            elif records:
+                self._positions[key] = records[-1].offset() + 1
+                max_records -= len(records)
+                runs.append((key, records))
+            elif self._end_of_partition and key not in self._ended:
+                self._ended.add(key)
+                self._report(key, FaultKind.END_OF_PARTITION, "end of partition")
+        # The next fetch begins with another partition.
+        if self._positions:
+            first = next(iter(self._positions))
+            self._positions[first] = self._positions.pop(first)
+        return runs
+
+    def _report(self, key: TopicPartition, kind: FaultKind, detail: str) -> None:
+        self._faults.append(Fault(kind, key, self._positions[key], detail))
+
+    def _rebalance_due(self) -> bool:
+        if self.expelled:
+            return True
+        target = self._broker.target(self)
+        owned = set(self._positions)
+        return bool(owned - target or (target - owned) - self._broker.held_by_others(self))
+
+    def _rebalance_now(self) -> None:
+        if self._rebalance is None or not self._rebalance_due():
+            return
+        if self.expelled:
+            lost = list(self._positions)
+            self._positions.clear()
+            self.expelled = False
+            self._rebalance.lost(lost)
+        target = self._broker.target(self)
+        self._revoke([key for key in self._positions if key not in target])
+        self._assign(sorted(target - set(self._positions) - self._broker.held_by_others(self)))
+
+    def _revoke(self, keys: Sequence[TopicPartition]) -> None:
+        if keys and self._rebalance is not None:
+            self._rebalance.revoked(keys)
+            for key in keys:
+                del self._positions[key]
+                self._broker.hold(key, None)
+
+    def _assign(self, keys: Sequence[TopicPartition]) -> None:
+        if not keys or self._rebalance is None:
+            return
+        for key in keys:
+            self._broker.hold(key, self)
+        starts = self._rebalance.assigned(keys)
+        for key in keys:
+            self._positions[key] = self._resolve(key, starts[key].offset)
+            self._silent.discard(key)
+            (self.pause if starts[key].paused else self.resume)([key])
+
+    def _resolve(self, key: TopicPartition, offset: int) -> int:
+        return self._broker.low(key) if offset < 0 else offset
+
+    def _answer(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
+        self._answers += self._commit(marks)
+
+    def _commit(self, marks: Mapping[TopicPartition, OffsetMark]) -> list[CommitAnswer]:
+        return [CommitAnswer(key, mark, self._broker.take_commit(self, key, mark)) for key, mark in marks.items()]
+
+
+class MemoryOutbox:
+    """An `Outbox` into the broker's topics."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._reports: list[tuple[Callable[[str | None], None], str | None]] = []
+        self._under_way = 0
+
+    def send(self, letter: Letter, done: Callable[[str | None], None]) -> None:
+        """Hand over; acknowledged after the broker's latency."""
+        self._under_way += 1
+        self._broker.time.call_in(self._broker.produce_latency_s, partial(self._arrive, letter, done))
+
+    def poll(self) -> None:
+        """Serve delivery reports."""
+        reports, self._reports = self._reports, []
+        for done, error in reports:
+            done(error)
+
+    def partitions(self, topic: str, timeout_s: float) -> int | None:  # noqa: ARG002 - known at once
+        """Number of partitions of `topic`."""
+        return len(self._broker.partitions(topic)) or None
+
+    def flush(self, timeout_s: float) -> int:
+        """Wait for what was handed over."""
+        self._broker.time.wait(timeout_s, lambda: self._under_way == 0)
+        self.poll()
+        return self._under_way
+
+    def _arrive(self, letter: Letter, done: Callable[[str | None], None]) -> None:
+        self._under_way -= 1
+        error = self._broker.produce_error(letter.topic)
+        if error is None:
+            self._broker.append(letter)
+        self._reports.append((done, error))
+
+
+class MemoryLog:
+    """A `Log` over the broker's topics."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def end_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:  # noqa: ARG002 - known at once
+        """Offset after the last record of each."""
+        return {key: self._broker.end(key) for key in partitions}
+
+    def offsets_at(
+        self,
+        partitions: Sequence[TopicPartition],
+        timestamp_ms: int,
+        timeout_s: float,  # noqa: ARG002 - known at once
+    ) -> Mapping[TopicPartition, int]:
+        """First offset at or after the time."""
+        return {key: self._first_at(key, timestamp_ms) for key in partitions}
+
+    def partitions(self, topic: str, timeout_s: float) -> Sequence[TopicPartition]:  # noqa: ARG002 - known at once
+        """All partitions of `topic`."""
+        return self._broker.partitions(topic)
+
+    def _first_at(self, key: TopicPartition, timestamp_ms: int) -> int:
+        later = [
+            one.offset()
+            for one in self._broker.read(key, self._broker.low(key), 1 << 60) or ()
+            if one.timestamp()[1] >= timestamp_ms
+        ]
+        return later[0] if later else self._broker.end(key)
+
+
+def by_partition(messages: Iterable[MemoryMessage]) -> Mapping[TopicPartition, list[MemoryMessage]]:
+    """Records grouped by where they are."""
+    groups: defaultdict[TopicPartition, list[MemoryMessage]] = defaultdict(list)
+    for message in messages:
+        groups[TopicPartition(message.topic(), message.partition())].append(message)
+    return groups

@@ -1,0 +1,80 @@
+"""Handlers that run in virtual time, in the one thread of the test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from streamworker.processing.executor import SliceRunner, guarded_call
+from streamworker.work import Slice, SliceOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from streamworker.handler import Context, Declaration
+    from streamworker.testing.virtual_time import VirtualTime
+
+S = TypeVar("S", bound=Slice)
+
+
+class VirtualExecutor(Generic[S]):
+    """An `Executor` whose calls take `duration_s(slice)` of virtual time.
+
+    The handler is called when that time is over, or at once with `eager`: then the effect is there and
+    the outcome still under way, as when a thread has finished and the loop has not looked yet.
+    """
+
+    def __init__(
+        self,
+        declarations: Sequence[Declaration],
+        contexts: Sequence[Context],
+        *,
+        time: VirtualTime,
+        max_record_bytes: int,
+        duration_s: Callable[[Slice], float] = lambda slice_: 0.001 * len(slice_.messages),
+        eager: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._declarations = declarations
+        self._contexts = contexts
+        self._runners = [SliceRunner(one, clock=time, max_record_bytes=max_record_bytes) for one in declarations]
+        self._time = time
+        self._duration_s = duration_s
+        self._eager = eager
+        self._outcomes: list[SliceOutcome[S]] = []
+        self._running = 0
+
+    def start(self) -> None:
+        """Make and open one instance per handler."""
+        self._handlers = [one.make() for one in self._declarations]
+        for handler, context in zip(self._handlers, self._contexts, strict=True):
+            handler.open(context)
+        pairs = zip(self._declarations, self._handlers, strict=True)
+        self._calls = [guarded_call(declaration, handler) for declaration, handler in pairs]
+
+    def submit(self, slice_: S) -> None:
+        """Run the slice in a while."""
+        self._running += 1
+        seconds = self._duration_s(slice_)
+        slice_.started_s = self._time.monotonic_s()
+        done = self._run(slice_, seconds) if self._eager() else None
+        self._time.call_in(seconds, lambda: self._arrive(done or self._run(slice_, seconds)))
+
+    def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
+        """Outcomes that are there."""
+        self._time.wait(timeout_s, lambda: bool(self._outcomes))
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    def stop(self, timeout_s: float) -> bool:
+        """Close the instances."""
+        ended = self._time.wait(timeout_s, lambda: self._running == 0)
+        for handler in self._handlers:
+            handler.close()
+        return ended
+
+    def _run(self, slice_: S, seconds: float) -> SliceOutcome[S]:
+        outcome = self._runners[slice_.handler].run(self._calls[slice_.handler], slice_)
+        return SliceOutcome(slice_, seconds, outcome.failure)
+
+    def _arrive(self, outcome: SliceOutcome[S]) -> None:
+        self._running -= 1
+        self._outcomes.append(outcome)

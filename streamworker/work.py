@@ -1,0 +1,76 @@
+"""The unit of work that crosses a thread, and the ownership that it is done under.
+
+An *epoch* is one uninterrupted ownership of a partition by this process. Work carries the ownership
+it was made under; when that has ended, its result counts for nothing, even if the partition has
+come back meanwhile. Standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamworker.record import Message, TopicPartition
+
+S = TypeVar("S")
+
+
+class Ownership:
+    """One epoch of one partition.
+
+    `closing`: no further record may be started, read by pool threads before each record.
+    `ended`: results are dropped.
+    """
+
+    __slots__ = ("closing", "ended", "epoch", "partition")
+
+    def __init__(self, partition: TopicPartition, epoch: int) -> None:
+        self.partition = partition
+        self.epoch = epoch
+        self.closing = False
+        self.ended = False
+
+    def __repr__(self) -> str:
+        return f"<Ownership {self.partition} epoch {self.epoch}{' ended' if self.ended else ''}>"
+
+
+class Slice:
+    """A run of records of one partition on its way through the handler number `handler`.
+
+    Made by the loop thread, then owned by the pool thread that has it in hand; the loop reads `done` and
+    `started_s` meanwhile, which is how an abandoned slice repeats only the call in progress.
+    `attempt` is 1 for records that go for the first time. `done` counts the finished ones from the
+    front; of these, `rejected` (index, error) could not be decoded. `started_s` is the monotonic time of the
+    call in progress.
+    """
+
+    __slots__ = ("attempt", "done", "handler", "messages", "ownership", "rejected", "started_s")
+
+    def __init__(self, handler: int, ownership: Ownership, messages: Sequence[Message], attempt: int) -> None:
+        self.handler = handler
+        self.ownership = ownership
+        self.messages = messages
+        self.attempt = attempt
+        self.done = 0
+        self.rejected: list[tuple[int, BaseException]] = []
+        self.started_s: float | None = None
+
+
+@dataclass(slots=True)
+class Failure:
+    """Why a slice ended early: the record at `index` failed, or the whole batch (`index` None)."""
+
+    index: int | None
+    error: BaseException
+
+
+@dataclass(slots=True)
+class SliceOutcome(Generic[S]):
+    """A slice that came back from its pool thread after `seconds`; what is not done was not tried, or failed."""
+
+    slice: S
+    seconds: float
+    failure: Failure | None = None

@@ -1,0 +1,456 @@
+"""READ FIRST. What happens to a record, in order.
+
+    fetch ──► admit ──► dispatch ──► (a pool thread decodes and handles) ──► settle ──► commit
+
+`Worker.step` moves records one stage on. The stages do not know each other; the worker hands values
+from one to the next. Everything here runs on the loop thread, which owns the consumer, the assignment,
+the lanes, the trackers, the committer and the dead-letter producer. User code never runs on it.
+
+An offset becomes done in one place, `Settlement.settle`: handled, or its dead letter acknowledged,
+or its skip recorded. What comes and goes with partitions is in `rebalance.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streamworker.dlq.writer import DeadLetterWriter
+from streamworker.errors import Misuse
+from streamworker.exit_code import ExitCode
+from streamworker.interfaces import FaultKind
+from streamworker.observability.status import LifeState
+from streamworker.offsets.committer import Committer
+from streamworker.partitions import Partitions, Stages
+from streamworker.rebalance import Rebalancing
+from streamworker.scheduling.backpressure import Backpressure
+from streamworker.scheduling.lanes import LaneSlice, Scheduler
+from streamworker.settlement import Settlement
+from streamworker.source.assignment import Assignment
+from streamworker.source.flow import PauseLedger, PauseReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from streamworker.clock import Clock
+    from streamworker.config import Config
+    from streamworker.events import Listener
+    from streamworker.handler import Declaration
+    from streamworker.interfaces import CommitAnswer, Executor, Fault, Log, Outbox, Source
+    from streamworker.partition import Partition
+    from streamworker.record import Message, TopicPartition
+
+# One fetch takes at most so many records: 5 000 cost 1.7 times as much per record as 500.
+_MAX_FETCH = 500
+# How long the loop blocks, in its one place per step: when the buffers are full, when only outcomes are
+# waited for, when there is nothing to do.
+_FULL_WAIT_S, _OUTCOME_WAIT_S, _IDLE_WAIT_S = 0.02, 0.001, 0.1
+# A batch that cannot be read so often in a row is not a glitch of the network.
+_UNREADABLE_TRIES = 3
+# For the handlers' close(), within the close timeout.
+_EXECUTOR_STOP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Where a bounded run ends; without bounds it does not."""
+
+    until_end: bool = False
+    max_records: int | None = None
+
+
+def _nobody(_worker: Worker) -> None:
+    """Observe nothing."""
+
+
+def _no_deadline(_name: str, _seconds: float, _exit_code: ExitCode) -> AbstractContextManager[None]:
+    """Watch nothing."""
+    return nullcontext()
+
+
+class Worker:
+    """A member of a consumer group that runs handlers.
+
+    Make it and call `run` on the same thread; only `stop` may be called from elsewhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        declarations: Sequence[Declaration],
+        config: Config,
+        source: Callable[[], Source],
+        executor: Executor[LaneSlice],
+        outbox: Outbox,
+        log: Log,
+        clock: Clock,
+        listener: Listener,
+        bounds: Bounds = Bounds(),
+        observe: Callable[[Worker], None] = _nobody,
+        deadline: Callable[[str, float, ExitCode], AbstractContextManager[None]] = _no_deadline,
+    ) -> None:
+        self.declarations = declarations
+        self.config = config
+        self.state = LifeState.STARTING
+        self.running: set[LaneSlice] = set()
+        self._clock = clock
+        self._listener = listener
+        self._make_source = source
+        self._executor = executor
+        self._bounds = bounds
+        self._observe = observe
+        self._deadline = deadline
+        self._pid = os.getpid()
+        self._stop_reason: str | None = None
+        self._exit_code = ExitCode.OK
+        self._admitted = 0
+        self._reopened = False
+
+        self.assignment = Assignment()
+        self.ledger = PauseLedger()
+        self.backpressure = Backpressure(config.flow)
+        self.source = source()
+        self.committer = Committer(
+            send=lambda marks: self.source.commit(marks),
+            send_now=lambda marks: self.source.commit_now(marks),
+            config=config.commit,
+            clock=clock,
+            listener=listener,
+        )
+        self.writer = DeadLetterWriter(
+            outbox, config.dead_letters, clock, lambda *refusal: self.settlement.dead_letter_refused(*refusal)
+        )
+        self._schedulers = [
+            Scheduler(
+                handler=number,
+                ordering=one.ordering,
+                concurrency=one.concurrency,
+                lanes=one.lanes,
+                batch=one.batch,
+                flow=config.flow,
+                allowance=lambda key: self.partitions.allowance(key),
+            )
+            for number, one in enumerate(declarations)
+        ]
+        stages = Stages(
+            assignment=self.assignment,
+            ledger=self.ledger,
+            backpressure=self.backpressure,
+            schedulers=self._schedulers,
+            committer=self.committer,
+            writer=self.writer,
+        )
+        self.partitions = Partitions(stages, config=config, clock=clock, listener=listener)
+        self.settlement = Settlement(
+            stages,
+            self.partitions,
+            declarations=declarations,
+            config=config,
+            clock=clock,
+            listener=listener,
+            fail=self.fail,
+        )
+        self._rebalancing = Rebalancing(
+            source=lambda: self.source,
+            log=log,
+            declarations=declarations,
+            partitions=self.partitions,
+            assignment=self.assignment,
+            ledger=self.ledger,
+            committer=self.committer,
+            config=config,
+            clock=clock,
+            listener=listener,
+            in_hand=self._in_hand,
+            step=self._step_without_fetching,
+            abandon=self._abandon,
+        )
+
+    def run(self) -> int:
+        """Work until told to stop, then drain; returns the exit code."""
+        self.begin()
+        while self.stopping is None:
+            self.step()
+        return self.drain()
+
+    def begin(self) -> None:
+        """Open the handlers and join the group; raises what a handler's `open` raised."""
+        if os.getpid() != self._pid:
+            raise Misuse("the process was forked after the worker was made; make it in the child")
+        self._executor.start()
+        self._listener.started([one.name for one in self.declarations], self.config.kafka.group)
+        self._subscribe()
+        self.state = LifeState.RUNNING
+
+    @property
+    def stopping(self) -> str | None:
+        """Why the worker is to stop; None while it is not."""
+        return self._stop_reason
+
+    def stop(self, reason: str) -> None:
+        """Drain and end; only sets a flag, so any thread and any signal handler may call it."""
+        self._stop_reason = self._stop_reason or reason
+
+    def fail(self, reason: str, exit_code: ExitCode) -> None:
+        """Drain and end with `exit_code`. Loop thread only."""
+        if self._exit_code is ExitCode.OK:
+            self._exit_code = exit_code
+        self.assignment.close(list(self.assignment))
+        self.stop(reason)
+
+    def step(self) -> None:
+        """Move records one stage on."""
+        self._fetch()
+        self.settle_outcomes(0.0)
+        self._dispatch()
+        self._mend()
+        self.committer.step()
+        self._regulate()
+        self._observe(self)
+        if self._bounds_reached():
+            self.stop("the bounds of the run are reached")
+
+    def _fetch(self) -> None:
+        room = min(self.backpressure.room(), self._left_to_fetch(), _MAX_FETCH)
+        if room == 0:
+            self.settle_outcomes(_FULL_WAIT_S)
+        busy = bool(self.running) or not self.writer.idle
+        timeout_s = 0.0 if room == 0 or busy else self._idle_s()
+        self.assignment.begin_fetch()
+        fetched = self.source.fetch(room, timeout_s)
+        for key, messages in fetched.runs:
+            self._admit(key, messages)
+        for fault in fetched.faults:
+            self._take_fault(fault)
+        if fetched.commits:
+            self._take_commit_answers(fetched.commits)
+        if busy and room and not fetched.runs:
+            self.settle_outcomes(_OUTCOME_WAIT_S)
+
+    def _idle_s(self) -> float:
+        """How long nothing will be due."""
+        now_s = self._clock.monotonic_s()
+        dues = [scheduler.next_due_s() for scheduler in self._schedulers]
+        dues += [self.writer.next_due_s(), self.committer.next_due_s()]
+        return max(0.0, min([_IDLE_WAIT_S, *(due_s - now_s for due_s in dues if due_s is not None)]))
+
+    def _admit(self, key: TopicPartition, messages: Sequence[Message]) -> None:
+        partition = self.partitions.get(key)
+        if partition is None or not partition.positioned or self.state is not LifeState.RUNNING:
+            return
+        if key in self.assignment.began:
+            # The fetch crossed the assignment, so some of these may belong to an ownership before it.
+            self.source.seek(key, partition.start_offset)
+            return
+        expected = partition.tracker.next_offset
+        if messages[0].offset() < expected:
+            messages = [message for message in messages if message.offset() >= expected]
+        messages = messages[: self._left_to_fetch()]
+        if not messages:
+            return
+        now_s = self._clock.monotonic_s()
+        for first, count in _consecutive(messages):
+            partition.tracker.deliver(first, count)
+        size_bytes = sum(map(len, messages))
+        self._admitted += len(messages)
+        partition.progress_s = now_s
+        self.backpressure.admitted(key, len(messages), size_bytes)
+        self._schedulers[partition.handler].offer(key, messages, now_s)
+        self._listener.fetched(key, len(messages), size_bytes)
+
+    def _left_to_fetch(self) -> int:
+        limit = self._bounds.max_records
+        return _MAX_FETCH if limit is None else max(limit - self._admitted, 0)
+
+    def _take_fault(self, fault: Fault) -> None:
+        self._listener.fault(fault)
+        partition = None if fault.partition is None else self.partitions.get(fault.partition)
+        match fault.kind:
+            case FaultKind.FENCED:
+                self.fail(fault.detail, ExitCode.FENCED)
+            case FaultKind.FATAL:
+                self.reopen(fault.detail, otherwise=ExitCode.FATAL)
+            case FaultKind.OUT_OF_RANGE | FaultKind.TRUNCATED if partition:
+                self.partitions.stop(partition, fault.kind.value, fault.detail, mends_itself=False)
+            case FaultKind.UNAUTHORIZED if partition:
+                self.partitions.stop(partition, fault.kind.value, fault.detail, mends_itself=True, retry=True)
+            case FaultKind.UNREADABLE if partition:
+                self._count_unreadable(partition, fault)
+            case FaultKind.END_OF_PARTITION if partition:
+                partition.at_end = True
+
+    def _count_unreadable(self, partition: Partition, fault: Fault) -> None:
+        offset, times = partition.unreadable_at
+        times = times + 1 if offset == fault.offset else 1
+        partition.unreadable_at = (fault.offset if fault.offset is not None else -1, times)
+        if times >= _UNREADABLE_TRIES:
+            self.partitions.stop(partition, fault.kind.value, fault.detail, mends_itself=False)
+
+    def _take_commit_answers(self, answers: Sequence[CommitAnswer]) -> None:
+        self.committer.answered(answers)
+        for answer in answers:
+            partition = self.partitions.get(answer.partition)
+            if partition is not None and answer.error is None:
+                self.partitions.release(partition, PauseReason.FIRST_COMMIT)
+                self._schedulers[partition.handler].wake(partition.key)
+
+    def _dispatch(self) -> None:
+        now_s = self._clock.monotonic_s()
+        for scheduler in self._schedulers:
+            while (slice_ := scheduler.take(now_s)) is not None:
+                if slice_.held is None:
+                    self._of(slice_).tracker.dispatched(len(slice_.messages))
+                self.running.add(slice_)
+                self._executor.submit(slice_)
+
+    def settle_outcomes(self, timeout_s: float) -> None:
+        """Settle what came back; wait up to `timeout_s` for the first."""
+        for outcome in self._executor.collect(timeout_s):
+            self.running.discard(outcome.slice)
+            self.settlement.settle(outcome)
+
+    def _mend(self) -> None:
+        """Let go on what can: partitions whose reason to stand still has passed."""
+        self.writer.poll()
+        if not self.partitions.troubled:
+            return
+        now_s = self._clock.monotonic_s()
+        self._rebalancing.ask_again(now_s)
+        for partition in list(self.partitions.troubled.values()):
+            self.settlement.write_dead_letters(partition)
+            stop = partition.stop
+            if stop is None:
+                continue
+            tried_again = stop.retry_at_s is not None and now_s >= stop.retry_at_s
+            taken_again = stop.reason == "dead_letter_refused" and not self.writer.refused(partition.key)
+            if tried_again or taken_again:
+                self.partitions.mend(partition)
+
+    def _regulate(self) -> None:
+        """Pause and resume what the reasons say."""
+        pressure = self.backpressure.check(self._clock.monotonic_s())
+        for key in pressure.pause:
+            self.partitions.hold(self.partitions[key], PauseReason.BACKPRESSURE)
+        for key in pressure.resume:
+            self.partitions.release(self.partitions[key], PauseReason.BACKPRESSURE)
+        change = self.ledger.changes()
+        if change.pause:
+            self.source.pause(change.pause)
+        if change.resume:
+            self.source.resume(change.resume)
+
+    def _bounds_reached(self) -> bool:
+        bounds = self._bounds
+        if bounds.max_records is None and not bounds.until_end:
+            return False
+        fetched = bounds.max_records is not None and self._admitted >= bounds.max_records
+        if bounds.until_end and len(self.partitions):
+            fetched = fetched or all(one.at_end or _waits_for_a_person(one) for one in self.partitions)
+        if not fetched or self.running or not self.writer.idle:
+            return False
+        stuck = [one for one in self.partitions if _waits_for_a_person(one)]
+        if sum(self.backpressure.buffered(one.key) for one in stuck) < self.backpressure.records:
+            return False
+        if stuck:
+            self.fail("the bounds of the run are reached, but partitions stand still", ExitCode.PARTIAL)
+        return True
+
+    def reopen(self, why: str, *, otherwise: ExitCode) -> None:
+        """Make the consumer anew, once in the life of a worker; the second time end with `otherwise`."""
+        if self._reopened:
+            self.fail(why, otherwise)
+            return
+        self._reopened = True
+        self._rebalancing.lost([one.key for one in self.partitions])
+        with self._deadline("close", self.config.lifecycle.close_timeout_s, ExitCode.CLOSE_TIMED_OUT):
+            self.source.close()
+        self.source = self._make_source()
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        self.source.subscribe([topic for one in self.declarations for topic in one.topics], self._rebalancing)
+
+    def _step_without_fetching(self, timeout_s: float) -> None:
+        """Inside a rebalance: settle, write dead letters, keep the other partitions busy."""
+        self.settle_outcomes(min(timeout_s, _FULL_WAIT_S))
+        self._dispatch()
+        self._mend()
+
+    def _in_hand(self, keys: Iterable[TopicPartition]) -> bool:
+        keys = set(keys)
+        return any(slice_.ownership.partition in keys for slice_ in self._living()) or any(
+            self.writer.outstanding(key) and not self.writer.refused(key) for key in keys
+        )
+
+    def _living(self) -> list[LaneSlice]:
+        return [slice_ for slice_ in self.running if not slice_.ownership.ended]
+
+    def _abandon(self, keys: Iterable[TopicPartition]) -> None:
+        """Take what is done of slices whose ownership ends while they run: only the call in progress repeats."""
+        keys = set(keys)
+        for slice_ in self._living():
+            if slice_.ownership.partition in keys:
+                self.settlement.take_handled(self._of(slice_), slice_, 0.0)
+
+    def drain(self) -> int:
+        """Let what runs end, commit, leave the group; returns the exit code."""
+        self.state = LifeState.DRAINING
+        self._listener.draining(self._stop_reason or "asked to")
+        keys = [one.key for one in self.partitions]
+        self.assignment.close(keys)
+        for one in self.partitions:
+            self.partitions.hold(one, PauseReason.DRAINING)
+        until_s = self._clock.monotonic_s() + self.config.lifecycle.drain_timeout_s
+        while self._in_hand([one.key for one in self.partitions]) and self._clock.monotonic_s() < until_s:
+            self._regulate()
+            self.source.fetch(0, 0.0)
+            self._step_without_fetching(until_s - self._clock.monotonic_s())
+            self._observe(self)
+        abandoned = [
+            f"{self._name(one)} {one.ownership.partition}@{one.messages[0].offset()}" for one in self._living()
+        ]
+        with self._deadline("close", self.config.lifecycle.close_timeout_s, ExitCode.CLOSE_TIMED_OUT):
+            self._leave()
+        if self._exit_code is ExitCode.OK and abandoned:
+            self._exit_code = ExitCode.PARTIAL
+        self.state = LifeState.CLOSED
+        self._observe(self)
+        self._listener.closed(self._exit_code, abandoned)
+        return self._exit_code
+
+    def _leave(self) -> None:
+        keys = [one.key for one in self.partitions]
+        self._abandon(keys)
+        self._rebalancing.commit(keys, self._clock.monotonic_s() + self.config.commit.timeout_s)
+        self.partitions.end(keys)
+        self._executor.stop(_EXECUTOR_STOP_S)
+        self.source.close()
+
+    def _of(self, slice_: LaneSlice) -> Partition:
+        return self.partitions[slice_.ownership.partition]
+
+    def _name(self, slice_: LaneSlice) -> str:
+        return self.declarations[slice_.handler].name
+
+
+def _consecutive(messages: Sequence[Message]) -> Iterable[tuple[int, int]]:
+    """Runs of consecutive offsets as (first, count)."""
+    first, last = messages[0].offset(), messages[-1].offset()
+    if last - first + 1 == len(messages):
+        return [(first, len(messages))]
+    runs: list[tuple[int, int]] = []
+    start = previous = first
+    for message in messages[1:]:
+        offset = message.offset()
+        if offset != previous + 1:
+            runs.append((start, previous + 1 - start))
+            start = offset
+        previous = offset
+    return [*runs, (start, previous + 1 - start)]
+
+
+def _waits_for_a_person(partition: Partition) -> bool:
+    return partition.stop is not None and not partition.stop.mends_itself
