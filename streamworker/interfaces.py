@@ -163,6 +163,9 @@ class Source(Protocol):
     def membership(self) -> Membership | None:
         """What the last statistics said of the group; None before the first."""
 
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The next offset to be fetched of each by the last statistics; past transaction markers at the end."""
+
     def close(self) -> None:
         """Leave the group. Calls `Rebalance.revoked` for what is still assigned. Idempotent."""
 

@@ -106,7 +106,8 @@ _PRODUCER_ONLY = frozenset(
 
 # What rdkafka_conf.c marks as sensitive and the pattern below does not find.
 _SENSITIVE = ("sasl.username", "sasl.oauthbearer.config", "ssl.ca.pem")
-_SECRET_NAME = re.compile(r"passw|pwd|passphrase|secret|token|key|credential", re.IGNORECASE)
+# `per_token` is a rate of ours.
+_SECRET_NAME = re.compile(r"passw|pwd|passphrase|secret|(?<!per_)token|key|credential", re.IGNORECASE)
 _USER_INFO = re.compile(r"(?<=://)\S*@")
 _SECRET_PART = re.compile(r"((?:passw\w*|pwd|\w*secret|\w*token|credentials?)\s*[=:]\s*)[^\s;&,]+", re.IGNORECASE)
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from streamworker.dlq.budget import DeadLetterBudget
     from streamworker.dlq.envelope import Attempt, Envelope
+    from streamworker.observability.status import StopStatus
     from streamworker.offsets.tracker import OffsetTracker
     from streamworker.record import TopicPartition
     from streamworker.scheduling.lanes import PartitionLanes
@@ -18,17 +19,6 @@ if TYPE_CHECKING:
 
 # Back-off of what a stopped partition tries again by itself.
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Why a partition stands still. `retry_at_s` None: something else will mend it, or a person must."""
-
-    reason: str
-    detail: str
-    since_s: float
-    mends_itself: bool
-    retry_at_s: float | None
 
 
 @dataclass(slots=True)
@@ -43,7 +33,8 @@ class Partition:
     start_offset: int  # where the client was told to begin; negative is the log's beginning
     positioned: bool = True  # false until the group's offset is known
     at_end: bool = False  # the end of the log was reached once
-    stop: Stop | None = None
+    stop: StopStatus | None = None
+    retry_at_s: float | None = None  # when to let a stopped partition go on, to see
     attempts: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of records that failed
     unfunded: deque[tuple[Envelope, Callable[[], None]]] = field(default_factory=deque)  # letters without a budget
     unreadable_at: tuple[int, int] = (-1, 0)  # offset of the last unreadable batch, and how often in a row

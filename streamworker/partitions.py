@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streamworker.dlq.budget import DeadLetterBudget
+from streamworker.observability.status import StopStatus
 from streamworker.offsets.tracker import OffsetTracker
-from streamworker.partition import Partition, Stop
+from streamworker.partition import Partition
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
@@ -65,9 +66,9 @@ class Partitions:
         """The present ownership of `key`, None without."""
         return self._owned.get(key)
 
-    def allowance(self, key: TopicPartition) -> int:
-        """How many more records of `key` may be handed over before some are committed."""
-        return self._config.commit.max_uncommitted - self._owned[key].tracker.uncommitted
+    def limit(self, key: TopicPartition) -> int:
+        """The offset from which records of `key` must wait until more is committed."""
+        return self._owned[key].tracker.limit(self._config.commit.max_uncommitted)
 
     def own(self, key: TopicPartition, *, handler: int, start_offset: int) -> Partition:
         """Begin an ownership."""
@@ -133,8 +134,8 @@ class Partitions:
         if partition.stop is not None:
             return
         now_s = self._clock.monotonic_s()
-        retry_at_s = partition.next_retry_s(now_s) if retry else None
-        partition.stop = Stop(reason, detail, now_s, mends_itself, retry_at_s)
+        partition.retry_at_s = partition.next_retry_s(now_s) if retry else None
+        partition.stop = StopStatus(reason, detail, mends_itself, now_s)
         self.hold(partition, PauseReason.STOPPED)
         self._listener.stopped(partition.key, reason, detail, mends_itself)
 

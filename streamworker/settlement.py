@@ -72,7 +72,6 @@ class Settlement:
         gone = {index for index, error in slice_.rejected if self._settle_rejected(partition, slice_, index, error)}
         left = _left(slice_, gone)
         if failure is None:
-            self._put_back(partition, left)
             scheduler.finish(slice_, left)
         else:
             self._settle_failure(partition, slice_, failure, left)
@@ -114,13 +113,11 @@ class Settlement:
         now_s = self._clock.monotonic_s()
         if verdict.kind is VerdictKind.STOP or (verdict.kind is VerdictKind.BLOCK and len(failed) == 1):
             self._stand_still(partition, failed[0], verdict, error, attempt)
-            self._put_back(partition, left)
             scheduler.finish(slice_, left)
             return
-        self._put_back(partition, rest)
         if verdict.kind is VerdictKind.WAIT:
             self._partitions.stop(partition, "dependency_unavailable", str(error), mends_itself=True, retry=True)
-            due_s = now_s if partition.stop is None else partition.stop.retry_at_s or now_s
+            due_s = partition.retry_at_s or now_s
             scheduler.hold(slice_, failed, rest, attempt=attempt - 1, due_s=due_s)
         elif verdict.kind is VerdictKind.RETRY:
             due_s = now_s + self._backoffs[slice_.handler].delay_s(attempt, error)
@@ -220,10 +217,6 @@ class Settlement:
         self._stages.committer.progressed(partition.key)
         name = self._declarations[partition.handler].name
         self._listener.ended(name, partition.key, ending, len(messages), seconds)
-
-    def _put_back(self, partition: Partition, messages: Sequence[Message]) -> None:
-        """These were handed over and not tried: a crash would not repeat them."""
-        partition.tracker.dispatched(-len(messages))
 
     def _report_failure(
         self, partition: Partition, message: Message, error: BaseException, attempt: int, ending: Ending

@@ -131,7 +131,7 @@ class Worker:
                 lanes=one.lanes,
                 batch=one.batch,
                 flow=config.flow,
-                allowance=lambda key: self.partitions.allowance(key),
+                limit=lambda key: self.partitions.limit(key),
             )
             for number, one in enumerate(declarations)
         ]
@@ -184,6 +184,11 @@ class Worker:
         self._listener.started([one.name for one in self.declarations], self.config.kafka.group)
         self._subscribe()
         self.state = LifeState.RUNNING
+
+    @property
+    def exit_code(self) -> int | None:
+        """How the process will end; None while it runs."""
+        return None if self._stop_reason is None else self._exit_code
 
     @property
     def stopping(self) -> str | None:
@@ -266,8 +271,12 @@ class Worker:
         return _MAX_FETCH if limit is None else max(limit - self._admitted, 0)
 
     def _take_fault(self, fault: Fault) -> None:
-        self._listener.fault(fault)
         partition = None if fault.partition is None else self.partitions.get(fault.partition)
+        if fault.kind is FaultKind.END_OF_PARTITION:
+            if partition is not None:
+                partition.at_end = True
+            return
+        self._listener.fault(fault)
         match fault.kind:
             case FaultKind.FENCED:
                 self.fail(fault.detail, ExitCode.FENCED)
@@ -279,8 +288,6 @@ class Worker:
                 self.partitions.stop(partition, fault.kind.value, fault.detail, mends_itself=True, retry=True)
             case FaultKind.UNREADABLE if partition:
                 self._count_unreadable(partition, fault)
-            case FaultKind.END_OF_PARTITION if partition:
-                partition.at_end = True
 
     def _count_unreadable(self, partition: Partition, fault: Fault) -> None:
         offset, times = partition.unreadable_at
@@ -301,8 +308,6 @@ class Worker:
         now_s = self._clock.monotonic_s()
         for scheduler in self._schedulers:
             while (slice_ := scheduler.take(now_s)) is not None:
-                if slice_.held is None:
-                    self._of(slice_).tracker.dispatched(len(slice_.messages))
                 self.running.add(slice_)
                 self._executor.submit(slice_)
 
@@ -324,7 +329,7 @@ class Worker:
             stop = partition.stop
             if stop is None:
                 continue
-            tried_again = stop.retry_at_s is not None and now_s >= stop.retry_at_s
+            tried_again = partition.retry_at_s is not None and now_s >= partition.retry_at_s
             taken_again = stop.reason == "dead_letter_refused" and not self.writer.refused(partition.key)
             if tried_again or taken_again:
                 self.partitions.mend(partition)

@@ -152,7 +152,7 @@ class Committer:
         metadata = codec.encode(self._number)
         return {
             one: OffsetMark(self._trackers[one].committable, metadata)
-            for one in partitions
+            for one in sorted(partitions)
             if one in self._again or self._trackers[one].committable > self._trackers[one].committed
         }
 

@@ -28,7 +28,6 @@ class OffsetTracker:
         self._next_offset = max(start, 0)
         self._committed = self._next_offset
         self._committed_index = 0  # delivered records below the committed offset
-        self._dispatched = 0
         self._window = bytearray()  # from delivered record number _cut on
         self._cut = 0
         self._run_offsets: list[int] = []  # first offset of each run of consecutive offsets …
@@ -56,11 +55,6 @@ class OffsetTracker:
         return self._window.count(_OPEN)
 
     @property
-    def uncommitted(self) -> int:
-        """Records handed to a handler that a crash now would repeat."""
-        return self._dispatched - self._committed_index
-
-    @property
     def done_uncommitted(self) -> int:
         """Records done and below the committable offset, hence what a commit now would save."""
         first_open = self._window.find(_OPEN)
@@ -76,9 +70,14 @@ class OffsetTracker:
         self._window += b"\x01" * count
         self._next_offset = first + count
 
-    def dispatched(self, count: int) -> None:
-        """`count` more records went to a handler for the first time."""
-        self._dispatched += count
+    def limit(self, max_uncommitted: int) -> int:
+        """The offset from which records must wait, so that a crash repeats at most `max_uncommitted`.
+
+        Counted from the committed offset in delivered records, whatever of them is done: then the lowest
+        open record is never the one that waits.
+        """
+        index = self._committed_index + max_uncommitted
+        return self._next_offset if index >= self._cut + len(self._window) else self._offset_of(index)
 
     def complete_run(self, first: int, last: int) -> None:
         """All delivered records from offset `first` to `last` are done."""

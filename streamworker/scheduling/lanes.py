@@ -4,7 +4,7 @@ Rules. A *lane* is an order domain of one partition: the partition itself (PARTI
 one of `lanes` shares of its keys (KEY). One slice of a lane is out at a time, except when UNORDERED. A
 record that must be tried again is *held*: with PARTITION the lane waits for it, with KEY only records of
 its key do (they follow it when it is done), with UNORDERED nobody. Lanes take turns, so each one that
-has something to do runs within one round. No slice is cut beyond the partition's allowance.
+has something to do runs within one round. No slice is cut beyond the partition's limit.
 
 Pure; the loop thread owns a scheduler per handler.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from itertools import takewhile
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -57,7 +58,7 @@ class Lane:
         self.out = 0  # slices in a handler's hands
         self.queued = False  # among the lanes that take turns
         self.since_s = 0.0  # when the oldest of `pending` came
-        self.timer_s = -1.0  # the timer that was set last
+        self.timer_s: float | None = None  # the timer that was set last and has not gone off
 
     @property
     def records(self) -> int:
@@ -105,7 +106,7 @@ class PartitionLanes:
 class Scheduler:
     """Cuts slices for one handler.
 
-    `allowance` tells how many more records of a partition may be handed over for the first time.
+    `limit` tells from which offset on records of a partition must wait until more is committed.
     """
 
     def __init__(
@@ -117,14 +118,14 @@ class Scheduler:
         lanes: int,
         batch: Batch | None,
         flow: FlowConfig,
-        allowance: Callable[[TopicPartition], int],
+        limit: Callable[[TopicPartition], int],
     ) -> None:
         self._handler = handler
         self._ordering = ordering
         self._concurrency = concurrency
         self._lane_count = lanes if ordering is Ordering.KEY else 1
         self._batch = batch
-        self._allowance = allowance
+        self._limit = limit
         self._partitions: dict[TopicPartition, PartitionLanes] = {}
         self._turns: deque[Lane] = deque()
         self._timers: list[tuple[float, int, Lane]] = []
@@ -174,7 +175,9 @@ class Scheduler:
     def take(self, now_s: float) -> LaneSlice | None:
         """The next slice, None when no lane has one or every thread is busy."""
         while self._timers and self._timers[0][0] <= now_s:
-            self._enqueue(heapq.heappop(self._timers)[2])
+            lane = heapq.heappop(self._timers)[2]
+            lane.timer_s = None
+            self._enqueue(lane)
         while self._turns and self._out < self._concurrency:
             lane = self._turns.popleft()
             lane.queued = False
@@ -226,7 +229,7 @@ class Scheduler:
         self.wake(partition)
 
     def wake(self, partition: TopicPartition) -> None:
-        """The allowance of `partition` may have grown."""
+        """The limit of `partition` may have moved."""
         for lane in self._partitions[partition].lanes:
             self._enqueue(lane)
 
@@ -270,19 +273,32 @@ class Scheduler:
         return LaneSlice(self._handler, lane, messages, held)
 
     def _cut_pending(self, lane: Lane, now_s: float) -> LaneSlice | None:
-        limit = min(self._limit(), self._allowance(lane.of.ownership.partition))
-        if not lane.pending or limit <= 0:
+        batch = self._batch
+        if not lane.pending or (batch is not None and self._waits_for_more(lane, batch, now_s)):
             return None
-        if self._batch is not None and self._waits_for_more(lane, self._batch, now_s):
-            return None
-        messages = self._cut_around_held_keys(lane, limit) if lane.held_keys else lane.pending[:limit]
-        if self._batch is not None:
-            messages = self._fit_bytes(lane, messages, self._batch.max_bytes)
-        if not lane.held_keys:
-            del lane.pending[: len(messages)]
-        return LaneSlice(self._handler, lane, messages, None) if messages else None
+        messages = self._next_of(lane)
+        fitting = self._below_limit(lane, messages)
+        if batch is not None:
+            fitting = _within_bytes(fitting, batch.max_bytes)
+        if len(fitting) < len(messages):
+            lane.pending[:0] = messages[len(fitting) :]
+        return LaneSlice(self._handler, lane, fitting, None) if fitting else None
 
-    def _limit(self) -> int:
+    def _next_of(self, lane: Lane) -> list[Message]:
+        """Take the next records out of `pending`, past those whose key is held."""
+        if lane.held_keys:
+            return self._next_around_held_keys(lane)
+        messages = lane.pending[: self._size()]
+        del lane.pending[: len(messages)]
+        return messages
+
+    def _below_limit(self, lane: Lane, messages: list[Message]) -> list[Message]:
+        limit = self._limit(lane.of.ownership.partition)
+        if not messages or max(messages[0].offset(), messages[-1].offset()) < limit:
+            return messages
+        return list(takewhile(lambda message: message.offset() < limit, messages))
+
+    def _size(self) -> int:
         return self.sizer.records if self._batch is None else self._batch.max_records
 
     def _waits_for_more(self, lane: Lane, batch: Batch, now_s: float) -> bool:
@@ -294,8 +310,8 @@ class Scheduler:
         self._set_timer(lane, full_s)
         return True
 
-    @staticmethod
-    def _cut_around_held_keys(lane: Lane, limit: int) -> list[Message]:
+    def _next_around_held_keys(self, lane: Lane) -> list[Message]:
+        size = self._size()
         taken: list[Message] = []
         seen = 0
         for message in lane.pending:
@@ -306,24 +322,13 @@ class Scheduler:
                 held.followers.append(message)
                 continue
             taken.append(message)
-            if len(taken) == limit:
+            if len(taken) == size:
                 break
         del lane.pending[:seen]
         return taken
 
-    @staticmethod
-    def _fit_bytes(lane: Lane, messages: list[Message], max_bytes: int) -> list[Message]:
-        size_bytes = 0
-        for index, message in enumerate(messages):
-            size_bytes += len(message)
-            if size_bytes > max_bytes and index:
-                if lane.held_keys:
-                    lane.pending[:0] = messages[index:]
-                return messages[:index]
-        return messages
-
     def _take_back(self, slice_: LaneSlice, rest: Sequence[Message]) -> Sequence[Message]:
-        """Put what follows a tried slice in front: its own rest, then what waited behind it.
+        """Put what follows a tried slice back in its place: its own rest, and what waited behind it.
 
         Returns the records of a held group that is handed over one by one and has not had its turn.
         """
@@ -337,7 +342,7 @@ class Scheduler:
             front += held.followers
             remaining = held.messages[len(slice_.messages) :]
         if front:
-            lane.pending[:0] = front
+            lane.pending = sorted(front + lane.pending, key=_offset)
             lane.since_s = 0.0  # they have waited already
         self._enqueue(lane)
         return remaining
@@ -357,6 +362,20 @@ class Scheduler:
             key = message.key()
             if key is not None and lane.held_keys.get(key) is held:
                 del lane.held_keys[key]
+
+
+def _within_bytes(messages: list[Message], max_bytes: int) -> list[Message]:
+    """The first of `messages` that fit; always at least one."""
+    size_bytes = 0
+    for index, message in enumerate(messages):
+        size_bytes += len(message)
+        if size_bytes > max_bytes and index:
+            return messages[:index]
+    return messages
+
+
+def _offset(message: Message) -> int:
+    return message.offset()
 
 
 def _due(held: Held) -> float:

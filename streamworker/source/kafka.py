@@ -64,9 +64,18 @@ class _BrokerStatistics(msgspec.Struct):
     rxidle: int = 0  # microseconds since the last byte came; -1 before the first
 
 
+class _PartitionStatistics(msgspec.Struct):
+    next_offset: int = -1
+
+
+class _TopicStatistics(msgspec.Struct):
+    partitions: dict[int, _PartitionStatistics] = msgspec.field(default_factory=dict)
+
+
 class _Statistics(msgspec.Struct):
     cgrp: _GroupStatistics = msgspec.field(default_factory=_GroupStatistics)
     brokers: dict[str, _BrokerStatistics] = msgspec.field(default_factory=dict)
+    topics: dict[str, _TopicStatistics] = msgspec.field(default_factory=dict)
 
 
 class KafkaSource:
@@ -80,6 +89,7 @@ class KafkaSource:
         self._noted: list[Fault] = []
         self._answers: list[CommitAnswer] = []
         self._membership: Membership | None = None
+        self._positions: Mapping[TopicPartition, int] = {}
         self._decode_statistics = msgspec.json.Decoder(_Statistics).decode
         self._rebalance: Rebalance | None = None
         self._key_of_run: Callable[[ClientMessage], object] = _partition_of
@@ -176,6 +186,10 @@ class KafkaSource:
         """What the last statistics said of the group."""
         return self._membership
 
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The next offset to be fetched of each by the last statistics."""
+        return self._positions
+
     def close(self) -> None:
         """Leave the group."""
         if not self._closed:
@@ -271,6 +285,12 @@ class KafkaSource:
             coordinator_idle_s=max(coordinator.rxidle, 0) / 1e6 if coordinator else 0.0,
             heard_s=self._clock.monotonic_s(),
         )
+        self._positions = {
+            TopicPartition(topic, number): one.next_offset
+            for topic, found in statistics.topics.items()
+            for number, one in found.partitions.items()
+            if one.next_offset >= 0
+        }
 
     def _on_error(self, error: KafkaError) -> None:
         self._noted.append(_fault(error, None))

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from streamworker.testing.virtual_time import VirtualTime
 
 
+_WAY_THERE_S = 0.001  # of a commit
+
+
 class MemoryMessage:
     """A record in a memory broker; a `Message` like the client's."""
 
@@ -274,8 +277,9 @@ class MemorySource:
         self._broker.time.wait(timeout_s, self._anything)
         self._rebalance_now()
         runs = self._take(max(max_records, 1))
-        answers, self._answers = self._answers, []
-        faults, self._faults = self._faults, []
+        answers, faults = list(self._answers), list(self._faults)
+        self._answers.clear()
+        self._faults.clear()
         return Fetched(runs, faults, answers)
 
     def committed(
@@ -291,7 +295,9 @@ class MemorySource:
     def commit(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
         """Send a commit that is answered later, if the coordinator is there."""
         if self._broker.coordinator_up:
-            self._broker.time.call_in(self._broker.commit_latency_s, partial(self._answer, dict(marks)))
+            self._broker.time.call_in(
+                min(self._broker.commit_latency_s, _WAY_THERE_S), partial(self._arrive, dict(marks))
+            )
 
     def commit_now(self, marks: Mapping[TopicPartition, OffsetMark]) -> Sequence[CommitAnswer]:
         """Commit and wait."""
@@ -319,6 +325,10 @@ class MemorySource:
         """Joined, and the coordinator heard just now if it is up."""
         idle_s = 0.0 if self._broker.coordinator_up else 1e6
         return Membership(not self.expelled, "up/steady", idle_s, self._broker.time.monotonic_s())
+
+    def positions(self) -> Mapping[TopicPartition, int]:
+        """The next offset of each."""
+        return dict(self._positions)
 
     def close(self) -> None:
         """Leave the group."""
@@ -379,7 +389,7 @@ class MemorySource:
             self.expelled = False
             self._rebalance.lost(lost)
         target = self._broker.target(self)
-        self._revoke([key for key in self._positions if key not in target])
+        self._revoke(sorted(key for key in self._positions if key not in target))
         self._assign(sorted(target - set(self._positions) - self._broker.held_by_others(self)))
 
     def _revoke(self, keys: Sequence[TopicPartition]) -> None:
@@ -403,8 +413,10 @@ class MemorySource:
     def _resolve(self, key: TopicPartition, offset: int) -> int:
         return self._broker.low(key) if offset < 0 else offset
 
-    def _answer(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
-        self._answers += self._commit(marks)
+    def _arrive(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
+        """The broker takes requests in the order in which they were sent; only its answer may be late."""
+        answers = self._commit(marks)
+        self._broker.time.call_in(self._broker.commit_latency_s, partial(self._answers.extend, answers))
 
     def _commit(self, marks: Mapping[TopicPartition, OffsetMark]) -> list[CommitAnswer]:
         return [CommitAnswer(key, mark, self._broker.take_commit(self, key, mark)) for key, mark in marks.items()]

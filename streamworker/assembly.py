@@ -1,0 +1,135 @@
+"""Puts a worker together from a configuration and handler classes: the only place that knows all the parts."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from streamworker import __version__
+from streamworker.clock import SystemClock
+from streamworker.cluster import Cluster
+from streamworker.dlq.outbox import KafkaOutbox
+from streamworker.errors import ConfigurationError
+from streamworker.events import Listeners
+from streamworker.handler import Context, declarations
+from streamworker.librdkafka import admin_settings, consumer_settings, producer_settings
+from streamworker.observability.health import Limits
+from streamworker.observability.http import HttpServer
+from streamworker.observability.lag import LagWatch
+from streamworker.observability.logs import LogListener
+from streamworker.observability.metrics import Metrics
+from streamworker.observability.pages import Pages
+from streamworker.observability.status import Board
+from streamworker.observability.watchdog import Watchdog
+from streamworker.observer import Observer, first_status
+from streamworker.processing.threads import ThreadPools
+from streamworker.source.kafka import KafkaSource
+from streamworker.worker import Bounds, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamworker.config import Config
+    from streamworker.events import Listener
+    from streamworker.handler import BatchHandler, Declaration, Handler
+    from streamworker.scheduling.lanes import LaneSlice
+
+_METADATA_TIMEOUT_S = 10.0
+
+
+class Application:
+    """A worker with everything around it: the port, the lag thread, the watchdog."""
+
+    def __init__(
+        self,
+        config: Config,
+        handlers: Sequence[type[Handler[object]] | type[BatchHandler[object]]],
+        *,
+        bounds: Bounds,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        declared = declarations(handlers)
+        refuse_loops(declared)
+        clock = SystemClock()
+        board = Board(first_status(declared, config, clock))
+        metrics = Metrics(board, clock, declared, version=__version__)
+        listener = Listeners([metrics, LogListener(clock), *listeners])
+        self._cluster = Cluster(admin_settings(config.kafka))
+        self._declarations = declared
+        self._outbox = KafkaOutbox(producer_settings(config.kafka, config.dead_letters), clock)
+        self._lag = LagWatch(self._cluster)
+        self._watchdog = Watchdog(clock=clock, stall_timeout_s=config.lifecycle.stall_timeout_s, die=os._exit)
+        pages = Pages(board=board, metrics=metrics.render, clock=clock, limits=Limits.of(config))
+        self._http = HttpServer(config.http, pages) if config.http.enabled else None
+        contexts = [Context(app=config.app, group=config.kafka.group, handler=one.name) for one in declared]
+        pools: ThreadPools[LaneSlice] = ThreadPools(
+            declared, contexts, clock=clock, max_record_bytes=config.kafka.max_record_bytes
+        )
+        self.worker = Worker(
+            declarations=declared,
+            config=config,
+            source=partial(KafkaSource, consumer_settings(config.kafka, end_of_partition=bounds.until_end), clock),
+            executor=pools,
+            outbox=self._outbox,
+            log=self._cluster,
+            clock=clock,
+            listener=listener,
+            bounds=bounds,
+            observe=Observer(board=board, lag=self._lag, watchdog=self._watchdog, clock=clock, listener=listener),
+            deadline=self._watchdog.deadline,
+        )
+
+    def run(self) -> int:
+        """Work until stopped; returns the exit code."""
+        self._refuse_missing_topics()
+        port = self._http.start() if self._http else None
+        self._lag.start()
+        self._watchdog.start()
+        try:
+            return self.worker.run()
+        finally:
+            self._watchdog.stop()
+            self._lag.stop()
+            if port is not None and self._http:
+                self._http.stop()
+
+    def stop(self, reason: str) -> None:
+        """Drain and end; safe in a signal handler and from any thread."""
+        self.worker.stop(reason)
+
+    def _refuse_missing_topics(self) -> None:
+        for one in self._declarations:
+            topic = one.dead_letter.topic if one.dead_letter else None
+            if topic is not None and self._outbox.partitions(topic, _METADATA_TIMEOUT_S) is None:
+                raise ConfigurationError(
+                    f"{one.name}.dead_letter: there is no topic {topic!r}; make it with"
+                    f" `streamworker topics create MODULE:{one.name}`"
+                )
+
+
+def assemble(
+    config: Config,
+    handlers: Sequence[type[Handler[object]] | type[BatchHandler[object]]],
+    *,
+    until_end: bool = False,
+    max_records: int | None = None,
+    listeners: Sequence[Listener] = (),
+) -> Application:
+    """An application ready to `run` on this thread; raises ConfigurationError for what cannot work.
+
+    `until_end` and `max_records` bound the run; `listeners` are told of every event.
+    """
+    bounds = Bounds(until_end=until_end, max_records=max_records)
+    return Application(config, handlers, bounds=bounds, listeners=listeners)
+
+
+def refuse_loops(declared: Sequence[Declaration]) -> None:
+    """Refuse a dead-letter topic that a handler of the process reads: its failures would go round for ever."""
+    for one in declared:
+        for other in declared:
+            if one.dead_letter is not None and other.subscribes_to(one.dead_letter.topic):
+                raise ConfigurationError(
+                    f"{one.name}.dead_letter: {one.dead_letter.topic!r} is also a topic of {other.name};"
+                    f" a dead letter that fails again would go round for ever"
+                )

@@ -1,0 +1,174 @@
+"""Looks at the worker from the loop thread and hands up what others may see.
+
+Twice a second it makes a status for `/status`, the probes and the metrics, tells the side thread
+which partitions to ask about, and looks for what stands still. A stalled client is made anew once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamworker.exit_code import ExitCode
+from streamworker.observability.lag import lag_records
+from streamworker.observability.stall import StallKind, Stillness, stalls
+from streamworker.observability.status import LifeState, PartitionStatus, PauseStatus, RunningSlice, WorkerStatus
+from streamworker.observability.watchdog import report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.config import Config
+    from streamworker.events import Listener
+    from streamworker.handler import Declaration
+    from streamworker.observability.lag import LagWatch
+    from streamworker.observability.stall import Stall
+    from streamworker.observability.status import Board
+    from streamworker.observability.watchdog import Watchdog
+    from streamworker.partition import Partition
+    from streamworker.worker import Worker
+
+_LOOK_EVERY_S = 0.5
+
+
+def first_status(declarations: Sequence[Declaration], config: Config, clock: Clock) -> WorkerStatus:
+    """The status before the worker has done anything."""
+    now_s = clock.monotonic_s()
+    return WorkerStatus(
+        state=LifeState.STARTING,
+        group=config.kafka.group,
+        handlers=tuple(one.name for one in declarations),
+        protocol=config.kafka.group_protocol.value,
+        started_s=now_s,
+        now_s=now_s,
+    )
+
+
+class Observer:
+    """Called by the worker once a step."""
+
+    def __init__(
+        self,
+        *,
+        board: Board,
+        lag: LagWatch,
+        watchdog: Watchdog,
+        clock: Clock,
+        listener: Listener,
+        note: Callable[[str], None] = report,
+    ) -> None:
+        self._board = board
+        self._lag = lag
+        self._watchdog = watchdog
+        self._clock = clock
+        self._listener = listener
+        self._note = note
+        self._started_s = clock.monotonic_s()
+        self._next_look_s = self._started_s
+        self._stillness = Stillness()
+        self._said: set[tuple[StallKind, str]] = set()
+        self._join_state: tuple[str, float] = ("", self._started_s)
+
+    def __call__(self, worker: Worker) -> None:
+        """Beat, and look if it is time."""
+        self._watchdog.beat()
+        now_s = self._clock.monotonic_s()
+        if now_s < self._next_look_s and worker.state is not LifeState.CLOSED:
+            return
+        self._next_look_s = now_s + _LOOK_EVERY_S
+        self._lag.watch([one.key for one in worker.partitions])
+        status = self._status(worker, now_s)
+        self._board.publish(status)
+        self._act_on_stalls(worker, status, now_s)
+
+    def _status(self, worker: Worker, now_s: float) -> WorkerStatus:
+        membership = worker.source.membership()
+        state = membership.state if membership else ""
+        if state != self._join_state[0]:
+            self._join_state = (state, now_s)
+        running = self._running(worker, now_s)
+        partitions = self._stillness.mark(self._partitions(worker), running, now_s)
+        return WorkerStatus(
+            state=worker.state,
+            group=worker.config.kafka.group,
+            handlers=tuple(one.name for one in worker.declarations),
+            protocol=worker.config.kafka.group_protocol.value,
+            started_s=self._started_s,
+            now_s=now_s,
+            last_poll_s=now_s,
+            joined=membership is not None and membership.joined,
+            join_state=state.partition("/")[2],
+            join_state_since_s=self._join_state[1],
+            partitions=partitions,
+            inflight_records=worker.backpressure.records,
+            inflight_bytes=worker.backpressure.size_bytes,
+            running=running,
+            degraded=tuple(f"{kind.value} stalled: {subject}" for kind, subject in sorted(self._said, key=str)),
+            last_commit_s=worker.committer.last_success_s,
+            exit_code=worker.exit_code,
+        )
+
+    def _partitions(self, worker: Worker) -> list[PartitionStatus]:
+        ends = self._lag.end_offsets()
+        positions = worker.source.positions()
+        return [
+            PartitionStatus(
+                topic=one.key.topic,
+                partition=one.key.partition,
+                epoch=one.ownership.epoch,
+                committed_offset=one.tracker.committed if one.positioned else None,
+                next_offset=one.tracker.committable if one.positioned else None,
+                position=max(positions.get(one.key, 0), one.tracker.next_offset),
+                buffered_records=worker.backpressure.buffered(one.key),
+                parked_records=one.lanes.parked,
+                pauses=_pauses(worker, one),
+                stopped=one.stop,
+                lag_records=lag_records(ends.get(one.key), one.tracker.committable) if one.positioned else None,
+            )
+            for one in worker.partitions
+        ]
+
+    def _running(self, worker: Worker, now_s: float) -> tuple[RunningSlice, ...]:
+        # The pool thread moves `done` and `started_s` on meanwhile: each is read once.
+        calls = [(one, one.started_s, min(one.done, len(one.messages) - 1)) for one in worker.running]
+        return tuple(
+            RunningSlice(
+                handler=worker.declarations[slice_.handler].name,
+                topic=slice_.ownership.partition.topic,
+                partition=slice_.ownership.partition.partition,
+                offset=slice_.messages[done].offset(),
+                seconds=now_s - started_s,
+            )
+            for slice_, started_s, done in calls
+            if started_s is not None
+        )
+
+    def _act_on_stalls(self, worker: Worker, status: WorkerStatus, now_s: float) -> None:
+        lifecycle = worker.config.lifecycle
+        found = stalls(
+            status,
+            now_s,
+            stall_timeout_s=lifecycle.stall_timeout_s,
+            handler_timeout_s=lifecycle.handler_timeout_s,
+        )
+        fresh = [stall for stall in found if (stall.kind, stall.subject) not in self._said]
+        self._said = {(stall.kind, stall.subject) for stall in found}
+        if fresh:
+            self._note("; ".join(map(str, fresh)))
+        for stall in fresh:
+            self._listener.stalled(stall.kind.value, str(stall))
+        self._mend(worker, fresh)
+
+    def _mend(self, worker: Worker, fresh: Sequence[Stall]) -> None:
+        kinds = {stall.kind: stall for stall in fresh}
+        if StallKind.HANDLER_TIMEOUT in kinds:
+            worker.fail(str(kinds[StallKind.HANDLER_TIMEOUT]), ExitCode.STALL)
+        for kind in (StallKind.CLIENT, StallKind.LOOP):
+            if kind in kinds:
+                worker.reopen(str(kinds[kind]), otherwise=ExitCode.STALL)
+                return
+
+
+def _pauses(worker: Worker, partition: Partition) -> tuple[PauseStatus, ...]:
+    reasons = worker.ledger.reasons(partition.key)
+    return tuple(PauseStatus(reason.value, since_s) for reason, since_s in reasons.items())
