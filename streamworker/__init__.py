@@ -24,14 +24,17 @@ from streamworker.errors import (
 from streamworker.handler import BatchHandler, Context, Handler
 from streamworker.interfaces import Serde
 from streamworker.record import Ending, Headers, Record, Records, TopicPartition
+from streamworker.serde import Avro, Bytes, Json, Text
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Action",
+    "Avro",
     "Batch",
     "BatchFailed",
     "BatchHandler",
+    "Bytes",
     "Config",
     "ConfigurationError",
     "Context",
@@ -43,6 +46,7 @@ __all__ = [
     "GroupProtocol",
     "Handler",
     "Headers",
+    "Json",
     "OnExhausted",
     "Ordering",
     "PoisonError",
@@ -53,5 +57,6 @@ __all__ = [
     "Rule",
     "Serde",
     "StreamworkerError",
+    "Text",
     "TopicPartition",
 ]
