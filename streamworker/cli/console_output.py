@@ -1,0 +1,49 @@
+"""How commands write: tables and notes for people, JSON for programs.
+
+Text from records, brokers and files is made harmless on its way to a terminal. Colours appear on terminals only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_FILE_WIDTH = 1000  # columns: where the output is no terminal, nothing is wrapped or cut
+
+
+def printable(text: str) -> str:
+    """`text` without what a terminal acts on: control and formatting characters become U+FFFD, line ends stay."""
+    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
+
+
+def say(text: str, *, style: str | None = None, to_stderr: bool = False) -> None:
+    """One line or several for people."""
+    click.secho(printable(text), fg=style, err=to_stderr)
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table; an empty cell for None, numbers to the right."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    cells = [list(row) for row in rows]
+    for index, column in enumerate(columns):
+        numeric = any(isinstance(row[index], int) for row in cells)
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*(Text(printable("" if cell is None else str(cell))) for cell in row))
+    terminal = sys.stdout.isatty()
+    Console(file=sys.stdout, force_terminal=terminal, width=None if terminal else _FILE_WIDTH).print(table)
+
+
+def show_json(data: object) -> None:
+    """One JSON document in ASCII, so that nothing in it reaches a terminal raw."""
+    click.echo(json.dumps(data, indent=2, ensure_ascii=True, default=str))

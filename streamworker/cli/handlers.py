@@ -1,0 +1,79 @@
+"""Handler classes by name: `package.module:Class`.
+
+Decided here: where modules are looked for and what is said of a wrong name. Whether a class is a good handler is
+checked by `streamworker.handler`. Importing runs the application's code; main thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from typing import TYPE_CHECKING, cast
+
+from streamworker.errors import ConfigurationError, nearest
+from streamworker.handler import BatchHandler, Handler
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+    from types import ModuleType
+
+HandlerClass = type[Handler[object]] | type[BatchHandler[object]]
+
+
+def import_handlers(references: Sequence[str], directory: Path) -> list[HandlerClass]:
+    """The classes that `references` name; modules are looked for in `directory` first.
+
+    Raises ConfigurationError for names that lead nowhere, and whatever else the modules raise.
+    """
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
+    return [_handler(reference) for reference in references]
+
+
+def _handler(reference: str) -> HandlerClass:
+    module_name, colon, class_name = reference.partition(":")
+    if not (module_name and colon and class_name):
+        raise ConfigurationError(f"{reference!r}: expected module:Class, for instance app.handlers:StoreOrders")
+    if "/" in module_name or module_name.endswith(".py"):
+        dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
+        raise ConfigurationError(f"{reference!r}: expected a module, not a file; did you mean '{dotted}:{class_name}'?")
+    return _class_in(_module(module_name), class_name)
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or name
+        if name == missing or name.startswith(f"{missing}."):
+            raise ConfigurationError(f"no module {missing!r}; {nearest(missing, _neighbours(missing))}") from error
+        raise ConfigurationError(f"{name} cannot be imported: it needs the module {missing!r}") from error
+    except ImportError as error:
+        raise ConfigurationError(f"{name} cannot be imported: {error}") from error
+
+
+def _neighbours(missing: str) -> Iterable[str]:
+    """Modules that stand where `missing` was looked for."""
+    package, _, _ = missing.rpartition(".")
+    if not package:
+        return (module.name for module in pkgutil.iter_modules(sys.path[:1]))
+    path = getattr(sys.modules.get(package), "__path__", ())
+    return (f"{package}.{module.name}" for module in pkgutil.iter_modules(path))
+
+
+def _class_in(module: ModuleType, name: str) -> HandlerClass:
+    found = getattr(module, name, None)
+    if isinstance(found, type) and issubclass(found, Handler | BatchHandler):
+        return cast("HandlerClass", found)
+    known = [one for one, value in vars(module).items() if _is_handler(value)]
+    what = f"no {name!r}" if found is None else f"{name!r}, which is no subclass of Handler or BatchHandler"
+    hint = nearest(name, known) if known else "there is no handler in it at all"
+    raise ConfigurationError(f"module {module.__name__!r} has {what}; {hint}")
+
+
+def _is_handler(value: object) -> bool:
+    return (
+        isinstance(value, type) and issubclass(value, Handler | BatchHandler) and value not in (Handler, BatchHandler)
+    )

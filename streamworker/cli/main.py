@@ -1,0 +1,59 @@
+"""The command `streamworker`: its subcommands, and how errors end it.
+
+An error that says itself what is wrong is printed without a traceback; any other keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import click
+
+from streamworker import __version__
+from streamworker.cli.check import check
+from streamworker.cli.config_show import config
+from streamworker.cli.console_output import say
+from streamworker.cli.new import new
+from streamworker.cli.offsets import offsets
+from streamworker.cli.options import examples
+from streamworker.cli.run import run
+from streamworker.cli.topics import topics
+from streamworker.errors import ClientError, ConfigurationError
+from streamworker.exit_code import ExitCode
+
+
+class Commands(click.Group):
+    """A group that turns our errors into a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except ConfigurationError as error:
+            say(f"Error: {error}", to_stderr=True)
+            ctx.exit(ExitCode.USAGE)
+        except ClientError as error:
+            say(f"Error: {error} [{error.code}]", to_stderr=True)
+            ctx.exit(ExitCode.FATAL)
+        except KeyboardInterrupt:
+            ctx.exit(ExitCode.INTERRUPTED)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+    epilog=examples(
+        "streamworker new shop && cd shop",
+        "streamworker check app.handlers:StoreOrders",
+        "streamworker run app.handlers:StoreOrders",
+    ),
+)
+@click.version_option(__version__, message="streamworker %(version)s")
+def main() -> None:
+    """Handle Kafka records with your own code: in order per key, at least once, with dead letters."""
+    # The client's log lines are the worker's business; commands report its errors themselves.
+    logging.getLogger("librdkafka").addHandler(logging.NullHandler())
+
+
+for command in (run, check, offsets, topics, config, new):
+    main.add_command(command)

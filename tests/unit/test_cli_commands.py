@@ -1,0 +1,178 @@
+"""What the commands say and how they end, as far as no cluster is needed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from streamworker import __version__
+from streamworker.cli.config_show import descriptions
+from streamworker.cli.console_output import printable
+from streamworker.cli.exit_codes import MEANINGS
+from streamworker.cli.main import main
+from streamworker.cli.settings import load
+from streamworker.exit_code import ExitCode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+
+def streamworker(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands look at the current directory."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_version_is_the_packages() -> None:
+    assert streamworker("--version").output == f"streamworker {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "check", "offsets show", "offsets set", "offsets reset", "topics create", "config show", "new"]
+)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = streamworker(*command.split(), "--help")
+
+    assert result.exit_code == 0
+    assert re.search(rf"Examples:\n(.*\n)*? *\S*streamworker {command}", result.output)
+
+
+def test_every_exit_code_has_its_sentence_in_the_help_of_run() -> None:
+    output = streamworker("run", "--help").output
+
+    assert set(MEANINGS) == set(ExitCode)
+    for code, meaning in MEANINGS.items():
+        assert re.search(rf"^ +{code.value}  {re.escape(meaning)}$", output, re.MULTILINE)
+
+
+def test_a_configuration_error_is_a_message_without_traceback_and_exit_code_2() -> None:
+    result = streamworker("config", "show", "--set", "kafka.gruop=x")
+
+    assert result.exit_code == 2
+    assert result.stderr == "Error: kafka.gruop: no such option; did you mean 'kafka.group'? (command line)\n"
+    assert not result.stdout
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    assert streamworker("run").exit_code == 2
+    assert streamworker("no-such-command").exit_code == 2
+
+
+def test_a_cluster_that_does_not_answer_is_exit_code_1_with_the_reason() -> None:
+    result = streamworker("offsets", "show", "orders", "--bootstrap-servers", "127.0.0.1:1", "--timeout", "0.5")
+
+    assert result.exit_code == 1
+    assert "Connection refused" in result.stderr
+
+
+def test_running_without_a_group_says_how_to_name_one() -> None:
+    result = streamworker("run", "app:Handler")
+
+    assert result.exit_code == 2
+    assert "--group" in result.stderr
+
+
+@pytest.mark.parametrize("targets", [[], ["--to-earliest", "--to-latest"], ["--shift-by", "1", "--to-latest"]])
+def test_a_reset_needs_exactly_one_target(targets: list[str]) -> None:
+    result = streamworker("offsets", "reset", "orders", *targets)
+
+    assert result.exit_code == 2
+    assert "give one of" in result.stderr
+
+
+def test_a_time_that_is_none_is_refused() -> None:
+    result = streamworker("offsets", "reset", "orders", "--to-datetime", "yesterday")
+
+    assert result.exit_code == 2
+    assert "'yesterday'" in result.stderr
+
+
+def test_the_file_in_the_current_directory_is_read_by_itself(tmp_path: Path) -> None:
+    (tmp_path / "streamworker.toml").write_text('[kafka]\ngroup = "here"')
+    (tmp_path / "other.toml").write_text('[kafka]\ngroup = "there"')
+
+    by_itself = json.loads(streamworker("config", "show", "--json").output)
+    told = json.loads(streamworker("config", "show", "--json", "--config", "other.toml").output)
+
+    assert by_itself["kafka.group"]["value"] == "here"
+    assert by_itself["kafka.group"]["from"] == "streamworker.toml"
+    assert told["kafka.group"]["value"] == "there"
+
+
+def test_the_configuration_is_shown_with_its_units() -> None:
+    shown = streamworker("config", "show").output
+
+    assert re.search(r"commit\.timeout_s +2\.0 +default +an answer later than that is not waited for", shown)
+    assert re.search(r"http\.host +0\.0\.0\.0 +default +probes and scrapers", shown)
+    assert len(descriptions()) > 30
+
+
+def test_output_to_a_file_has_no_colours_and_no_cut_lines() -> None:
+    long = "x" * 300
+
+    result = streamworker("config", "show", "--set", f"app.greeting={long}")
+
+    assert "\x1b" not in result.output
+    assert long in result.output
+
+
+def test_what_a_terminal_would_act_on_is_not_printed() -> None:
+    attack = "\x1b]52;c;cm0gLXJm\x07\x9b31m\u202egnp.exe\r"
+
+    shown = streamworker("config", "show", "--set", f"app.greeting={attack}").output
+    as_json = streamworker("config", "show", "--json", "--set", f"app.greeting={attack}").output
+    complaint = streamworker("config", "show", "--set", f"kafka.{attack}=1").stderr
+
+    for output in (shown, as_json, complaint, printable(attack)):
+        assert not set("\x1b\x07\x9b\u202e\r") & set(output)
+    assert json.loads(as_json)["app.greeting"]["value"] == attack
+
+
+def test_brackets_are_text_and_not_markup() -> None:
+    assert "[red]in[0][/red]" in streamworker("config", "show", "--set", "app.greeting=[red]in[0][/red]").output
+
+
+def test_a_new_project_is_python_and_a_valid_configuration(tmp_path: Path) -> None:
+    result = streamworker("new", "web-shop")
+
+    project = tmp_path / "web-shop"
+    assert result.exit_code == 0
+    for file in project.rglob("*.py"):
+        ast.parse(file.read_text())
+    config = load(files=[project / "streamworker.toml"], environ={}, overrides=[]).config
+    assert config.kafka.group == "web-shop"
+    assert 'name = "web-shop"' in (project / "pyproject.toml").read_text()
+
+
+def test_a_new_project_does_not_overwrite_anything(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+
+    result = streamworker("new", "shop")
+
+    assert result.exit_code == 2
+    assert not list((tmp_path / "shop").iterdir())
+
+
+@pytest.mark.parametrize("name", ["../x", "Shop", "1shop", "a/b", ""])
+def test_a_new_project_needs_a_plain_name(name: str) -> None:
+    assert streamworker("new", name).exit_code == 2
+
+
+def test_a_check_of_a_wrong_configuration_is_a_finding() -> None:
+    result = streamworker("check", "--json", "--set", "http.port=x")
+
+    findings = json.loads(result.stdout)["findings"]
+    assert result.exit_code == 2
+    assert findings[0]["level"] == "wrong"
+    assert "http.port" in findings[0]["message"]

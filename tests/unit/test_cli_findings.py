@@ -1,0 +1,188 @@
+"""What `check` says of a cluster: right, worth a warning, wrong, and the command that mends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streamworker import Config, DeadLetter, Handler
+from streamworker.cli.findings import Finding, Level, look, retention_ms
+from streamworker.cluster import GroupState, TopicShape
+from streamworker.config import KafkaConfig
+from streamworker.errors import ClientError
+from streamworker.handler import declaration
+from streamworker.interfaces import OffsetMark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streamworker.record import TopicPartition
+
+DAY_MS = 86_400_000
+
+
+@dataclass
+class FakeCluster:
+    """Says what it was made with."""
+
+    shapes: Mapping[str, int] = field(default_factory=lambda: {"orders": 2, "orders.dlq": 2})
+    settings: Mapping[str, Mapping[str, str]] | None = field(
+        default_factory=lambda: {"orders": {"retention.ms": str(DAY_MS)}, "orders.dlq": {"retention.ms": str(DAY_MS)}}
+    )
+    state: GroupState | None = field(default_factory=lambda: GroupState("STABLE", 3))
+    committed: int | None = 7
+    bounds: tuple[int, int] = (5, 9)
+    down: bool = False
+    asked_for_settings: list[str] = field(default_factory=list)
+
+    def topics(self, timeout_s: float) -> Mapping[str, TopicShape]:
+        if self.down:
+            raise ClientError("connection refused", code="_TRANSPORT")
+        return {name: TopicShape(count, 1) for name, count in self.shapes.items()}
+
+    def topic_config(self, name: str, timeout_s: float) -> Mapping[str, str] | None:
+        self.asked_for_settings.append(name)
+        return None if self.settings is None else self.settings[name]
+
+    def group_state(self, group: str, timeout_s: float) -> GroupState | None:
+        return self.state
+
+    def group_offsets(
+        self, group: str, partitions: Sequence[TopicPartition] | None, timeout_s: float
+    ) -> Mapping[TopicPartition, OffsetMark | None]:
+        mark = None if self.committed is None else OffsetMark(self.committed)
+        return dict.fromkeys(partitions or (), mark)
+
+    def log_start_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:
+        return dict.fromkeys(partitions, self.bounds[0])
+
+    def end_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:
+        return dict.fromkeys(partitions, self.bounds[1])
+
+
+class StoreOrders(Handler[bytes]):
+    topics = ("orders",)
+    dead_letter = DeadLetter("orders.dlq")
+
+    def handle(self, record: object) -> None: ...
+
+
+class WithoutDeadLetters(Handler[bytes]):
+    topics = ("^ord.*s",)
+
+    def handle(self, record: object) -> None: ...
+
+
+def found(
+    cluster: FakeCluster, *handlers: type[Handler[bytes]], group: str = "g", level: Level | None = None
+) -> list[Finding]:
+    config = Config(kafka=KafkaConfig(group=group))
+    declared = [declaration(one) for one in handlers or (StoreOrders,)]
+    return [one for one in look(cluster, config, declared, 1.0) if level in (None, one.level)]
+
+
+def test_all_is_well_when_everything_is_there() -> None:
+    assert {one.level for one in found(FakeCluster())} == {Level.OK}
+
+
+def test_brokers_that_do_not_answer_end_the_check() -> None:
+    findings = found(FakeCluster(down=True))
+
+    assert [(one.level, one.message) for one in findings] == [(Level.WRONG, "connection refused")]
+
+
+def test_a_missing_source_topic_is_wrong_and_the_nearest_is_named() -> None:
+    (finding,) = found(FakeCluster(shapes={"order": 1, "orders.dlq": 1}), level=Level.WRONG)
+
+    assert finding.subject == "topic orders"
+    assert finding.message.endswith("did you mean 'order'?")
+    assert "--create --topic orders" in str(finding.mend)
+
+
+def test_a_missing_dead_letter_topic_is_wrong_and_the_command_makes_it() -> None:
+    (finding,) = found(FakeCluster(shapes={"orders": 2}), level=Level.WRONG)
+
+    assert finding.subject == "dead-letter topic orders.dlq"
+    assert finding.mend == f"streamworker topics create {__name__}:StoreOrders"
+
+
+def test_a_handler_without_dead_letters_is_worth_a_warning() -> None:
+    (finding,) = found(FakeCluster(), WithoutDeadLetters, level=Level.WARNING)
+
+    assert "stops its partition" in finding.message
+
+
+def test_a_pattern_without_any_topic_is_worth_a_warning_only() -> None:
+    warnings = found(FakeCluster(shapes={"x": 1}), WithoutDeadLetters, level=Level.WARNING)
+
+    assert "no topic matches yet (WithoutDeadLetters)" in [one.message for one in warnings]
+
+
+@pytest.mark.parametrize(
+    ("source", "dead_letters", "change"),
+    [
+        ({"retention.ms": str(8 * DAY_MS)}, {"retention.ms": str(DAY_MS)}, f"retention.ms={8 * DAY_MS}"),
+        ({"retention.ms": "-1"}, {"retention.ms": str(DAY_MS)}, "retention.ms=-1"),
+        (
+            {"retention.ms": "5", "cleanup.policy": "compact"},
+            {"retention.ms": "5", "cleanup.policy": "delete"},
+            "retention.ms=-1",
+        ),
+        (
+            {"retention.ms": "-1", "max.message.bytes": "9000"},
+            {"retention.ms": "-1", "max.message.bytes": "8000"},
+            "max.message.bytes=9000",
+        ),
+        ({"retention.ms": "5"}, {"retention.ms": "5", "cleanup.policy": "compact,delete"}, "cleanup.policy=delete"),
+    ],
+)
+def test_dead_letters_that_would_not_last_are_worth_a_warning(
+    source: dict[str, str], dead_letters: dict[str, str], change: str
+) -> None:
+    cluster = FakeCluster(settings={"orders": source, "orders.dlq": dead_letters})
+
+    (finding,) = found(cluster, level=Level.WARNING)
+
+    assert str(finding.mend).endswith(f"--entity-name orders.dlq --add-config {change}")
+
+
+def test_a_cluster_that_does_not_tell_settings_is_asked_once_and_not_blamed() -> None:
+    cluster = FakeCluster(settings=None)
+
+    (finding,) = found(cluster, level=Level.NOT_CHECKED)
+
+    assert finding.subject == "dead-letter topic orders.dlq"
+    assert len(cluster.asked_for_settings) == 1
+    assert not found(cluster, level=Level.WRONG)
+
+
+def test_a_group_whose_state_is_not_told_is_not_checked() -> None:
+    (finding,) = found(FakeCluster(state=None), level=Level.NOT_CHECKED)
+
+    assert finding.subject == "group g"
+
+
+def test_without_a_group_it_is_said_how_to_name_one() -> None:
+    (finding,) = found(FakeCluster(), group="", level=Level.NOT_CHECKED)
+
+    assert "kafka.group" in str(finding.mend)
+
+
+@pytest.mark.parametrize("committed", [4, 10])
+def test_an_offset_out_of_the_log_is_wrong_and_the_reset_is_named(committed: int) -> None:
+    findings = found(FakeCluster(committed=committed), level=Level.WRONG)
+
+    assert [one.mend for one in findings] == [
+        f"streamworker offsets reset g --topic orders --partition {number} --to-earliest" for number in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("committed", [None, 5, 9])
+def test_an_offset_within_the_log_or_none_is_fine(committed: int | None) -> None:
+    assert not found(FakeCluster(committed=committed), level=Level.WRONG)
+
+
+def test_a_topic_that_is_compacted_and_deleted_keeps_as_long_as_it_says() -> None:
+    assert retention_ms({"retention.ms": "5", "cleanup.policy": "compact,delete"}) == 5

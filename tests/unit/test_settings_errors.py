@@ -1,0 +1,120 @@
+"""What is said of a wrong setting: what was found, what would do, and where it stood."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamworker.cli.settings import load
+from streamworker.config import KafkaConfig, tables
+from streamworker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LETTERS = st.text("abcdefghijklmnopqrstuvwxyz", min_size=1, max_size=12)
+
+
+def complaint(
+    tmp_path: Path, *, toml: str = "", environ: dict[str, str] | None = None, override: str | None = None
+) -> str:
+    file = tmp_path / "streamworker.toml"
+    file.write_text(toml, encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load(files=[file], environ=environ or {}, overrides=[] if override is None else [override])
+    return str(caught.value).replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("[kafak]\ngroup = 1", "kafak: no such table; did you mean 'kafka'? (/streamworker.toml)"),
+        ("[kafka]\ngruop = 1", "kafka.gruop: no such option; did you mean 'kafka.group'? (/streamworker.toml)"),
+        ("kafka = 1", "kafka: expected a table, [kafka], got a whole number (/streamworker.toml)"),
+        ("[http]\nport = '80'", "http.port: expected a whole number, got '80' (/streamworker.toml)"),
+        ("[http]\nport = 80.5", "http.port: expected a whole number, got 80.5 (/streamworker.toml)"),
+        ("[http]\nport = true", "http.port: expected a whole number, got True (/streamworker.toml)"),
+        ("[http]\nport = 70000", "http.port: expected 0 to 65535, got 70000 (http.port: /streamworker.toml)"),
+        ("[commit]\ninterval_s = inf", "commit.interval_s: expected a number, got inf (/streamworker.toml)"),
+        (
+            "[kafka]\ngroup_protocol = 'clasic'",
+            "kafka.group_protocol: got 'clasic'; did you mean 'classic'? (/streamworker.toml)",
+        ),
+        (
+            "[kafka]\nsession_timeout_s = 6",
+            (
+                "lifecycle.revoke_timeout_s: expected at most half of kafka.session_timeout_s (3), got 5"
+                " (kafka.session_timeout_s: /streamworker.toml)"
+            ),
+        ),
+        ("[kafka]\ngroup = {}", "kafka.group: expected text, got a table (/streamworker.toml)"),
+        ("[kafka]\nlibrdkafka = 1", "kafka.librdkafka: expected a table, got a whole number (/streamworker.toml)"),
+        (
+            "[kafka.librdkafka]\n'sasl.password' = ['x']",
+            (
+                "kafka.librdkafka.sasl.password: expected text, a number, or true or false, got an array"
+                " (/streamworker.toml)"
+            ),
+        ),
+    ],
+)
+def test_a_wrong_setting_in_a_file_is_named_with_what_would_do(tmp_path: Path, toml: str, message: str) -> None:
+    assert complaint(tmp_path, toml=toml) == message
+
+
+def test_a_file_that_is_no_toml_says_where(tmp_path: Path) -> None:
+    assert complaint(tmp_path, toml="[kafka\n").startswith("/streamworker.toml: not TOML: ")
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    message = complaint(tmp_path, environ={"STREAMWORKER__HTTP__PORT": "eighty"})
+
+    assert message == "http.port: expected a whole number, got 'eighty' (STREAMWORKER__HTTP__PORT)"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("kafka.group", "--set kafka.group: expected table.option=value, for instance kafka.group=orders"),
+        ("kafka=x", "kafka: expected a table and an option, like kafka.group (command line)"),
+        ("kafka.=x", "kafka.: expected a table and an option, like kafka.group (command line)"),
+        ("kafka.group.id=x", "kafka.group.id: kafka.group is a value, not a table (command line)"),
+        ("kafka.librdkafka=x", "kafka.librdkafka: a table; name one of the client's options (command line)"),
+    ],
+)
+def test_a_wrong_override_says_what_was_expected(tmp_path: Path, override: str, message: str) -> None:
+    assert complaint(tmp_path, override=override) == message
+
+
+def test_a_value_and_a_table_of_one_name_clash(tmp_path: Path) -> None:
+    message = complaint(tmp_path, toml="[app]\ndb = 'x'", override="app.db.host=y")
+
+    assert message == (
+        "app.db.host: app.db is a value there and a table here; it is set by /streamworker.toml (command line)"
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"\xff"])
+def test_a_secret_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None) -> None:
+    secret = tmp_path / "password"
+    if content is not None:
+        secret.write_bytes(content)
+
+    message = complaint(tmp_path, override=f"kafka.librdkafka.sasl.password_file={secret}")
+
+    assert message.startswith("kafka.librdkafka.sasl.password_file: /password cannot be read: ")
+
+
+@given(LETTERS.filter(lambda name: name not in tables()))
+def test_every_unknown_table_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="no such table"):
+        load(files=[], environ={}, overrides=[f"{name}.option=1"])
+
+
+@given(LETTERS.filter(lambda name: name not in KafkaConfig.__slots__))
+def test_every_unknown_option_is_an_error(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="no such option"):
+        load(files=[], environ={f"STREAMWORKER__KAFKA__{name.upper()}": "1"}, overrides=[])
