@@ -1,0 +1,192 @@
+"""All metrics, each declared once: name, kind, unit, labels, meaning.
+
+What exports them and the page of the documentation are both made from here. Labels take their values
+from closed or bounded sets: never a key, an offset or a message.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+PREFIX = "streamworker_"
+
+# 0.8 is a bound of its own, so that "p99 above 800 ms" is decided without interpolation.
+SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.8, 1.6, 3.2, 10.0, 30.0)
+RECORDS_BUCKETS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
+
+
+class Kind(enum.Enum):
+    """How a metric behaves."""
+
+    COUNTER = "counter"  # only grows, and begins at 0 with the process
+    GAUGE = "gauge"  # the state now
+    HISTOGRAM = "histogram"  # counts of observations at most as large as each bucket
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A line of the catalogue; `buckets` for histograms only."""
+
+    name: str
+    kind: Kind
+    unit: str
+    labels: tuple[str, ...]
+    meaning: str
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """The name as it is exported."""
+        return PREFIX + self.name
+
+
+def _counter(name: str, unit: str, labels: tuple[str, ...], meaning: str) -> Declared:
+    return Declared(name, Kind.COUNTER, unit, labels, meaning)
+
+
+def _gauge(name: str, unit: str, labels: tuple[str, ...], meaning: str) -> Declared:
+    return Declared(name, Kind.GAUGE, unit, labels, meaning)
+
+
+def _seconds(name: str, labels: tuple[str, ...], meaning: str) -> Declared:
+    return Declared(name, Kind.HISTOGRAM, "seconds", labels, meaning, SECONDS_BUCKETS)
+
+
+class Metric(enum.Enum):
+    """The catalogue."""
+
+    RECORDS_CONSUMED = _counter(
+        "records_consumed_total", "records", ("topic", "group"), "Records that fetches brought."
+    )
+    BYTES_CONSUMED = _counter("bytes_consumed_total", "bytes", ("topic", "group"), "Bytes of their values.")
+    RECORDS_PROCESSED = _counter(
+        "records_processed_total",
+        "records",
+        ("handler", "topic", "group", "outcome"),
+        "Records that came back from a handler: `ok`, `retried` (they come again), `dlq`, `skipped`, or `error`"
+        " (the partition or the worker stops).",
+    )
+    ERRORS = _counter(
+        "errors_total",
+        "errors",
+        ("handler", "stage", "error_type", "category"),
+        "Failed calls. `stage` is `decode` or `handle`; `error_type` the class of the error, `_OTHER` after the first"
+        " 50; `category` is `transient` (tried again), `poison` (the record is at fault) or `permanent`.",
+    )
+    RETRIES = _counter(
+        "retries_total",
+        "calls",
+        ("handler", "attempt_bucket"),
+        "Failed calls that are tried again, by the attempt that failed: `1`, `2`, `3-5` or `6+`.",
+    )
+    DLQ_RECORDS = _counter(
+        "dlq_records_total",
+        "records",
+        ("dlq_topic", "reason"),
+        "Records that ended in a dead-letter topic: `failed`, or `skipped` by a rule.",
+    )
+    DLQ_PRODUCE_FAILURES = _counter(
+        "dlq_produce_failures_total",
+        "records",
+        ("dlq_topic",),
+        "Dead letters that the topic did not take; their partition is stopped until it does.",
+    )
+    COMMITS = _counter(
+        "commits_total",
+        "answers",
+        ("outcome",),
+        "Answers to commits: `ok`, `refused`, or `unanswered` within the commit timeout.",
+    )
+    REBALANCES = _counter(
+        "rebalances_total", "changes", ("kind",), "Changes of the assignment: `assign`, `revoke` or `lost`."
+    )
+    BACKPRESSURE = _counter(
+        "backpressure_seconds_total",
+        "seconds",
+        ("reason",),
+        "Time that partitions were paused, by reason; added up when a pause ends.",
+    )
+    STOPS = _counter("stops_total", "stops", ("reason",), "Times that a partition was stopped.")
+    FOREIGN_OFFSETS = _counter(
+        "offsets_foreign_total",
+        "offsets",
+        ("topic",),
+        "Offsets of the group that were not written by streamworker, and were accepted.",
+    )
+    LATE_OUTCOMES = _counter(
+        "late_outcomes_total",
+        "records",
+        ("handler",),
+        "Records that came back from a handler after their partition had gone; its new owner handles them again.",
+    )
+    STALLS = _counter(
+        "stalls_total", "stalls", ("what",), "Things found not to move: `client`, `handler`, `handler_timeout`, `loop`."
+    )
+    FAULTS = _counter("client_faults_total", "events", ("kind",), "Error events of the Kafka client.")
+    SERIES_DROPPED = _counter(
+        "series_dropped_total",
+        "updates",
+        ("metric",),
+        "Updates that were left out because the metric has its 2000 series.",
+    )
+
+    PROCESS_DURATION = _seconds(
+        "process_duration_seconds",
+        ("handler", "outcome"),
+        "Time in the handler: of a batch, or of a record (the mean of the slice that it was handed over in). Without"
+        " records whose end is decided elsewhere, as by a dead letter's acknowledgement.",
+    )
+    BATCH_SIZE = Declared(
+        "batch_size_records",
+        Kind.HISTOGRAM,
+        "records",
+        ("handler",),
+        "Records of a batch that ended in one way.",
+        RECORDS_BUCKETS,
+    )
+    REBALANCE_DURATION = _seconds(
+        "rebalance_duration_seconds", ("protocol",), "Time to finish and commit what is in hand when partitions go."
+    )
+    COMMIT_DURATION = _seconds("commit_duration_seconds", (), "Time from a commit to its answer.")
+
+    LAG = _gauge(
+        "consumer_lag_records",
+        "records",
+        ("topic", "partition", "group"),
+        "Records from the lowest that is not done to the end of the log, also while paused; no sample while unknown.",
+    )
+    ASSIGNED = _gauge("assigned_partitions", "partitions", (), "Partitions that this worker owns.")
+    PAUSED = _gauge(
+        "paused_partitions", "partitions", ("reason",), "Partitions that are not fetched, once for each reason."
+    )
+    STOPPED = _gauge(
+        "stopped_partitions",
+        "partitions",
+        ("reason", "mends_itself"),
+        "Partitions that are stopped; with `mends_itself` false they wait for a person.",
+    )
+    INFLIGHT_RECORDS = _gauge("inflight_records", "records", (), "Records fetched and not settled.")
+    INFLIGHT_BYTES = _gauge("inflight_bytes", "bytes", (), "Bytes of their values.")
+    PARKED = _gauge("parked_records", "records", (), "Records that wait for their retry.")
+    RUNNING = _gauge("running_calls", "calls", ("handler",), "Calls of the handler in progress.")
+    OLDEST_CALL = _gauge("oldest_call_seconds", "seconds", ("handler",), "Age of the oldest call in progress.")
+    JOINED = _gauge("group_joined", "boolean", ("group",), "1 while this worker is a member in a settled group.")
+    DEGRADED = _gauge(
+        "degraded_parts", "parts", (), "What is impaired without keeping records from being handled; /status names it."
+    )
+    LAST_POLL = _gauge("last_poll_timestamp_seconds", "seconds", (), "Unix time of the last poll.")
+    LAST_COMMIT = _gauge("last_commit_timestamp_seconds", "seconds", (), "Unix time of the last acknowledged commit.")
+    BUILD = _gauge("build_info", "boolean", ("version", "protocol"), "Always 1.")
+
+
+def markdown() -> str:
+    """The catalogue as a table in Markdown, in the order of its declaration."""
+    lines = ["| Metric | Kind | Unit | Labels | Meaning |", "| --- | --- | --- | --- | --- |"]
+    lines += [_row(metric.value) for metric in Metric]
+    return "\n".join(lines) + "\n"
+
+
+def _row(declared: Declared) -> str:
+    labels = ", ".join(f"`{label}`" for label in declared.labels)
+    return f"| `{declared.full_name}` | {declared.kind.value} | {declared.unit} | {labels} | {declared.meaning} |"

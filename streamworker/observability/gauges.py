@@ -1,0 +1,63 @@
+"""The gauges, read off a status. Pure.
+
+They are made anew at each scrape, so that what no longer exists (a revoked partition) leaves no series.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from streamworker.observability.catalogue import Metric
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from streamworker.observability.series import Labels
+    from streamworker.observability.status import PartitionStatus, WorkerStatus
+
+Gauges = dict[Metric, "Mapping[Labels, float]"]
+
+
+def gauges(status: WorkerStatus, *, now_s: float, wall_s: float, version: str) -> Gauges:
+    """All gauges; `wall_s` is the Unix time at the monotonic time `now_s`."""
+    return {
+        **_of_worker(status, wall_s - now_s),
+        **_of_partitions(status.partitions, status.group),
+        **_of_calls(status),
+        Metric.BUILD: {(version, status.protocol): 1},
+    }
+
+
+def _of_worker(status: WorkerStatus, zero_s: float) -> Gauges:
+    return {
+        Metric.INFLIGHT_RECORDS: {(): status.inflight_records},
+        Metric.INFLIGHT_BYTES: {(): status.inflight_bytes},
+        Metric.JOINED: {(status.group,): int(status.joined)},
+        Metric.DEGRADED: {(): len(status.degraded)},
+        Metric.LAST_POLL: {} if status.last_poll_s is None else {(): zero_s + status.last_poll_s},
+        Metric.LAST_COMMIT: {} if status.last_commit_s is None else {(): zero_s + status.last_commit_s},
+    }
+
+
+def _of_partitions(partitions: tuple[PartitionStatus, ...], group: str) -> Gauges:
+    stopped = [one.stopped for one in partitions if one.stopped is not None]
+    return {
+        Metric.ASSIGNED: {(): len(partitions)},
+        Metric.PARKED: {(): sum(one.parked_records for one in partitions)},
+        Metric.PAUSED: Counter((pause.reason,) for one in partitions for pause in one.pauses),
+        Metric.STOPPED: Counter((stop.reason, str(stop.mends_itself).lower()) for stop in stopped),
+        Metric.LAG: {
+            (one.topic, str(one.partition), group): one.lag_records for one in partitions if one.lag_records is not None
+        },
+    }
+
+
+def _of_calls(status: WorkerStatus) -> Gauges:
+    ages_s: dict[str, list[float]] = {handler: [] for handler in status.handlers}
+    for running in status.running:
+        ages_s.setdefault(running.handler, []).append(running.seconds)
+    return {
+        Metric.RUNNING: {(handler,): len(ages) for handler, ages in ages_s.items()},
+        Metric.OLDEST_CALL: {(handler,): max(ages, default=0.0) for handler, ages in ages_s.items()},
+    }

@@ -1,0 +1,196 @@
+"""One look at the worker, frozen, and the board where the loop thread hangs it.
+
+The loop thread makes a new `WorkerStatus` now and then and publishes it by reference; the threads of
+the HTTP server read it and nothing else of the worker. All times are monotonic seconds of the
+worker's clock; only `as_json` turns them into ages.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from streamworker.observability.redaction import safe_text
+
+
+class LifeState(enum.Enum):
+    """Where the worker is in its life."""
+
+    STARTING = "starting"  # handlers are opened and the group is joined; nothing was polled yet
+    RUNNING = "running"  # polls, handles and commits
+    DRAINING = "draining"  # takes no more records; what runs is finished and committed
+    CLOSED = "closed"  # leaves the group or has left it; nothing is handled any more
+
+
+@dataclass(frozen=True, slots=True)
+class PauseStatus:
+    """A reason why a partition is not fetched."""
+
+    reason: str
+    since_s: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StopStatus:
+    """Why a partition is stopped. `mends_itself`: it is tried again without a person."""
+
+    reason: str
+    detail: str
+    mends_itself: bool
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionStatus:
+    """One owned partition.
+
+    `next_offset` is the lowest offset that is not done, `position` the next one to be fetched (past
+    transaction markers at the end of the log). `buffered_records` were fetched and are not settled;
+    `parked_records` of them wait for their retry. `lag_records` is None while it is unknown.
+    `still_since_s`: since when it could have moved and has not (see `Stillness`).
+    """
+
+    topic: str
+    partition: int
+    epoch: int
+    committed_offset: int | None = None
+    next_offset: int | None = None
+    position: int | None = None
+    buffered_records: int = 0
+    parked_records: int = 0
+    pauses: tuple[PauseStatus, ...] = ()
+    stopped: StopStatus | None = None
+    lag_records: int | None = None
+    still_since_s: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningSlice:
+    """A slice in a pool thread's hands; `seconds` is the age of the call in progress, `offset` its first."""
+
+    handler: str
+    topic: str
+    partition: int
+    offset: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.handler} at {self.topic}[{self.partition}]@{self.offset}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerStatus:
+    """The worker at the moment `now_s`.
+
+    `join_state` is the client's name of it, `join_state_since_s` when it changed last. `degraded`
+    names what is impaired without keeping records from being handled. `fatal` is set when the client
+    is unusable or a thread that the worker needs has died.
+    """
+
+    state: LifeState
+    group: str
+    handlers: tuple[str, ...]
+    protocol: str
+    started_s: float
+    now_s: float
+    last_poll_s: float | None = None
+    joined: bool = False
+    join_state: str = ""
+    join_state_since_s: float | None = None
+    partitions: tuple[PartitionStatus, ...] = ()
+    inflight_records: int = 0
+    inflight_bytes: int = 0
+    running: tuple[RunningSlice, ...] = ()
+    degraded: tuple[str, ...] = ()
+    last_commit_s: float | None = None
+    fatal: str | None = None
+    exit_code: int | None = None
+
+
+class Board:
+    """The one hand-over point between the loop thread, which publishes, and whoever looks.
+
+    A reference is exchanged and no lock is needed: the statuses are frozen.
+    """
+
+    def __init__(self, first: WorkerStatus) -> None:
+        self._latest = first
+
+    def publish(self, status: WorkerStatus) -> None:
+        """Hang up `status` in place of the one before. Loop thread only."""
+        self._latest = status
+
+    def latest(self) -> WorkerStatus:
+        """The status published last. Any thread."""
+        return self._latest
+
+
+def as_json(status: WorkerStatus, now_s: float) -> dict[str, object]:
+    """`status` for people: ages in seconds at `now_s`, neither secrets nor payload."""
+    return {
+        "state": status.state.value,
+        "group": status.group,
+        "handlers": list(status.handlers),
+        "protocol": status.protocol,
+        "up_s": _age(status.started_s, now_s),
+        "status_age_s": _age(status.now_s, now_s),
+        "last_poll_age_s": _age(status.last_poll_s, now_s),
+        "last_commit_age_s": _age(status.last_commit_s, now_s),
+        "joined": status.joined,
+        "join_state": status.join_state,
+        "join_state_age_s": _age(status.join_state_since_s, now_s),
+        "inflight_records": status.inflight_records,
+        "inflight_bytes": status.inflight_bytes,
+        "running": [_running(one) for one in status.running],
+        "partitions": [_partition(one, now_s) for one in status.partitions],
+        "degraded": [safe_text(one) for one in status.degraded],
+        "fatal": None if status.fatal is None else safe_text(status.fatal),
+        "exit_code": status.exit_code,
+    }
+
+
+def _running(running: RunningSlice) -> dict[str, object]:
+    return {
+        "handler": running.handler,
+        "topic": running.topic,
+        "partition": running.partition,
+        "offset": running.offset,
+        "seconds": round(running.seconds, 3),
+    }
+
+
+def _partition(partition: PartitionStatus, now_s: float) -> dict[str, object]:
+    return {
+        "topic": partition.topic,
+        "partition": partition.partition,
+        "epoch": partition.epoch,
+        "committed_offset": partition.committed_offset,
+        "next_offset": partition.next_offset,
+        "position": partition.position,
+        "lag_records": partition.lag_records,
+        "buffered_records": partition.buffered_records,
+        "parked_records": partition.parked_records,
+        "pauses": [
+            {"reason": pause.reason, "age_s": _age(pause.since_s, now_s), "detail": safe_text(pause.detail)}
+            for pause in partition.pauses
+        ],
+        "stopped": None if partition.stopped is None else _stop(partition.stopped, now_s),
+        "still_s": _age(partition.still_since_s, now_s),
+    }
+
+
+def _stop(stop: StopStatus, now_s: float) -> dict[str, object]:
+    return {
+        "reason": stop.reason,
+        "detail": safe_text(stop.detail),
+        "mends_itself": stop.mends_itself,
+        "age_s": _age(stop.since_s, now_s),
+    }
+
+
+def _age(then_s: float | None, now_s: float) -> float | None:
+    return None if then_s is None else round(max(0.0, now_s - then_s), 3)

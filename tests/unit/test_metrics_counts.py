@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from streamworker import (
+    Batch,
+    BatchHandler,
+    DeadLetter,
+    Ending,
+    Handler,
+    PoisonError,
+    Record,
+    Records,
+    RetryableError,
+    TopicPartition,
+)
+from streamworker.handler import declaration
+from streamworker.observability.metrics import Metrics
+from streamworker.observability.series import MAX_SERIES, Distribution
+from streamworker.observability.status import (
+    Board,
+    LifeState,
+    PartitionStatus,
+    PauseStatus,
+    RunningSlice,
+    StopStatus,
+    WorkerStatus,
+)
+
+ORDERS = TopicPartition("orders", 3)
+
+
+class StoreOrder(Handler[bytes]):
+    topics = ("orders",)
+    dead_letter = DeadLetter("orders.dlq")
+
+    def handle(self, record: Record[bytes]) -> None: ...
+
+
+class StoreOrders(BatchHandler[bytes]):
+    topics = ("bulk",)
+    batch = Batch(max_records=10)
+
+    def handle(self, records: Records[bytes]) -> None: ...
+
+
+class StillClock:
+    def monotonic_s(self) -> float:
+        return 1_000.0
+
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000
+
+
+def status(**changes: object) -> WorkerStatus:
+    fields: dict[str, object] = {
+        "state": LifeState.RUNNING,
+        "group": "shop",
+        "handlers": ("StoreOrder",),
+        "protocol": "classic",
+        "started_s": 0.0,
+        "now_s": 1_000.0,
+        **changes,
+    }
+    return WorkerStatus(**fields)  # type: ignore[arg-type]
+
+
+class World:
+    def __init__(self, **changes: object) -> None:
+        self.board = Board(status(**changes))
+        handlers = [declaration(StoreOrder), declaration(StoreOrders)]
+        self.metrics = Metrics(self.board, StillClock(), handlers, version="1.2.3")
+
+    def samples(self) -> dict[str, float]:
+        body, _ = self.metrics.render()
+        return {
+            sample.name.removeprefix("streamworker_")
+            + "".join(f" {k}={v}" for k, v in sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(body.decode())
+            for sample in family.samples
+        }
+
+
+def test_records_are_counted_by_how_they_ended() -> None:
+    world = World()
+
+    world.metrics.fetched(ORDERS, 7, 700)
+    world.metrics.ended("StoreOrder", ORDERS, Ending.HANDLED, 5, 0.5)
+    world.metrics.ended("StoreOrder", ORDERS, Ending.DEAD_LETTERED, 2, 0.1)
+
+    samples = world.samples()
+    assert samples["records_consumed_total group=shop topic=orders"] == 7
+    assert samples["bytes_consumed_total group=shop topic=orders"] == 700
+    assert samples["records_processed_total group=shop handler=StoreOrder outcome=ok topic=orders"] == 5
+    assert samples["records_processed_total group=shop handler=StoreOrder outcome=dlq topic=orders"] == 2
+    assert samples["dlq_records_total dlq_topic=orders.dlq reason=failed"] == 2
+
+
+def test_a_record_handlers_duration_is_per_record_and_a_batch_handlers_per_batch() -> None:
+    world = World()
+
+    world.metrics.ended("StoreOrder", ORDERS, Ending.HANDLED, 4, 3.2)
+    world.metrics.ended("StoreOrders", TopicPartition("bulk", 0), Ending.HANDLED, 4, 3.2)
+
+    samples = world.samples()
+    assert samples["process_duration_seconds_bucket handler=StoreOrder le=0.8 outcome=ok"] == 4
+    assert samples["process_duration_seconds_bucket handler=StoreOrders le=0.8 outcome=ok"] == 0
+    assert samples["process_duration_seconds_count handler=StoreOrders outcome=ok"] == 1
+    assert samples["batch_size_records_sum handler=StoreOrders"] == 4
+
+
+def test_a_dead_letters_acknowledgement_is_no_duration_of_the_handler() -> None:
+    world = World()
+
+    world.metrics.ended("StoreOrder", ORDERS, Ending.DEAD_LETTERED, 1, 0.0)
+
+    assert not any(name.startswith("process_duration_seconds") for name in world.samples())
+
+
+def test_what_is_degraded_is_counted_and_never_a_label() -> None:
+    samples = World(degraded=("handler stalled: StoreOrder at orders[3]@17",)).samples()
+
+    assert samples["degraded_parts"] == 1
+    assert not any("@17" in name for name in samples)
+
+
+def test_failures_say_stage_class_and_category_and_retries_their_attempt() -> None:
+    world = World()
+
+    world.metrics.failed("StoreOrder", ORDERS, 17, RetryableError("later"), 4, Ending.RETRIED)
+    world.metrics.failed("StoreOrder", ORDERS, 18, PoisonError("bad"), 1, Ending.DEAD_LETTERED)
+
+    samples = world.samples()
+    assert samples["errors_total category=transient error_type=RetryableError handler=StoreOrder stage=handle"] == 1
+    assert samples["errors_total category=poison error_type=PoisonError handler=StoreOrder stage=handle"] == 1
+    assert samples["retries_total attempt_bucket=3-5 handler=StoreOrder"] == 1
+
+
+def test_error_classes_beyond_the_first_fifty_share_one_series() -> None:
+    world = World()
+
+    for number in range(60):
+        error = type(f"Error{number}", (Exception,), {})()
+        world.metrics.failed("StoreOrder", ORDERS, number, error, 1, Ending.RETRIED)
+
+    errors = {name: value for name, value in world.samples().items() if name.startswith("errors_total")}
+    assert len(errors) == 51
+    assert errors["errors_total category=transient error_type=_OTHER handler=StoreOrder stage=handle"] == 10
+
+
+def test_a_metric_has_at_most_its_limit_of_series_and_says_what_it_left_out() -> None:
+    world = World()
+
+    for number in range(MAX_SERIES + 25):
+        world.metrics.fetched(TopicPartition(f"topic-{number}", 0), 1, 1)
+
+    samples = world.samples()
+    assert sum(name.startswith("records_consumed_total") for name in samples) == MAX_SERIES
+    assert samples["series_dropped_total metric=streamworker_records_consumed_total"] == 25
+
+
+def test_closed_sets_of_labels_exist_before_the_first_event() -> None:
+    samples = World().samples()
+
+    assert samples["commits_total outcome=refused"] == 0
+    assert samples["rebalances_total kind=lost"] == 0
+    assert samples["stalls_total what=client"] == 0
+
+
+def test_commits_rebalances_pauses_and_oddities_are_counted() -> None:
+    world = World()
+
+    world.metrics.commit_answered(3, None, 0.004)
+    world.metrics.commit_answered(1, "FENCED", 0.004)
+    world.metrics.commit_unanswered(1)
+    world.metrics.assigned([ORDERS])
+    world.metrics.revoked([ORDERS], 0.7)
+    world.metrics.resumed(ORDERS, "backpressure", 1.5)
+    world.metrics.foreign_offset(ORDERS, 9)
+    world.metrics.late_outcome("StoreOrder", ORDERS, 12)
+    world.metrics.dead_letter_refused(ORDERS, 9, "orders.dlq", "MSG_SIZE_TOO_LARGE")
+
+    samples = world.samples()
+    assert [samples[f"commits_total outcome={outcome}"] for outcome in ("ok", "refused", "unanswered")] == [1, 1, 1]
+    assert samples["commit_duration_seconds_count"] == 2
+    assert samples["rebalance_duration_seconds_bucket le=0.8 protocol=classic"] == 1
+    assert samples["backpressure_seconds_total reason=backpressure"] == 1.5
+    assert samples["offsets_foreign_total topic=orders"] == 1
+    assert samples["late_outcomes_total handler=StoreOrder"] == 12
+    assert samples["dlq_produce_failures_total dlq_topic=orders.dlq"] == 1
+
+
+def test_gauges_follow_the_latest_status() -> None:
+    partition = PartitionStatus(
+        topic="orders",
+        partition=3,
+        epoch=1,
+        parked_records=2,
+        pauses=(PauseStatus("backpressure", 990.0), PauseStatus("stopped", 995.0)),
+        stopped=StopStatus("out_of_range", "offset 5", mends_itself=False, since_s=995.0),
+        lag_records=120,
+    )
+    world = World(
+        partitions=(partition,),
+        running=(RunningSlice("StoreOrder", "orders", 3, 17, 4.5),),
+        inflight_records=8,
+        last_poll_s=999.0,
+        joined=True,
+    )
+
+    samples = world.samples()
+
+    assert samples["consumer_lag_records group=shop partition=3 topic=orders"] == 120
+    assert samples["assigned_partitions"] == 1
+    assert samples["paused_partitions reason=stopped"] == 1
+    assert samples["stopped_partitions mends_itself=false reason=out_of_range"] == 1
+    assert samples["inflight_records"] == 8
+    assert samples["parked_records"] == 2
+    assert samples["oldest_call_seconds handler=StoreOrder"] == 4.5
+    assert samples["last_poll_timestamp_seconds"] == 1_700_000_000 - 1
+    assert samples["build_info protocol=classic version=1.2.3"] == 1
+
+
+def test_series_of_a_revoked_partition_disappear() -> None:
+    world = World(partitions=(PartitionStatus(topic="orders", partition=3, epoch=1, lag_records=5),))
+    before = world.samples()
+
+    world.board.publish(status())
+
+    assert any(name.startswith("consumer_lag_records") for name in before)
+    assert not any(name.startswith("consumer_lag_records") for name in world.samples())
+
+
+def test_lag_series_are_not_capped() -> None:
+    partitions = tuple(PartitionStatus(topic="orders", partition=n, epoch=1, lag_records=n) for n in range(2_500))
+
+    samples = World(partitions=partitions).samples()
+
+    assert sum(name.startswith("consumer_lag_records") for name in samples) == 2_500
+
+
+def test_openmetrics_is_given_to_those_who_ask_for_it() -> None:
+    world = World()
+    world.metrics.ended("StoreOrder", ORDERS, Ending.HANDLED, 1, 0.1)
+
+    body, content_type = world.metrics.render("application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+
+    families = list(openmetrics.text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]
+    assert content_type.startswith("application/openmetrics-text")
+    assert "streamworker_process_duration_seconds" in {family.name for family in families}
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 5))))
+def test_each_bucket_holds_what_is_at_most_its_bound(values: list[tuple[float, int]]) -> None:
+    bounds = (0.1, 0.8, 3.0)
+    distribution = Distribution(bounds)
+
+    for value, times in values:
+        distribution.observe(value, times)
+
+    counts, total = distribution.cumulative()
+    assert counts == [sum(t for v, t in values if v <= bound) for bound in (*bounds, float("inf"))]
+    assert abs(total - sum(v * t for v, t in values)) < 1e-6
