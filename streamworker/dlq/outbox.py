@@ -42,9 +42,15 @@ class KafkaOutbox:
     so that it is sent again: a repeat is possible, a loss is not.
     """
 
-    def __init__(self, settings: Mapping[str, Setting], clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Setting],
+        clock: Clock,
+        make_producer: Callable[[dict[str, Setting]], Producer] = Producer,
+    ) -> None:
         self._settings = {**settings, "batch.num.messages": 1}
         self._clock = clock
+        self._make_producer = make_producer
         self._producer = self._new_producer()
         self._fatal = False
         self._unanswered: dict[int, Done] = {}
@@ -109,7 +115,7 @@ class KafkaOutbox:
             self._renew()
 
     def _new_producer(self) -> Producer:
-        return Producer(dict(self._settings))
+        return self._make_producer(dict(self._settings))
 
     def _produce(self, letter: Letter, number: int) -> None:
         self._producer.produce(

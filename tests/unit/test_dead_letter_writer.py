@@ -190,6 +190,18 @@ def test_a_missing_topic_is_a_refusal_until_there_is_one(world: World) -> None:
     assert world.outbox.sent == [7]
 
 
+def test_after_a_refusal_the_topic_is_looked_at_again(world: World) -> None:
+    world.outbox.count = 8
+    world.write(7, partition=TopicPartition("orders", 5))
+    world.outbox.answer("_UNKNOWN_PARTITION")
+    world.outbox.count = 4
+
+    world.writer.poll()
+    world.pass_s(1)
+
+    assert world.outbox.under_way[0][0].partition == 1
+
+
 def test_the_back_off_doubles_up_to_its_limit_and_is_never_early(world: World) -> None:
     world.outbox.count = None
     world.write(7)
