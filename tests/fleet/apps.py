@@ -1,0 +1,59 @@
+"""Handlers that real worker processes run in tests; each call leaves a line in the ledger."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamworker import DeadLetter, Handler, PoisonError, Retry
+
+if TYPE_CHECKING:
+    from streamworker import Context, Record
+
+
+class Ledger(Handler[bytes]):
+    """Writes one line per call to the file `app.ledger`: one `write`, which survives SIGKILL."""
+
+    topics = (os.environ["LEDGER_TOPIC"],)
+    concurrency = 8
+    ordering = "key"
+    retry = Retry(attempts=3, base_s=0.02, cap_s=0.1)
+
+    def open(self, context: Context) -> None:
+        self._file = os.open(Path(str(context.app["ledger"])), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._work_s = float(str(context.app.get("work_s", 0)))
+        self._idle = threading.Event()
+
+    def handle(self, record: Record[bytes]) -> None:
+        began_s = time.monotonic()
+        value = record.value.decode()
+        if value.startswith("slow"):
+            self._idle.wait(float(value[4:]))
+        elif self._work_s:
+            self._idle.wait(self._work_s)
+        if value.startswith("poison"):
+            raise PoisonError(value)
+        if value.startswith("flaky") and record.attempt < 3:
+            raise ConnectionError(value)
+        line = {
+            "pid": os.getpid(),
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "key": None if record.raw_key is None else record.raw_key.decode(),
+            "attempt": record.attempt,
+            "began_s": began_s,
+            "ended_s": time.monotonic(),
+        }
+        os.write(self._file, json.dumps(line).encode() + b"\n")
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class LedgerWithDeadLetters(Ledger):
+    dead_letter = DeadLetter(os.environ["LEDGER_TOPIC"] + ".dlq")

@@ -1,0 +1,218 @@
+"""Real worker processes: `streamworker run` in a process each, with a ledger between them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from confluent_kafka import Consumer, Producer, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+_TESTS = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One call of a handler that ended well."""
+
+    pid: int
+    topic: str
+    partition: int
+    offset: int
+    key: str | None
+    attempt: int
+    began_s: float
+    ended_s: float
+
+
+@dataclass(slots=True)
+class Fleet:
+    """Workers of one group; ends them all when the `with` block ends."""
+
+    bootstrap_servers: str
+    group: str
+    topic: str
+    folder: Path
+    handler: str = "fleet.apps:Ledger"
+    options: Mapping[str, object] = field(default_factory=dict)
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _started: int = 0
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.wait(10)
+
+    @property
+    def ledger(self) -> Path:
+        return self.folder / "ledger"
+
+    def start(self, **options: object) -> subprocess.Popen[bytes]:
+        """One more worker; its log is `worker-N.log` in the folder."""
+        self._started += 1
+        settings = {
+            "kafka.bootstrap_servers": self.bootstrap_servers,
+            "kafka.group": self.group,
+            "kafka.session_timeout_s": 6,
+            "lifecycle.revoke_timeout_s": 3,
+            "commit.interval_s": 0.2,
+            "http.enabled": "false",
+            "app.ledger": self.ledger,
+            **self.options,
+            **options,
+        }
+        command = [sys.executable, "-m", "streamworker", "run", self.handler]
+        for name, value in settings.items():
+            command += ["--set", f"{name}={value}"]
+        with (self.folder / f"worker-{self._started}.log").open("wb") as log:
+            worker = subprocess.Popen(command, cwd=_TESTS, stdout=log, stderr=log, env=self._environment())
+        self.workers.append(worker)
+        return worker
+
+    def _environment(self) -> dict[str, str]:
+        path = os.pathsep.join([str(_TESTS.parent), str(_TESTS)])
+        return {**os.environ, "PYTHONPATH": path, "LEDGER_TOPIC": self.topic}
+
+    def lines(self) -> list[Line]:
+        """What the handlers have done so far."""
+        if not self.ledger.exists():
+            return []
+        return [Line(**json.loads(line)) for line in self.ledger.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+    def logs(self) -> str:
+        """All workers' logs, for the message of a failing test."""
+        return "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.folder.glob("worker-*.log")))
+
+    def wait(self, until: Callable[[], bool], what: str, timeout_s: float = 40.0) -> None:
+        """Wait for something that only other processes can tell; fails with the logs."""
+        wait_for(until, lambda: f"{what}\n{self.logs()}", timeout_s)
+
+
+def wait_for(until: Callable[[], bool], what: Callable[[], str], timeout_s: float) -> None:
+    """Look again and again, since nothing tells us."""
+    pause = threading.Event()
+    deadline_s = time.monotonic() + timeout_s
+    while not until():
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"not within {timeout_s:g} s: {what()}")
+        pause.wait(0.05)
+
+
+def produce(bootstrap_servers: str, topic: str, records: Iterable[tuple[str | None, str]], partitions: int) -> int:
+    """Write (key, value) records, a key always to the same partition; returns how many were acknowledged."""
+    producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 5})
+    acknowledged = 0
+
+    def count(error: object, _message: object) -> None:
+        nonlocal acknowledged
+        acknowledged += error is None
+
+    for number, (key, value) in enumerate(records):
+        partition = number % partitions if key is None else sum(key.encode()) % partitions
+        producer.produce(topic, value.encode(), key=None if key is None else key.encode(), partition=partition, on_delivery=count)
+        producer.poll(0)
+    assert producer.flush(30) == 0
+    return acknowledged
+
+
+class CommitWatcher:
+    """Reads the group's offsets from outside, again and again, with the time just after each reading."""
+
+    def __init__(self, bootstrap_servers: str, group: str, topic: str, partitions: int) -> None:
+        self.seen: list[tuple[float, int, int]] = []  # (monotonic time, partition, offset)
+        self._reader = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
+        self._asked = [TopicPartition(topic, number) for number in range(partitions)]
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="commit-watcher", daemon=True)
+
+    def __enter__(self) -> CommitWatcher:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(15)
+        self._reader.close()
+
+    def committed(self) -> dict[int, int]:
+        """The offsets read last."""
+        return {partition: offset for _, partition, offset in self.seen}
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.1):
+            try:
+                found = self._reader.committed(self._asked, timeout=5)
+            except Exception:  # noqa: BLE001, S112 - brokers are stopped in tests: no answer is no observation
+                continue
+            now_s = time.monotonic()
+            self.seen += [(now_s, one.partition, one.offset) for one in found if one.offset >= 0 and one.error is None]
+
+
+def broken_promises(
+    lines: list[Line], ends: Mapping[int, int], watcher: CommitWatcher, elsewhere: set[tuple[int, int]] = frozenset()
+) -> list[str]:
+    """Loss, unsafe commits, disorder and overlap within a key. `elsewhere`: (partition, offset) of dead letters."""
+    done: dict[tuple[int, int], float] = {}
+    for line in sorted(lines, key=lambda line: line.ended_s):
+        done.setdefault((line.partition, line.offset), line.ended_s)
+    found = [
+        f"lost: {partition}@{offset}"
+        for partition, end in ends.items()
+        for offset in range(end)
+        if (partition, offset) not in done and (partition, offset) not in elsewhere
+    ]
+    for at_s, partition, committed in watcher.seen:
+        early = [
+            offset
+            for offset in range(committed)
+            if done.get((partition, offset), float("inf")) > at_s and (partition, offset) not in elsewhere
+        ]
+        found += [f"unsafe commit: {partition}@{committed} with {offset} not done" for offset in early[:1]]
+    return found + _disorder(lines)
+
+
+def _disorder(lines: list[Line]) -> list[str]:
+    found: list[str] = []
+    by_key: dict[tuple[int, str], list[Line]] = {}
+    for line in sorted(lines, key=lambda line: line.began_s):
+        if line.key is not None:
+            by_key.setdefault((line.partition, line.key), []).append(line)
+    for key, calls in by_key.items():
+        highest = -1
+        for before, after in zip(calls, calls[1:], strict=False):
+            if after.began_s < before.ended_s:
+                found.append(f"overlap of {key}: {before} and {after}")
+        for call in calls:
+            if call.offset > highest + 1 and any(highest < other.offset < call.offset for other in calls):
+                found.append(f"{key}: {call.offset} came before an earlier record")
+            highest = max(highest, call.offset)
+    return found
+
+
+def status(port: int, page: str = "status") -> tuple[int, dict[str, object]]:
+    """A page of a worker's port."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def terminate(worker: subprocess.Popen[bytes], timeout_s: float = 30.0) -> int:
+    """SIGTERM, and the exit code."""
+    worker.send_signal(signal.SIGTERM)
+    return worker.wait(timeout_s)
