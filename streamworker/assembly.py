@@ -57,7 +57,8 @@ class Application:
         listener = Listeners([metrics, LogListener(clock), *listeners])
         self._cluster = Cluster(admin_settings(config.kafka))
         self._declarations = declared
-        self._outbox = KafkaOutbox(producer_settings(config.kafka, config.dead_letters), clock)
+        producer = producer_settings(config.kafka, config.dead_letters)
+        self._outbox = KafkaOutbox(producer, clock)
         self._lag = LagWatch(self._cluster)
         self._watchdog = Watchdog(clock=clock, stall_timeout_s=config.lifecycle.stall_timeout_s, die=os._exit)
         pages = Pages(board=board, metrics=metrics.render, clock=clock, limits=Limits.of(config))
@@ -76,6 +77,7 @@ class Application:
             clock=clock,
             listener=listener,
             bounds=bounds,
+            letter_max_bytes=int(producer["message.max.bytes"]),
             observe=Observer(board=board, lag=self._lag, watchdog=self._watchdog, clock=clock, listener=listener),
             deadline=self._watchdog.deadline,
         )

@@ -42,6 +42,9 @@ class Listener:
     ) -> None:
         """A call failed, and how that was settled; `offset` is the record at fault, or the batch's first."""
 
+    def dead_lettered(self, partition: TopicPartition, topic: str, reason: str) -> None:
+        """The dead-letter `topic` has acknowledged a record of `partition`."""
+
     def dead_letter_refused(self, partition: TopicPartition, offset: int, topic: str, error: str) -> None:
         """The dead-letter topic did not take a record; its partition is stopped and it is tried again."""
 
@@ -73,7 +76,7 @@ class Listener:
         """The client reported an error event."""
 
     def stalled(self, what: str, detail: str) -> None:
-        """Something does not move: `client`, `handler` or `loop`."""
+        """Something does not move: `client`, `handler`, `handler_timeout` or `loop`."""
 
     def draining(self, reason: str) -> None:
         """No more fetching; what runs is finished."""

@@ -103,8 +103,8 @@ class Observer:
             inflight_records=worker.backpressure.records,
             inflight_bytes=worker.backpressure.size_bytes,
             running=running,
-            degraded=tuple(f"{kind.value} stalled: {subject}" for kind, subject in sorted(self._said, key=str)),
             last_commit_s=worker.committer.last_success_s,
+            fatal=worker.stopping if worker.exit_code == ExitCode.FATAL else None,
             exit_code=worker.exit_code,
         )
 

@@ -101,6 +101,8 @@ class Partitions:
         """End ownerships; what was in hand for them counts for nothing from here on."""
         keys = [key for key in keys if key in self._owned]
         stages = self._stages
+        for key in keys:
+            self._report_end_of_pauses(key)
         stages.assignment.end(keys)
         stages.committer.disown(keys)
         stages.ledger.disown(keys)
@@ -109,6 +111,11 @@ class Partitions:
             stages.backpressure.disown(key)
             stages.writer.drop(key)
             self.troubled.pop(key, None)
+
+    def _report_end_of_pauses(self, key: TopicPartition) -> None:
+        now_s = self._clock.monotonic_s()
+        for reason, since_s in self._stages.ledger.reasons(key).items():
+            self._listener.resumed(key, reason.value, now_s - since_s)
 
     def hold(self, partition: Partition, reason: PauseReason) -> None:
         """Put up a reason not to fetch and, unless it is only the buffers, not to dispatch."""

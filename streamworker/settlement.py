@@ -7,6 +7,7 @@ lasts. Loop thread only.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,15 @@ if TYPE_CHECKING:
     from streamworker.scheduling.lanes import LaneSlice
     from streamworker.work import Failure, SliceOutcome
 
-# The producer's message.max.bytes: a dead letter that is larger is trimmed.
-_LETTER_MAX_BYTES = 1_000_000
+_log = logging.getLogger(__name__)
 
 
 class Settlement:
-    """Settles outcomes. `fail(why, exit_code)` stops the worker."""
+    """Settles outcomes.
+
+    `fail(why, exit_code)` stops the worker; `letter_max_bytes` is the largest record that the dead-letter
+    producer takes.
+    """
 
     def __init__(
         self,
@@ -48,6 +52,7 @@ class Settlement:
         clock: Clock,
         listener: Listener,
         fail: Callable[[str, ExitCode], None],
+        letter_max_bytes: int,
     ) -> None:
         self._stages = stages
         self._partitions = partitions
@@ -56,6 +61,8 @@ class Settlement:
         self._clock = clock
         self._listener = listener
         self._fail = fail
+        self._letter_max_bytes = letter_max_bytes
+        self._notes: set[str] = set()
         self._backoffs = [Backoff(one.retry) for one in declarations]
 
     def settle(self, outcome: SliceOutcome[LaneSlice]) -> None:
@@ -130,11 +137,12 @@ class Settlement:
             self._dead_letter(partition, failed[0], verdict, error, attempt)
             return
         self._report_failure(partition, failed[0], error, attempt, Ending.RETRIED)
+        self._listener.ended(self._name(slice_), partition.key, Ending.RETRIED, len(failed), 0.0)
 
     def _judge(self, slice_: LaneSlice, error: BaseException, *, attempts: int) -> Verdict:
         declaration = self._declarations[slice_.handler]
         dead_letter = declaration.dead_letter
-        return judge(
+        verdict = judge(
             error,
             attempt=slice_.attempt,
             attempts=attempts,
@@ -142,6 +150,10 @@ class Settlement:
             has_dead_letter=dead_letter is not None,
             on_exhausted=OnExhausted.DLQ if dead_letter is None else OnExhausted(dead_letter.on_exhausted),
         )
+        if verdict.note and verdict.note not in self._notes:
+            self._notes.add(verdict.note)
+            _log.error("%s.rules: %s; said once", declaration.name, verdict.note)
+        return verdict
 
     def _stand_still(
         self, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int
@@ -169,10 +181,10 @@ class Settlement:
             attempts=attempt,
             attempt_log=partition.attempts.get(message.offset(), ()),
             now_ms=self._clock.wall_ms(),
-            max_bytes=_LETTER_MAX_BYTES,
+            max_bytes=self._letter_max_bytes,
         )
         self._report_failure(partition, message, error, attempt, ending)
-        partition.unfunded.append((letter, partial(self._letter_acknowledged, partition, message, ending)))
+        partition.unfunded.append((letter, partial(self._acknowledged, partition, message, verdict.reason, ending)))
         self.write_dead_letters(partition)
 
     def write_dead_letters(self, partition: Partition) -> None:
@@ -192,9 +204,13 @@ class Settlement:
         else:
             self._partitions.release(partition, reason)
 
-    def _letter_acknowledged(self, partition: Partition, message: Message, ending: Ending) -> None:
-        if not partition.ownership.ended:
-            self._complete(partition, [message], ending, 0.0)
+    def _acknowledged(self, partition: Partition, message: Message, reason: str, ending: Ending) -> None:
+        if partition.ownership.ended:
+            return
+        declaration = self._declarations[partition.handler]
+        if declaration.dead_letter is not None:
+            self._listener.dead_lettered(partition.key, declaration.dead_letter.topic, reason)
+        self._complete(partition, [message], ending, 0.0)
 
     def dead_letter_refused(self, key: TopicPartition, offset: int, topic: str, error: str) -> None:
         """Stop the partition of a dead letter that was not taken; the writer keeps trying."""

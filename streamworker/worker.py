@@ -62,6 +62,9 @@ class Bounds:
     max_records: int | None = None
 
 
+UNBOUNDED = Bounds()
+
+
 def _nobody(_worker: Worker) -> None:
     """Observe nothing."""
 
@@ -88,7 +91,8 @@ class Worker:
         log: Log,
         clock: Clock,
         listener: Listener,
-        bounds: Bounds = Bounds(),
+        bounds: Bounds = UNBOUNDED,
+        letter_max_bytes: int = 1_000_000,
         observe: Callable[[Worker], None] = _nobody,
         deadline: Callable[[str, float, ExitCode], AbstractContextManager[None]] = _no_deadline,
     ) -> None:
@@ -152,6 +156,7 @@ class Worker:
             clock=clock,
             listener=listener,
             fail=self.fail,
+            letter_max_bytes=letter_max_bytes,
         )
         self._rebalancing = Rebalancing(
             source=lambda: self.source,
@@ -250,9 +255,11 @@ class Worker:
             # The fetch crossed the assignment, so some of these may belong to an ownership before it.
             self.source.seek(key, partition.start_offset)
             return
-        expected = partition.tracker.next_offset
-        if messages[0].offset() < expected:
-            messages = [message for message in messages if message.offset() >= expected]
+        first = messages[0].offset()
+        if first < partition.tracker.next_offset:
+            detail = f"delivered {first}, expected {partition.tracker.next_offset} or later: was the topic made anew?"
+            self.partitions.stop(partition, "offset_went_back", detail, mends_itself=False)
+            return
         messages = messages[: self._left_to_fetch()]
         if not messages:
             return

@@ -11,13 +11,15 @@ trimmed for its own size only.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from streamworker.errors import ClientError, ClientFatal
+from streamworker.errors import ClientError, ClientFatal, ConfigurationError
+from streamworker.librdkafka import without_secrets
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -46,7 +48,7 @@ class KafkaOutbox:
         self,
         settings: Mapping[str, Setting],
         clock: Clock,
-        make_producer: Callable[[dict[str, Setting]], Producer] = Producer,
+        make_producer: Callable[..., Producer] = Producer,
     ) -> None:
         self._settings = {**settings, "batch.num.messages": 1}
         self._clock = clock
@@ -115,7 +117,11 @@ class KafkaOutbox:
             self._renew()
 
     def _new_producer(self) -> Producer:
-        return self._make_producer(dict(self._settings))
+        try:
+            return self._make_producer(dict(self._settings), logger=logging.getLogger("librdkafka"))
+        except KafkaException as error:
+            reason = without_secrets(error.args[0].str(), self._settings)
+            raise ConfigurationError(f"kafka.librdkafka: the producer refuses its settings: {reason}") from error
 
     def _produce(self, letter: Letter, number: int) -> None:
         self._producer.produce(

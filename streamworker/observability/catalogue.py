@@ -84,7 +84,7 @@ class Metric(enum.Enum):
         "dlq_records_total",
         "records",
         ("dlq_topic", "reason"),
-        "Records that ended in a dead-letter topic: `failed`, or `skipped` by a rule.",
+        "Records that a dead-letter topic acknowledged, by `sw-reason`.",
     )
     DLQ_PRODUCE_FAILURES = _counter(
         "dlq_produce_failures_total",

@@ -44,7 +44,6 @@ _OUTCOMES = {
     Ending.SKIPPED: "skipped",
     Ending.STOPPED: "error",
 }
-_DLQ_REASONS = {Ending.DEAD_LETTERED: "failed", Ending.SKIPPED: "skipped"}
 # Series of closed sets exist from the start: a rate over one that appears at 1 misses the first.
 _FROM_THE_START: Mapping[Metric, Sequence[str]] = {
     Metric.COMMITS: ("ok", "refused", "unanswered"),
@@ -60,7 +59,6 @@ class Metrics(Listener):
         self._group = board.latest().group
         self._protocol = board.latest().protocol
         self._batching = {one.name for one in declarations if one.batch is not None}
-        self._dlq_topics = {one.name: one.dead_letter.topic for one in declarations if one.dead_letter is not None}
         self._error_types = BoundedNames()
         self._counts = {one: Counts() for one in Metric if one.value.kind is Kind.COUNTER}
         self._distributions = {
@@ -100,9 +98,6 @@ class Metrics(Listener):
         self._processed.add((handler, partition.topic, self._group, outcome), records)
         if seconds > 0:
             self._observe_call(handler, outcome, records, seconds)
-        if ending in _DLQ_REASONS:
-            dlq_topic = self._dlq_topics.get(handler, "")
-            self._counts[Metric.DLQ_RECORDS].add((dlq_topic, _DLQ_REASONS[ending]), records)
 
     def _observe_call(self, handler: str, outcome: str, records: int, seconds: float) -> None:
         if handler in self._batching:
@@ -119,6 +114,9 @@ class Metrics(Listener):
         self._counts[Metric.ERRORS].add((handler, stage, error_type, _category(error, ending)))
         if ending is Ending.RETRIED:
             self._counts[Metric.RETRIES].add((handler, _attempt_bucket(attempt)))
+
+    def dead_lettered(self, partition: TopicPartition, topic: str, reason: str) -> None:
+        self._counts[Metric.DLQ_RECORDS].add((topic, reason))
 
     def dead_letter_refused(self, partition: TopicPartition, offset: int, topic: str, error: str) -> None:
         self._counts[Metric.DLQ_PRODUCE_FAILURES].add((topic,))

@@ -19,8 +19,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as ClientMessage
 from confluent_kafka import TopicPartition as ClientPartition
 
-from streamworker.errors import ClientError, Misuse
+from streamworker.errors import ClientError, ConfigurationError, Misuse
 from streamworker.interfaces import CommitAnswer, Fault, FaultKind, Fetched, Membership, OffsetMark
+from streamworker.librdkafka import without_secrets
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
@@ -95,15 +96,7 @@ class KafkaSource:
         self._key_of_run: Callable[[ClientMessage], object] = _partition_of
         self._only_topic: str | None = None
         self._closed = False
-        self._consumer = Consumer(
-            {
-                **settings,
-                "on_commit": self._guarded(self._on_commit),
-                "stats_cb": self._guarded(self._on_statistics),
-                "error_cb": self._guarded(self._on_error),
-            },
-            logger=logging.getLogger("librdkafka"),
-        )
+        self._consumer = self._new_consumer(settings)
 
     def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
         """Join the group."""
@@ -196,6 +189,18 @@ class KafkaSource:
             self._check_caller()
             self._closed = True
             self._consumer.close()
+
+    def _new_consumer(self, settings: Settings) -> Consumer:
+        callbacks = {
+            "on_commit": self._guarded(self._on_commit),
+            "stats_cb": self._guarded(self._on_statistics),
+            "error_cb": self._guarded(self._on_error),
+        }
+        try:
+            return Consumer({**settings, **callbacks}, logger=logging.getLogger("librdkafka"))
+        except KafkaException as error:
+            reason = without_secrets(error.args[0].str(), settings)
+            raise ConfigurationError(f"kafka.librdkafka: the consumer refuses its settings: {reason}") from error
 
     def _check_caller(self) -> None:
         if threading.get_ident() != self._thread:

@@ -8,6 +8,7 @@ rebalance. Everything happens in `VirtualTime`; nothing here starts a thread.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +32,7 @@ _WAY_THERE_S = 0.001  # of a commit
 class MemoryMessage:
     """A record in a memory broker; a `Message` like the client's."""
 
-    __slots__ = ("_at", "_headers", "_key", "_offset", "_timestamp_ms", "_value")
+    __slots__ = ("_at", "_headers", "_key", "_offset", "_timestamp_ms", "_value", "appended_s")
 
     def __init__(
         self,
@@ -42,7 +43,9 @@ class MemoryMessage:
         value: bytes | None = None,
         headers: Sequence[Header] = (),
         timestamp_ms: int = 0,
+        appended_s: float = 0.0,
     ) -> None:
+        self.appended_s = appended_s  # monotonic time at which the broker took it
         self._at = at
         self._offset = offset
         self._key = key
@@ -99,6 +102,7 @@ class CommitEntry:
 @dataclass(slots=True)
 class _Log:
     messages: list[MemoryMessage] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)  # of `messages`
     low: int = 0
     end: int = 0
 
@@ -114,11 +118,13 @@ class MemoryBroker:
         self.commit_error: Callable[[TopicPartition], str | None] = lambda _key: None
         self.produce_error: Callable[[str], str | None] = lambda _topic: None
         self.offsets_error: Callable[[], str | None] = lambda: None
+        self.commit_raises: Callable[[], str | None] = lambda: None  # after the marks were taken one by one
         self.coordinator_up = True
         self._logs = {TopicPartition(topic, one): _Log() for topic, count in topics.items() for one in range(count)}
         self._committed: dict[TopicPartition, OffsetMark] = {}
         self._members: list[MemorySource] = []
         self._holders: dict[TopicPartition, MemorySource] = {}
+        self._targets: dict[MemorySource, set[TopicPartition]] | None = None  # until the group or a topic changes
 
     def produce(
         self,
@@ -129,14 +135,24 @@ class MemoryBroker:
         key: bytes | None = None,
         headers: Sequence[Header] = (),
         gap: int = 0,
+        timestamp_ms: int | None = None,
     ) -> int:
-        """Append a record, after `gap` offsets that hold none; returns its offset."""
+        """Append a record, after `gap` offsets that hold none; returns its offset. Its default time is now."""
         at = TopicPartition(topic, partition)
         log = self._logs[at]
         offset = log.end + gap
         log.messages.append(
-            MemoryMessage(at, offset, key=key, value=value, headers=headers, timestamp_ms=self.time.wall_ms())
+            MemoryMessage(
+                at,
+                offset,
+                key=key,
+                value=value,
+                headers=headers,
+                timestamp_ms=self.time.wall_ms() if timestamp_ms is None else timestamp_ms,
+                appended_s=self.time.monotonic_s(),
+            )
         )
+        log.offsets.append(offset)
         log.end = offset + 1
         return offset
 
@@ -161,12 +177,21 @@ class MemoryBroker:
         """Delete the records below `before`."""
         log = self._logs[key]
         log.low = before
-        log.messages = [message for message in log.messages if message.offset() >= before]
+        first = bisect_left(log.offsets, before)
+        del log.messages[:first], log.offsets[:first]
 
     def add_partitions(self, topic: str, count: int) -> None:
         """Let `topic` have `count` partitions."""
         for one in range(count):
             self._logs.setdefault(TopicPartition(topic, one), _Log())
+        self._targets = None
+
+    def delete_topic(self, topic: str) -> None:
+        """Delete `topic` with its records and the group's offsets in it."""
+        for key in self.partitions(topic):
+            del self._logs[key]
+            self._committed.pop(key, None)
+        self._targets = None
 
     def expel(self, member: MemorySource) -> None:
         """Take a member's partitions away without asking, as after its session timed out."""
@@ -178,6 +203,7 @@ class MemoryBroker:
         """A member is gone without a word, and its session with it."""
         self.expel(member)
         self._members.remove(member)
+        self._targets = None
 
     def partitions(self, topic: str) -> list[TopicPartition]:
         """Partitions of `topic`."""
@@ -187,22 +213,29 @@ class MemoryBroker:
         """Add a member to the group."""
         if member not in self._members:
             self._members.append(member)
+            self._targets = None
 
     def leave(self, member: MemorySource) -> None:
         """A member leaves in order."""
         if member in self._members:
             self._members.remove(member)
+            self._targets = None
         for key in [key for key, holder in self._holders.items() if holder is member]:
             del self._holders[key]
 
     def target(self, member: MemorySource) -> set[TopicPartition]:
         """What the assignor gives to `member`: an even split that moves little."""
+        if self._targets is None:
+            self._targets = self._split()
+        return self._targets.get(member, set())
+
+    def _split(self) -> dict[MemorySource, set[TopicPartition]]:
         wanted: dict[MemorySource, set[TopicPartition]] = {one: set() for one in self._members}
         for topic in sorted({topic for one in self._members for topic in one.topics}):
             takers = [one for one in self._members if topic in one.topics]
             for number, key in enumerate(sorted(self.partitions(topic))):
                 wanted[takers[number % len(takers)]].add(key)
-        return wanted.get(member, set())
+        return wanted
 
     def held_by_others(self, member: MemorySource) -> set[TopicPartition]:
         """Partitions that another member has not given back yet."""
@@ -216,11 +249,13 @@ class MemoryBroker:
             self._holders[key] = member
 
     def read(self, key: TopicPartition, offset: int, count: int) -> list[MemoryMessage] | None:
-        """Records from `offset` on; None when it is outside of the log."""
-        log = self._logs[key]
+        """Records from `offset` on; None when it is outside of the log. A deleted topic has none."""
+        log = self._logs.get(key)
+        if log is None:
+            return []
         if not log.low <= offset <= log.end:
             return None
-        first = next((index for index, one in enumerate(log.messages) if one.offset() >= offset), len(log.messages))
+        first = bisect_left(log.offsets, offset)
         return log.messages[first : first + count]
 
     def low(self, key: TopicPartition) -> int:
@@ -231,7 +266,7 @@ class MemoryBroker:
         """Take a commit; returns librdkafka's name of the error. Ownership is not looked at, as on a broker."""
         if member.expelled or member not in self._members:
             return "UNKNOWN_MEMBER_ID"
-        error = self.commit_error(key)
+        error = self.commit_error(key) if key in self._logs else "UNKNOWN_TOPIC_OR_PART"
         if error is None:
             self._committed[key] = mark
             self.commits.append(CommitEntry(self.time.monotonic_s(), member.name, key, mark))
@@ -243,7 +278,14 @@ class MemoryBroker:
 
     def append(self, letter: Letter) -> None:
         """Take a letter from an outbox."""
-        self.produce(letter.topic, letter.partition or 0, letter.value, key=letter.key, headers=list(letter.headers))
+        self.produce(
+            letter.topic,
+            letter.partition or 0,
+            letter.value,
+            key=letter.key,
+            headers=list(letter.headers),
+            timestamp_ms=letter.timestamp_ms,
+        )
 
 
 class MemorySource:
@@ -272,11 +314,16 @@ class MemorySource:
         self._broker.join(self)
 
     def fetch(self, max_records: int, timeout_s: float) -> Fetched:
-        """Wait for records, callbacks or answers."""
-        self._rebalance_now()
+        """Wait for records, callbacks or answers.
+
+        As with the client's two calls, the first record is taken before the callbacks are served: it may
+        belong to an ownership that they end.
+        """
         self._broker.time.wait(timeout_s, self._anything)
+        runs = self._take(1)
         self._rebalance_now()
-        runs = self._take(max(max_records, 1))
+        if max_records > 1:
+            runs += self._take(max_records - 1)
         answers, faults = list(self._answers), list(self._faults)
         self._answers.clear()
         self._faults.clear()
@@ -303,7 +350,15 @@ class MemorySource:
         """Commit and wait."""
         if not self._broker.coordinator_up:
             raise ClientError("no coordinator", code="_WAIT_COORD", retriable=True)
-        return self._commit(marks)
+        answers = self._commit(marks)
+        error = self._broker.commit_raises()
+        if error is not None:
+            raise ClientError("the commit failed for some", code=error)
+        return answers
+
+    def report(self, fault: Fault) -> None:
+        """Let the next fetch bring an error event."""
+        self._faults.append(fault)
 
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Stop fetching these."""

@@ -19,7 +19,7 @@ from streamworker.record import Ending, Record, Records, TopicPartition
 from streamworker.testing.memory_broker import MemoryBroker, MemoryLog, MemoryOutbox, MemorySource
 from streamworker.testing.virtual_executor import VirtualExecutor
 from streamworker.testing.virtual_time import VirtualTime
-from streamworker.worker import Bounds, Worker
+from streamworker.worker import UNBOUNDED, Bounds, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,13 +70,13 @@ class Story(Listener):
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
         self.rebalances.append(("assigned", tuple(partitions)))
 
-    def revoked(self, partitions: Sequence[TopicPartition], seconds: float) -> None:  # noqa: ARG002 - the event's form
+    def revoked(self, partitions: Sequence[TopicPartition], seconds: float) -> None:
         self.rebalances.append(("revoked", tuple(partitions)))
 
     def lost(self, partitions: Sequence[TopicPartition]) -> None:
         self.rebalances.append(("lost", tuple(partitions)))
 
-    def ended(self, handler: str, partition: TopicPartition, ending: Ending, records: int, seconds: float) -> None:  # noqa: ARG002 - the event's form
+    def ended(self, handler: str, partition: TopicPartition, ending: Ending, records: int, seconds: float) -> None:
         self.endings.append((handler, partition, ending, records))
 
     def failed(
@@ -86,11 +86,11 @@ class Story(Listener):
         offset: int,
         error: BaseException,
         attempt: int,
-        ending: Ending,  # noqa: ARG002 - the event's form
+        ending: Ending,
     ) -> None:
         self.failures.append((partition, offset, error, attempt, ending))
 
-    def stopped(self, partition: TopicPartition, reason: str, detail: str, mends_itself: bool) -> None:  # noqa: ARG002 - the event's form
+    def stopped(self, partition: TopicPartition, reason: str, detail: str, mends_itself: bool) -> None:
         self.stops.append((partition, reason, detail))
 
     def mended(self, partition: TopicPartition, reason: str) -> None:
@@ -102,13 +102,13 @@ class Story(Listener):
     def dead_letter_refused(self, partition: TopicPartition, offset: int, topic: str, error: str) -> None:
         self.refused_letters.append((partition, offset, topic, error))
 
-    def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:  # noqa: ARG002 - the event's form
+    def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
         self.commit_answers.append((partitions, error))
 
     def commit_unanswered(self, partitions: int) -> None:
         self.unanswered_commits += partitions
 
-    def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:  # noqa: ARG002 - the event's form
+    def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         self.late_records += records
 
     def foreign_offset(self, partition: TopicPartition, offset: int) -> None:
@@ -151,7 +151,7 @@ class VirtualWorld:
         *handlers: AnyHandlerClass,
         duration_s: Callable[[Slice], float] = lambda slice_: 0.001 * len(slice_.messages),
         eager: Callable[[], bool] = lambda: False,
-        bounds: Bounds = Bounds(),
+        bounds: Bounds = UNBOUNDED,
         listeners: Sequence[Listener] = (),
         app: Mapping[str, object] | None = None,
     ) -> Member:

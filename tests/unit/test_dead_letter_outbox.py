@@ -30,7 +30,7 @@ def test_no_letter_of_a_producer_that_is_done_for_stays_without_an_answer() -> N
     made: list[object] = []
     answers: list[str | None] = []
 
-    def make(settings: object) -> Producer:
+    def make(settings: object, *, logger: object) -> Producer:
         made.append(settings)
         return cast("Producer", SilentProducer())
 

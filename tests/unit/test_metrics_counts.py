@@ -90,13 +90,15 @@ def test_records_are_counted_by_how_they_ended() -> None:
     world.metrics.fetched(ORDERS, 7, 700)
     world.metrics.ended("StoreOrder", ORDERS, Ending.HANDLED, 5, 0.5)
     world.metrics.ended("StoreOrder", ORDERS, Ending.DEAD_LETTERED, 2, 0.1)
+    world.metrics.dead_lettered(ORDERS, "orders.dlq", "poison")
+    world.metrics.dead_lettered(ORDERS, "orders.dlq", "poison")
 
     samples = world.samples()
     assert samples["records_consumed_total group=shop topic=orders"] == 7
     assert samples["bytes_consumed_total group=shop topic=orders"] == 700
     assert samples["records_processed_total group=shop handler=StoreOrder outcome=ok topic=orders"] == 5
     assert samples["records_processed_total group=shop handler=StoreOrder outcome=dlq topic=orders"] == 2
-    assert samples["dlq_records_total dlq_topic=orders.dlq reason=failed"] == 2
+    assert samples["dlq_records_total dlq_topic=orders.dlq reason=poison"] == 2
 
 
 def test_a_record_handlers_duration_is_per_record_and_a_batch_handlers_per_batch() -> None:
