@@ -56,11 +56,11 @@ class SliceRunner:
             if ownership.closing:
                 return None
             try:
-                if plain:
-                    record = Record[object](message, message.value(), message.key(), attempt)
-                else:
-                    record = self._decoded(message, attempt)
-                call(record)
+                call(
+                    Record(message, message.value(), message.key(), attempt)
+                    if plain
+                    else self._decoded(message, attempt)
+                )
             except _Undecodable as undecodable:
                 slice_.rejected.append((index, undecodable.reason))
             except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
@@ -80,7 +80,7 @@ class SliceRunner:
                 good, values, keys = self._decode_all(slice_)
                 messages = [messages[index] for index in good]
             if messages:
-                call(Records[object](messages, values, keys, slice_.attempt))
+                call(Records(messages, values, keys, slice_.attempt))
         except BatchFailed as failed:
             return self._named_failure(failed, slice_, good)
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending

@@ -366,6 +366,8 @@ class Scheduler:
 
 def _within_bytes(messages: list[Message], max_bytes: int) -> list[Message]:
     """The first of `messages` that fit; always at least one."""
+    if sum(map(len, messages)) <= max_bytes:
+        return messages
     size_bytes = 0
     for index, message in enumerate(messages):
         size_bytes += len(message)

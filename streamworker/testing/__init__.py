@@ -1,1 +1,35 @@
-"""The test kit for handlers and workers."""
+"""The test kit for handlers and workers.
+
+`run_handler` is the short way: records in, what became of them out. `VirtualWorld` runs whole workers over a
+`MemoryBroker` in `VirtualTime`; `MockKafka` is a mock cluster for a real client. Each is imported when it is
+first asked for, since this package is imported by every test run that has the fixtures.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamworker.testing.memory_broker import MemoryBroker
+    from streamworker.testing.mock_kafka import MockKafka
+    from streamworker.testing.virtual_time import VirtualTime
+    from streamworker.testing.virtual_worker import HandlerRun, TestRecord, VirtualWorld, run_handler
+
+__all__ = ["HandlerRun", "MemoryBroker", "MockKafka", "TestRecord", "VirtualTime", "VirtualWorld", "run_handler"]
+
+_HOMES = {
+    "HandlerRun": "virtual_worker",
+    "MemoryBroker": "memory_broker",
+    "MockKafka": "mock_kafka",
+    "TestRecord": "virtual_worker",
+    "VirtualTime": "virtual_time",
+    "VirtualWorld": "virtual_worker",
+    "run_handler": "virtual_worker",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

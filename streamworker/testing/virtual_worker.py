@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from streamworker.config import Config, KafkaConfig
 from streamworker.errors import BatchFailed
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from streamworker.testing.memory_broker import MemoryMessage
     from streamworker.work import Slice
 
-    AnyHandlerClass = type[Handler[object]] | type[BatchHandler[object]]
+T = TypeVar("T")
 
 _IMPATIENCE_S = 3600.0
 
@@ -144,11 +144,12 @@ class VirtualWorld:
         self.config = config or Config(kafka=KafkaConfig(group="test"))
         self.effects: list[Effect] = []
         self.members: list[Member] = []
+        self.stories: list[Story] = []  # of all workers that ever were, also of those that are gone
         self._made = 0
 
     def start(
         self,
-        *handlers: AnyHandlerClass,
+        *handlers: type[Handler[T]] | type[BatchHandler[T]],
         duration_s: Callable[[Slice], float] = lambda slice_: 0.001 * len(slice_.messages),
         eager: Callable[[], bool] = lambda: False,
         bounds: Bounds = UNBOUNDED,
@@ -161,6 +162,7 @@ class VirtualWorld:
         declared = [self._recorded(one, name) for one in declarations(handlers)]
         contexts = [Context(app=app or {}, group=self.config.kafka.group, handler=one.name) for one in declared]
         story = Story()
+        self.stories.append(story)
         executor: VirtualExecutor[LaneSlice] = VirtualExecutor(
             declared,
             contexts,
@@ -300,7 +302,7 @@ class HandlerRun:
 
 
 def run_handler(
-    handler: AnyHandlerClass,
+    handler: type[Handler[T]] | type[BatchHandler[T]],
     records: Sequence[TestRecord | bytes | None],
     *,
     config: Config | None = None,

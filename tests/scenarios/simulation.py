@@ -1,6 +1,7 @@
 """One seeded run of a small fleet under random faults.
 
-`python -m scenarios.simulation SEED` (with `tests` on the path) replays one and prints what it broke.
+`python -m scenarios.simulation SEED` (with `tests` on the path) replays one and prints what it broke. A
+seed gives the same run in every process: nothing here may depend on the order of a set.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from scenarios.oracle import violations
+
 from streamworker import Batch, BatchFailed, BatchHandler, DeadLetter, Handler, Ordering, PoisonError, Retry
 from streamworker.config import CommitConfig, Config, FlowConfig, KafkaConfig, LifecycleConfig
 from streamworker.testing.virtual_worker import Member, VirtualWorld
@@ -32,7 +34,9 @@ class Simulation:
         config = Config(
             kafka=KafkaConfig(group="sim"),
             commit=CommitConfig(interval_s=draw.choice([0.05, 0.3, 1.0]), max_uncommitted=draw.choice([8, 64, 16_384])),
-            flow=FlowConfig(max_inflight=draw.choice([20, 200, 10_000]), pause_after_s=0.1, max_slice=draw.choice([1, 7, 500])),
+            flow=FlowConfig(
+                max_inflight=draw.choice([20, 200, 10_000]), pause_after_s=0.1, max_slice=draw.choice([1, 7, 500])
+            ),
             lifecycle=LifecycleConfig(revoke_timeout_s=draw.choice([0.0, 0.05, 3.0]), drain_timeout_s=20.0),
         )
         self.world = VirtualWorld({"in": PARTITIONS, "dlq": 2}, config=config)
@@ -50,9 +54,9 @@ class Simulation:
             self._strike()
         self._heal()
         self.world.run_to_end("in")
-        members = list(self.world.members)
-        codes = [self.world.stop(member) for member in members]
-        broken = list(violations(self.world, "in", "dlq", ordered=self.ordering is not Ordering.UNORDERED))
+        codes = [self.world.stop(member) for member in list(self.world.members)]
+        ordered = self.ordering is not Ordering.UNORDERED
+        broken = list(violations(self.world, "in", "dlq", ordered=ordered, batches=self.has_batches))
         return broken + [f"exit code {code}" for code in codes if code != 0]
 
     def _start(self) -> Member:
@@ -66,7 +70,7 @@ class Simulation:
     def _handler(self) -> type[Handler[bytes]] | type[BatchHandler[bytes]]:
         draw, ordering = self.random, self.ordering
         poison_rate, flaky_rate = draw.choice([0.0, 0.05]), draw.choice([0.0, 0.1, 0.3])
-        alias_retry = Retry(attempts=draw.choice([1, 3]), base_s=0.05, cap_s=draw.choice([0.1, 2.0]))
+        patience = Retry(attempts=draw.choice([1, 3]), base_s=0.05, cap_s=draw.choice([0.1, 2.0]))
 
         def fate(record: Record[bytes]) -> None:
             if record.offset % 100 < 100 * poison_rate:
@@ -78,7 +82,7 @@ class Simulation:
             topics = ("in",)
             concurrency = 4
             dead_letter = DeadLetter("dlq")
-            retry = alias_retry
+            retry = patience
 
             def handle(self, record: Record[bytes]) -> None:
                 fate(record)
@@ -87,7 +91,7 @@ class Simulation:
             topics = ("in",)
             concurrency = 4
             dead_letter = DeadLetter("dlq")
-            retry = alias_retry
+            retry = patience
             batch = Batch(max_records=draw.choice([1, 5, 50]), max_wait_s=draw.choice([0.0, 0.2]))
 
             def handle(self, records: Records[bytes]) -> None:

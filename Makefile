@@ -1,0 +1,87 @@
+# Each target does its own set-up. Nothing is installed outside .venv and build, except that `make test` adds
+# Java and Maven by apt-get where that needs no password.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup test lint demo bench docs dist lock clean kafka-jars
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(BIN)/python
+LOCKED := $(VENV)/.locked
+INSTALLED := $(VENV)/.installed
+UV := build/uv/bin/uv
+
+KAFKA ?=
+TESTS ?=
+
+help: ## this list
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(INSTALLED) ## the environment in .venv, from requirements/dev.txt
+
+test: setup kafka-jars ## all tests; TESTS=tests/unit for some of them
+	$(PYTHON) -m pytest $(TESTS)
+
+lint: setup ## style, types and the architecture
+	@$(BIN)/ruff check . || { echo "→ some are mended by: $(BIN)/ruff check --fix ."; exit 1; }
+	@$(BIN)/ruff format --check . || { echo "→ mended by: $(BIN)/ruff format ."; exit 1; }
+	@$(BIN)/mypy --strict
+	@$(BIN)/lint-imports || { echo "→ the tiers and the doors are in .importlinter"; exit 1; }
+
+demo: setup ## a worker to watch, on a mock cluster or KAFKA=host:port
+	$(PYTHON) -m examples.demo $(if $(KAFKA),--bootstrap-servers $(KAFKA))
+
+bench: setup kafka-jars ## throughput beside the bare client, on a Kafka of its own or KAFKA=host:port
+	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks
+
+docs: setup ## the documentation, into site
+	$(BIN)/mkdocs build --strict
+
+dist: setup ## sdist and wheel into dist, and a try of the wheel in an environment of its own
+	rm -rf dist build/dist-venv
+	$(PYTHON) -m build --no-isolation
+	$(PYTHON) -m venv build/dist-venv
+	build/dist-venv/bin/pip install --quiet dist/*.whl
+	cd build && dist-venv/bin/streamworker --version
+
+lock: $(UV) ## pin the newest versions that pyproject.toml and requirements/dev.in allow
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry \
+	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	    --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+	@! grep -n '://' requirements/dev.txt || { echo "→ an address has no place in the lock"; exit 1; }
+
+clean: ## all that was made here
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The jars of the tests' Kafka. Without them its tests are skipped, with the reason, or fail if CI=true.
+kafka-jars: setup
+	@[[ -n "$${STREAMWORKER_TEST_KAFKA:-}" ]] || { \
+	    .ci/ensure openjdk-17-jre-headless 'java -version' || .ci/ensure default-jre-headless 'java -version'; \
+	    .ci/ensure maven 'mvn --version'; \
+	    $(PYTHON) tests/servers/kafka_jars.py; \
+	} || echo "going on without them"
+
+# Oldest first: what runs on it runs on the others.
+$(PYTHON):
+	@for python in python3.11 python3.12 python3.13 python3; do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	    .ci/ensure "$$($$python -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" "$$python -m ensurepip --version"; \
+	    echo "$$python -m venv $(VENV)"; exec $$python -m venv $(VENV); \
+	done; \
+	echo "streamworker needs Python 3.11 or later; $$(python3 --version 2>&1 || true) is what python3 is here"; exit 1
+
+$(LOCKED): requirements/dev.txt | $(PYTHON)
+	$(BIN)/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
+	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(UV): | $(PYTHON)
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/pip install --quiet uv

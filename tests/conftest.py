@@ -1,0 +1,59 @@
+"""What all tiers share: how hypothesis searches, the real Kafka, and a summary that hides no skip."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+from hypothesis import settings
+
+# By name as well as by entry point, so that the tests also run where the package is on the path only.
+from streamworker.testing.fixtures import mock_kafka  # noqa: F401
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servers.kafka import SharedKafka
+
+_IN_CI = os.environ.get("CI") == "true"
+
+# No deadline: on a machine under load the time of one example says nothing.
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if _IN_CI else "dev")
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[SharedKafka]:
+    """A real Apache Kafka: at STREAMWORKER_TEST_KAFKA if that is set, else started for this run."""
+    # Here, because unit tests need no client.
+    from servers.kafka import SharedKafka, obtain_kafka  # noqa: PLC0415
+    from servers.kafka_jars import ServerUnavailable  # noqa: PLC0415
+
+    given = os.environ.get("STREAMWORKER_TEST_KAFKA")
+    missing = None
+    try:
+        shared = SharedKafka(obtain_kafka(given))
+    except ServerUnavailable as error:
+        missing = str(error)
+    if missing is not None:
+        _unavailable(missing, asked_for=bool(given))
+    yield shared
+    shared.close()
+
+
+def _unavailable(reason: str, *, asked_for: bool) -> NoReturn:
+    """Skip where a server is optional; fail where it was asked for, and in CI, where nobody reads of skips."""
+    if asked_for or _IN_CI:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reasons = Counter(report.longrepr[2] for report in terminalreporter.getreports("skipped"))
+    if reasons:
+        terminalreporter.section("skipped on this machine")
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count:3} {reason.removeprefix('Skipped: ')}")

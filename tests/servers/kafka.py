@@ -1,0 +1,293 @@
+"""The Kafka that tests run against: the one given, else one started in a container, else one started by Java.
+
+What is started here listens on the loopback interface, keeps its data in a temporary folder and ends
+with the test run. A test may stop or kill it only if `owned`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Protocol
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+from servers.kafka_jars import ServerUnavailable, fetch_jars, require_java
+from servers.tethered import Tethered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_ROOT = Path(__file__).parents[2]
+_TEMPLATE = _ROOT / "deploy" / "kafka" / "server.properties.template"
+_COMPOSE_FILE = _ROOT / "docker-compose.kafka.yml"
+
+_START_TIMEOUT_S = 60.0  # 6 s on two idle cores
+_STOP_TIMEOUT_S = 30.0  # a broker hands over its partitions first
+_ADMIN_TIMEOUT_S = 30.0
+_PULL_TIMEOUT_S = 300.0
+_CLOSE_GRACE_S = 20.0  # containers are stopped by their command line, which needs a moment
+
+# Below the range that the kernel takes ports for outgoing connections from: a client that looks for a
+# killed broker would otherwise get its port sooner or later, and the broker could not come back.
+_PORTS = range(20_000, 32_000)
+
+# Fast compilation for a program that runs for a second.
+_SHORT_LIVED = ("-XX:TieredStopAtLevel=1",)
+_BROKER = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
+
+
+class NotOurs(Exception):
+    """A test wanted to stop or kill a server that this test run did not start."""
+
+
+class KafkaServer(Protocol):
+    """A cluster of one node or more, ready when made."""
+
+    @property
+    def bootstrap_servers(self) -> str: ...
+
+    @property
+    def owned(self) -> bool:
+        """Whether this run started it, so that tests may stop and kill it."""
+
+    def restart(self) -> None:
+        """Stop it in order if it runs, start it again on the same port and wait until it answers; data are kept."""
+
+    def kill(self) -> None:
+        """End it by SIGKILL; it is gone when this returns, until `restart()`."""
+
+    def close(self) -> None:
+        """End it if it is ours. Idempotent."""
+
+
+class GivenKafka:
+    """A Kafka that somebody else runs."""
+
+    owned = False
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        _wait_until_it_answers(bootstrap_servers, alive=lambda: True)
+
+    def restart(self) -> None:
+        raise NotOurs(f"{self.bootstrap_servers} was given, so it is not restarted")
+
+    def kill(self) -> None:
+        raise NotOurs(f"{self.bootstrap_servers} was given, so it is not killed")
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """How one kind of server is run: in the foreground by `command`, in `folder`, answering on `port`."""
+
+    command: Sequence[str]
+    folder: Path
+    port: int
+    kill: Callable[[Tethered], object]
+    clean: Callable[[], object]
+
+
+class StartedKafka:
+    """A Kafka of this test run."""
+
+    owned = True
+
+    def __init__(self, launch: _Launch) -> None:
+        self.bootstrap_servers = f"127.0.0.1:{launch.port}"
+        self._launch = launch
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        """Process of the broker, or of the command line that holds its container."""
+        return self._process.pid
+
+    def restart(self) -> None:
+        if self._process.running:
+            self._process.send(signal.SIGTERM)
+            self._process.wait(_STOP_TIMEOUT_S)
+        self._process.close()
+        self._process = self._start()
+
+    def kill(self) -> None:
+        self._launch.kill(self._process)
+        self._process.wait(_STOP_TIMEOUT_S)
+
+    def close(self) -> None:
+        self._process.close()
+        self._launch.clean()
+        shutil.rmtree(self._launch.folder, ignore_errors=True)  # still there if it was killed before
+
+    def _start(self) -> Tethered:
+        process = Tethered(self._launch.command, self._launch.folder, grace_s=_CLOSE_GRACE_S)
+        try:
+            _wait_until_it_answers(self.bootstrap_servers, alive=lambda: process.running)
+        except ServerUnavailable as error:
+            log = process.log.read_text(errors="replace")[-2000:]
+            process.close()
+            self._launch.clean()
+            raise ServerUnavailable(f"{error}; the end of its output:\n{log}") from error
+        return process
+
+
+def obtain_kafka(given: str | None) -> KafkaServer:
+    """The Kafka at `given`, else one that this machine can start. Raises ServerUnavailable with all reasons."""
+    if given:
+        return GivenKafka(given)
+    reasons = []
+    for start in (in_a_container, by_java):
+        try:
+            return StartedKafka(start())
+        except ServerUnavailable as error:
+            reasons.append(str(error))
+    raise ServerUnavailable("no Kafka: " + "; ".join(reasons))
+
+
+def by_java() -> _Launch:
+    """One node in a Java process, from jars that Maven fetches once."""
+    require_java()
+    libs = fetch_jars()
+    folder = Path(tempfile.mkdtemp(prefix="streamworker-kafka-"))
+    port, controller_port = _free_ports(2)
+    settings = folder / "server.properties"
+    settings.write_text(
+        Template(_TEMPLATE.read_text()).substitute(
+            port=port, controller_port=controller_port, data_folder=folder / "data"
+        )
+    )
+    java = ("java", "-cp", f"{libs}/*")
+    _run([*java, *_SHORT_LIVED, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(settings)])
+    return _Launch(
+        command=[*java, *_BROKER, "kafka.Kafka", str(settings)],
+        folder=folder,
+        port=port,
+        kill=lambda process: process.send(signal.SIGKILL),
+        clean=lambda: None,
+    )
+
+
+def in_a_container() -> _Launch:
+    """One node in a container, from the compose file that users are given."""
+    if shutil.which("docker") is None:
+        raise ServerUnavailable("no docker on the PATH")
+    _run(["docker", "info"])
+    (port,) = _free_ports(1)
+    project = f"streamworker-{secrets.token_hex(4)}"
+    compose = ["docker", "compose", "-p", project, "-f", str(_COMPOSE_FILE), "--profile", "kafka"]
+    _run([*compose, "pull", "--quiet"], timeout_s=_PULL_TIMEOUT_S)
+    return _Launch(
+        command=["env", f"KAFKA_PORT={port}", *compose, "up", "--no-log-prefix"],
+        folder=Path(tempfile.mkdtemp(prefix="streamworker-kafka-")),
+        port=port,
+        kill=lambda _process: _run([*compose, "kill", "kafka"]),
+        clean=lambda: _run([*compose, "down", "--volumes"]),
+    )
+
+
+class SharedKafka:
+    """One server for the whole run, where names keep tests apart: all begin with the run's id."""
+
+    def __init__(self, server: KafkaServer) -> None:
+        self.server = server
+        self.bootstrap_servers = server.bootstrap_servers
+        self.admin = _admin(server.bootstrap_servers)
+        self._run_id = f"sw{secrets.token_hex(3)}"
+        self._topics: list[str] = []
+        self._names = 0
+
+    def topic(self, hint: str, partitions: int = 1, **config: str) -> str:
+        """Name of a new topic, which has leaders when this returns. `config` as in Kafka, with _ for dots."""
+        name = self._name(hint)
+        settings = {key.replace("_", "."): value for key, value in config.items()}
+        created = self.admin.create_topics([NewTopic(name, partitions, config=settings)])
+        created[name].result(_ADMIN_TIMEOUT_S)
+        self._topics.append(name)
+        self._wait_for_leaders(name, partitions)
+        return name
+
+    def group(self, hint: str) -> str:
+        """Name of a group that nobody has used."""
+        return self._name(hint)
+
+    def close(self) -> None:
+        """Remove the run's topics from a server that goes on without us; end one that is ours."""
+        if self._topics and not self.server.owned:
+            for deleted in self.admin.delete_topics(self._topics).values():
+                deleted.result(_ADMIN_TIMEOUT_S)
+        self.server.close()
+
+    def _name(self, hint: str) -> str:
+        self._names += 1
+        return f"{self._run_id}.{hint}.{self._names}"
+
+    def _wait_for_leaders(self, topic: str, partitions: int) -> None:
+        """Brokers learn of a topic a little after the controller has acknowledged it."""
+        deadline_s = time.monotonic() + _ADMIN_TIMEOUT_S
+        while time.monotonic() < deadline_s:
+            found = self.admin.list_topics(topic, timeout=_ADMIN_TIMEOUT_S).topics[topic].partitions.values()
+            if len(found) == partitions and all(partition.leader >= 0 for partition in found):
+                return
+        raise TimeoutError(f"{topic}: no leaders within {_ADMIN_TIMEOUT_S} s")
+
+
+def _wait_until_it_answers(bootstrap_servers: str, *, alive: Callable[[], bool]) -> None:
+    """Ask for metadata until there is an answer that names a broker; each request waits for a connection."""
+    admin = _admin(bootstrap_servers)
+    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    while alive() and time.monotonic() < deadline_s:
+        with contextlib.suppress(KafkaException):
+            if admin.list_topics(timeout=1.0).brokers:
+                return
+    what = f"no answer within {_START_TIMEOUT_S} s" if alive() else "it ended by itself"
+    raise ServerUnavailable(f"Kafka at {bootstrap_servers}: {what}")
+
+
+def _admin(bootstrap_servers: str) -> AdminClient:
+    # Level 2 is critical: that a starting or killed broker refuses connections is no news.
+    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2, "reconnect.backoff.max.ms": 200})
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on, all different."""
+    with contextlib.ExitStack() as held:
+        ports: list[int] = []
+        for port in random.sample(_PORTS, k=200):
+            listener = held.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                listener.bind(("127.0.0.1", port))
+                ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise ServerUnavailable(f"no {count} free ports from {_PORTS.start} to {_PORTS.stop}")
+
+
+def _cluster_id() -> str:
+    """A Kafka Uuid: 16 bytes as base64 without padding. It must not begin with a dash, which looks like an option."""
+    return urlsafe_b64encode(b"\x00" + secrets.token_bytes(15)).decode().rstrip("=")
+
+
+def _run(command: Sequence[str], *, timeout_s: float = _START_TIMEOUT_S) -> None:
+    what = f"`{' '.join(command[:2])} …`"
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ServerUnavailable(f"{what} did not end within {timeout_s} s") from error
+    if done.returncode:
+        raise ServerUnavailable(f"{what} failed: {done.stdout.strip()[-300:]}")

@@ -1,0 +1,354 @@
+"""The scheduler beside a model that knows of every record where it is and what it must wait for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from streamworker.config import Batch, FlowConfig, Ordering
+from streamworker.record import TopicPartition
+from streamworker.scheduling.lanes import Lane, LaneSlice, PartitionLanes, Scheduler
+from streamworker.testing.memory_broker import MemoryMessage
+from streamworker.work import Ownership
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamworker.record import Message
+
+PARTITIONS = [TopicPartition("t", number) for number in range(3)]
+KEYS = [None, b"a", b"b", b"c", b"d"]
+BATCHES = [None, Batch(max_records=3, max_bytes=20, max_wait_s=1.0), Batch(max_records=50, max_wait_s=0.0)]
+NO_LIMIT = 10**9
+
+
+@dataclass(eq=False)
+class Group:
+    """Records that wait together for another try."""
+
+    lane: Lane
+    messages: list[Message]
+    attempt: int
+    due_s: float
+    alone: bool
+
+
+@dataclass(eq=False)
+class Epoch:
+    """What the model knows of one ownership."""
+
+    ownership: Ownership
+    lanes: PartitionLanes
+    limit: int = NO_LIMIT
+    next_offset: int = 0
+    open: dict[int, Message] = field(default_factory=dict)  # offered and not done
+    lane_of: dict[int, Lane] = field(default_factory=dict)
+    came_s: dict[int, float] = field(default_factory=dict)
+    out: set[int] = field(default_factory=set)
+    groups: list[Group] = field(default_factory=list)
+
+    def waiting(self, lane: Lane) -> list[Message]:
+        held = {message.offset() for group in self.groups for message in group.messages}
+        return [
+            message
+            for offset, message in sorted(self.open.items())
+            if self.lane_of[offset] is lane and offset not in held | self.out
+        ]
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Partitions come and go, records come, slices are taken and come back in every way."""
+
+    @initialize(
+        ordering=st.sampled_from(Ordering),
+        concurrency=st.integers(1, 4),
+        lanes=st.integers(1, 3),
+        batch=st.sampled_from(BATCHES),
+    )
+    def begin(self, ordering: Ordering, concurrency: int, lanes: int, batch: Batch | None) -> None:
+        self.ordering, self.concurrency, self.batch = ordering, concurrency, batch
+        self.scheduler = Scheduler(
+            handler=0,
+            ordering=ordering,
+            concurrency=concurrency,
+            lanes=lanes,
+            batch=batch,
+            flow=FlowConfig(max_slice=7),
+            limit=lambda partition: self.epochs[partition].limit,
+        )
+        self.now_s = 100.0
+        self.number = 0
+        self.epochs: dict[TopicPartition, Epoch] = {}
+        self.out: dict[LaneSlice, tuple[Epoch, Group | None]] = {}
+        self.passed_over: Counter[Lane] = Counter()
+
+    # What comes from outside.
+
+    @rule(partition=st.sampled_from(PARTITIONS))
+    def own(self, partition: TopicPartition) -> None:
+        if partition in self.epochs:
+            return
+        self.number += 1
+        ownership = Ownership(partition, self.number)
+        self.epochs[partition] = Epoch(ownership, self.scheduler.own(ownership))
+
+    @precondition(lambda self: self.epochs)
+    @rule(data=st.data())
+    def disown(self, data: st.DataObject) -> None:
+        epoch = self._some_epoch(data)
+        epoch.ownership.closing = epoch.ownership.ended = True
+        del self.epochs[epoch.ownership.partition]
+        self.scheduler.disown(epoch.ownership.partition)
+
+    @precondition(lambda self: self.epochs)
+    @rule(
+        data=st.data(),
+        records=st.lists(st.tuples(st.sampled_from([1, 1, 1, 5]), st.sampled_from(KEYS), st.integers(0, 9)), min_size=1),
+    )
+    def offer(self, data: st.DataObject, records: Sequence[tuple[int, bytes | None, int]]) -> None:
+        epoch = self._some_epoch(data)
+        partition = epoch.ownership.partition
+        messages: list[Message] = []
+        for step, key, size in records:
+            epoch.next_offset += step
+            messages.append(MemoryMessage(partition, epoch.next_offset, key=key, value=b"x" * size))
+        self.scheduler.offer(partition, messages, self.now_s)
+        for message in messages:
+            epoch.open[message.offset()] = message
+            epoch.came_s[message.offset()] = self.now_s
+            epoch.lane_of[message.offset()] = next(lane for lane in epoch.lanes.lanes if message in lane.pending)
+
+    @rule(seconds=st.sampled_from([0.0, 0.01, 0.5, 1.0, 20.0]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @precondition(lambda self: self.epochs)
+    @rule(data=st.data(), blocked=st.booleans())
+    def block_or_unblock(self, data: st.DataObject, *, blocked: bool) -> None:
+        partition = self._some_epoch(data).ownership.partition
+        (self.scheduler.block if blocked else self.scheduler.unblock)(partition)
+
+    @precondition(lambda self: self.epochs)
+    @rule(data=st.data(), ahead=st.sampled_from([0, 2, NO_LIMIT]))
+    def move_the_limit(self, data: st.DataObject, ahead: int) -> None:
+        epoch = self._some_epoch(data)
+        epoch.limit = min(epoch.open, default=0) + ahead
+        self.scheduler.wake(epoch.ownership.partition)
+
+    @precondition(lambda self: self.epochs)
+    @rule(data=st.data())
+    def close(self, data: st.DataObject) -> None:
+        self._some_epoch(data).ownership.closing = True
+
+    # What is taken.
+
+    @rule()
+    def take_one(self) -> None:
+        self._take()
+
+    @rule()
+    def take_all(self) -> None:
+        while self._take():
+            pass
+
+    def _take(self) -> bool:
+        runnable = {lane for epoch in self.epochs.values() for lane in epoch.lanes.lanes if self._must_run(epoch, lane)}
+        slice_ = self.scheduler.take(self.now_s)
+        if slice_ is None:
+            assert not runnable or len(self.out) == self.concurrency, "a thread is idle though a lane could run"
+            return False
+        self._check_turns(slice_, runnable)
+        epoch = self.epochs[slice_.ownership.partition]
+        group = self._group_of(epoch, slice_)
+        if group is None:
+            self._check_fresh(epoch, slice_)
+        else:
+            self._check_retried(slice_, group)
+            epoch.groups.remove(group)
+        self._check_order(epoch, slice_)
+        epoch.out.update(offsets(slice_.messages))
+        self.out[slice_] = (epoch, group)
+        return True
+
+    def _must_run(self, epoch: Epoch, lane: Lane) -> bool:
+        if epoch.lanes.blocked or epoch.ownership.closing:
+            return False
+        if self.ordering is not Ordering.UNORDERED and any(slice_.lane is lane for slice_ in self.out):
+            return False
+        groups = [group for group in epoch.groups if group.lane is lane]
+        if any(group.due_s <= self.now_s for group in groups):
+            return True
+        if groups and self.ordering is Ordering.PARTITION:
+            return False
+        return self._ready(epoch, self._free(epoch.waiting(lane), groups))
+
+    def _free(self, waiting: list[Message], groups: list[Group]) -> list[Message]:
+        if self.ordering is not Ordering.KEY:
+            return waiting
+        held_keys = {message.key() for group in groups for message in group.messages} - {None}
+        return [message for message in waiting if message.key() not in held_keys]
+
+    def _ready(self, epoch: Epoch, waiting: list[Message]) -> bool:
+        if not waiting or waiting[0].offset() >= epoch.limit:
+            return False
+        return self.batch is None or (
+            len(waiting) >= self.batch.max_records
+            or sum(map(len, waiting)) >= self.batch.max_bytes
+            or self.now_s >= min(epoch.came_s[one] for one in offsets(waiting)) + self.batch.max_wait_s
+        )
+
+    def _check_turns(self, slice_: LaneSlice, runnable: set[Lane]) -> None:
+        lanes = sum(len(epoch.lanes.lanes) for epoch in self.epochs.values())
+        self.passed_over = Counter({lane: self.passed_over[lane] + 1 for lane in runnable if lane is not slice_.lane})
+        assert max(self.passed_over.values(), default=0) <= lanes, "a lane waits for more than a round"
+
+    @staticmethod
+    def _group_of(epoch: Epoch, slice_: LaneSlice) -> Group | None:
+        return next((group for group in epoch.groups if slice_.messages[0] in group.messages), None)
+
+    def _check_fresh(self, epoch: Epoch, slice_: LaneSlice) -> None:
+        assert slice_.attempt == 1
+        assert len(slice_.messages) <= (self.batch.max_records if self.batch else self.scheduler.sizer.records)
+        assert all(offset < epoch.limit for offset in offsets(slice_.messages))
+        if self.batch is not None and len(slice_.messages) > 1:
+            assert sum(map(len, slice_.messages)) <= self.batch.max_bytes
+
+    def _check_retried(self, slice_: LaneSlice, group: Group) -> None:
+        assert group.due_s <= self.now_s
+        assert slice_.attempt == group.attempt + 1
+        assert slice_.messages == (group.messages[:1] if group.alone else group.messages)
+
+    def _check_order(self, epoch: Epoch, slice_: LaneSlice) -> None:
+        assert not epoch.lanes.blocked
+        assert not epoch.ownership.closing
+        assert slice_.ownership is epoch.ownership
+        assert slice_.messages, "an empty slice"
+        earlier = set(epoch.open)
+        for message in slice_.messages:
+            assert message.offset() in earlier - epoch.out, "it is done, with a handler or in this slice already"
+            earlier.remove(message.offset())
+            for offset in earlier:
+                if offset < message.offset():
+                    assert not self._ordered(epoch.open[offset], message), f"{message.offset()} overtakes {offset}"
+
+    def _ordered(self, one: Message, other: Message) -> bool:
+        if self.ordering is Ordering.KEY:
+            return one.key() is not None and one.key() == other.key()
+        return self.ordering is Ordering.PARTITION
+
+    # How slices come back.
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data())
+    def all_of_it_is_done(self, data: st.DataObject) -> None:
+        slice_ = self._some_slice(data)
+        self.scheduler.sizer.measured(len(slice_.messages), 0.0)
+        self._comes_back(slice_, slice_.messages)
+        if not slice_.ownership.ended:
+            self.scheduler.finish(slice_)
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data())
+    def some_of_it_was_not_tried(self, data: st.DataObject) -> None:
+        slice_ = self._some_slice(data)
+        done = data.draw(st.integers(0, len(slice_.messages)))
+        group = self.out[slice_][1]
+        if group is not None and group.alone:
+            return  # a test of its own
+        self._comes_back(slice_, slice_.messages[:done])
+        if not slice_.ownership.ended:
+            self.scheduler.finish(slice_, slice_.messages[done:])
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0]))
+    def one_of_it_failed(self, data: st.DataObject, delay_s: float) -> None:
+        slice_ = self._some_slice(data)
+        index = data.draw(st.integers(0, len(slice_.messages) - 1))
+        self._comes_back(slice_, slice_.messages[:index])
+        self._held(slice_, slice_.messages[index : index + 1], slice_.messages[index + 1 :], delay_s, alone=False)
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0]), alone=st.booleans())
+    def it_failed_as_a_whole(self, data: st.DataObject, delay_s: float, *, alone: bool) -> None:
+        slice_ = self._some_slice(data)
+        self._comes_back(slice_, [])
+        self._held(slice_, slice_.messages, [], delay_s, alone=alone)
+
+    def _held(
+        self, slice_: LaneSlice, failed: Sequence[Message], rest: Sequence[Message], delay_s: float, *, alone: bool
+    ) -> None:
+        if slice_.ownership.ended:
+            return
+        epoch = self.epochs[slice_.ownership.partition]
+        after = [group for group in epoch.groups if group.lane is slice_.lane and group.due_s == 0.0 and group.alone]
+        behind = after[-1] if after and after[-1] is self.remainder else None
+        due_s = self.now_s + delay_s
+        self.scheduler.hold(slice_, failed, rest, attempt=slice_.attempt, due_s=due_s, alone=alone)
+        messages = list(failed)
+        if behind is not None:
+            epoch.groups.remove(behind)
+            messages += behind.messages
+        group = Group(slice_.lane, messages, slice_.attempt, due_s, alone or behind is not None)
+        epoch.groups.append(group)
+
+    def _comes_back(self, slice_: LaneSlice, done: Sequence[Message]) -> None:
+        epoch, group = self.out.pop(slice_)
+        self.remainder: Group | None = None
+        epoch.out.difference_update(offsets(slice_.messages))
+        for offset in offsets(done):
+            del epoch.open[offset]
+        if slice_.ownership.ended:
+            self.scheduler.forget()
+        elif group is not None and group.alone and len(group.messages) > 1:
+            self.remainder = Group(slice_.lane, group.messages[1:], group.attempt, 0.0, alone=True)
+            epoch.groups.append(self.remainder)
+
+    # What always holds.
+
+    @invariant()
+    def no_more_slices_are_out_than_there_are_threads(self) -> None:
+        assert self.scheduler.out == len(self.out) <= self.concurrency
+        assert self.scheduler.idle == (len(self.out) < self.concurrency)
+
+    @invariant()
+    def one_slice_of_a_lane_is_out(self) -> None:
+        lanes = Counter(slice_.lane for slice_ in self.out)
+
+        assert self.ordering is Ordering.UNORDERED or max(lanes.values(), default=0) <= 1
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        for epoch in self.epochs.values():
+            assert epoch.lanes.records == len(epoch.open) - len(epoch.out)
+
+    @invariant()
+    def what_waits_for_a_retry_is_counted_as_parked(self) -> None:
+        for epoch in self.epochs.values():
+            waiting = sum(len(group.messages) for group in epoch.groups)
+            assert waiting <= epoch.lanes.parked <= epoch.lanes.records
+
+    @invariant()
+    def something_is_due_when_a_retry_waits(self) -> None:
+        for epoch in self.epochs.values():
+            for group in epoch.groups:
+                due_s = self.scheduler.next_due_s()
+                assert group.due_s <= self.now_s or (due_s is not None and due_s <= group.due_s)
+
+    def _some_epoch(self, data: st.DataObject) -> Epoch:
+        return self.epochs[data.draw(st.sampled_from(sorted(self.epochs)))]
+
+    def _some_slice(self, data: st.DataObject) -> LaneSlice:
+        return data.draw(st.sampled_from(list(self.out)))
+
+
+def offsets(messages: Sequence[Message]) -> list[int]:
+    return [message.offset() for message in messages]
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=150, stateful_step_count=60)
