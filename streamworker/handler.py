@@ -6,6 +6,7 @@ freezes what it says, so that a mistake is found before the first poll.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import threading
@@ -127,6 +128,10 @@ class Declaration:
         )
 
 
+# Likeness from which an attribute is taken for a misspelled option; below it is the user's own
+# (topic/topics 0.91, orderng/ordering 0.93; ages_ns/lanes 0.67).
+_MISSPELLED = 0.8
+
 _OPTIONS = frozenset(name for kind in (_Declared, BatchHandler) for name in vars(kind) if not name.startswith("_")) | {
     "handle"
 }
@@ -198,9 +203,11 @@ def _refuse_unknown_options(handler: type[_Declared]) -> None:
         for name in vars(owner):
             if name.startswith("_") or name in _OPTIONS or callable(getattr(owner, name)):
                 continue
-            suggestion = nearest(name, _OPTIONS)
-            if suggestion.startswith("did you mean"):
-                raise ConfigurationError(f"{handler.__name__}.{name} is not an option of a handler; {suggestion}")
+            meant = difflib.get_close_matches(name, _OPTIONS, n=1, cutoff=_MISSPELLED)
+            if meant:
+                raise ConfigurationError(
+                    f"{handler.__name__}.{name} is not an option of a handler; did you mean {meant[0]!r}?"
+                )
     if not issubclass(handler, BatchHandler) and "batch" in vars(handler):
         raise ConfigurationError(f"{handler.__name__}.batch: only a BatchHandler has batches; subclass that instead")
 

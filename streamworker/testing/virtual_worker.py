@@ -155,11 +155,14 @@ class VirtualWorld:
         bounds: Bounds = UNBOUNDED,
         listeners: Sequence[Listener] = (),
         app: Mapping[str, object] | None = None,
+        recorded: bool = True,
     ) -> Member:
-        """Add a worker to the group and let it subscribe."""
+        """Add a worker to the group and let it subscribe; `effects` is kept only if it is `recorded`."""
         self._made += 1
         name = f"worker-{self._made}"
-        declared = [self._recorded(one, name) for one in declarations(handlers)]
+        declared = list(declarations(handlers))
+        if recorded:
+            declared = [self._recorded(one, name) for one in declared]
         contexts = [Context(app=app or {}, group=self.config.kafka.group, handler=one.name) for one in declared]
         story = Story()
         self.stories.append(story)

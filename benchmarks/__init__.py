@@ -1,0 +1,1 @@
+"""Speed beside the bare client, in one run on one Kafka."""

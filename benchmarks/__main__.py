@@ -1,0 +1,123 @@
+"""`python -m benchmarks`: throughput and latency beside the bare client, on a real Kafka.
+
+All rows of a round run one after the other in shuffled order, each in a process of its own; the
+figures are medians over the rounds, and ratios are taken within a round. Needs a quiet machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from statistics import median
+
+import click
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks.rows import LATENCY_RATE, send_at_a_steady_rate
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from servers.kafka import obtain_kafka
+
+PARTITIONS, KEYS, VALUE_BYTES = 4, 1000, 200
+THROUGHPUT_ROWS = ("raw", "batch", "single", "key")
+QUEUE_ROWS = ("batch queued 1000", "batch queued 20000", "batch queued 100000")
+LATENCY_ROWS = ("raw latency", "latency")
+LATENCY_S = 12
+# What the ratio to raw must be at least.
+AIMS = {"batch": 0.55, "single": 0.40, "key": 0.26}
+AIM_LATENCY_MS = 0.5
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--records", default=1_200_000, show_default=True)
+@click.option("--queue-rows/--no-queue-rows", default=True, show_default=True, help="Also compare queued_min_messages.")
+def main(rounds: int, records: int, queue_rows: bool) -> None:
+    kafka = obtain_kafka(os.environ.get("STREAMWORKER_TEST_KAFKA"))
+    try:
+        _measure(kafka.bootstrap_servers, rounds, records, THROUGHPUT_ROWS + (QUEUE_ROWS if queue_rows else ()))
+    finally:
+        kafka.close()
+
+
+def _measure(bootstrap_servers: str, rounds: int, records: int, rows: tuple[str, ...]) -> None:
+    topic = _new_topic(bootstrap_servers)
+    _fill(bootstrap_servers, topic, records)
+    results: list[dict[str, dict[str, float]]] = []
+    with Progress(transient=True) as progress:
+        task = progress.add_task("measuring", total=rounds * (len(rows) + len(LATENCY_ROWS)))
+        for _ in range(rounds):
+            result: dict[str, dict[str, float]] = {}
+            for row in random.sample([*rows, *LATENCY_ROWS], len(rows) + len(LATENCY_ROWS)):
+                progress.update(task, description=row, advance=1)
+                result[row] = _run(row, bootstrap_servers, topic, records)
+            results.append(result)
+    _print(results, rows)
+
+
+def _run(row: str, bootstrap_servers: str, topic: str, records: int) -> dict[str, float]:
+    if row not in LATENCY_ROWS:
+        return _answer([row, bootstrap_servers, topic, str(records)])
+    sent = LATENCY_S * LATENCY_RATE
+    topic = _new_topic(bootstrap_servers)
+    arguments = [row, bootstrap_servers, topic, str(sent)]
+    with subprocess.Popen(_command(arguments), stdout=subprocess.PIPE) as process:
+        send_at_a_steady_rate(bootstrap_servers, topic, sent)
+        output, _ = process.communicate(timeout=60)
+    return json.loads(output)
+
+
+def _answer(arguments: list[str]) -> dict[str, float]:
+    return json.loads(subprocess.run(_command(arguments), stdout=subprocess.PIPE, check=True, timeout=300).stdout)
+
+
+def _command(arguments: list[str]) -> list[str]:
+    return [sys.executable, "-m", "benchmarks.rows", *arguments]
+
+
+def _new_topic(bootstrap_servers: str) -> str:
+    name = f"bench-{uuid.uuid4().hex[:8]}"
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result(30)
+    return name
+
+
+def _fill(bootstrap_servers: str, topic: str, records: int) -> None:
+    producer = Producer(
+        {"bootstrap.servers": bootstrap_servers, "linger.ms": 20, "queue.buffering.max.messages": records + 1}
+    )
+    value = json.dumps({"text": "x" * VALUE_BYTES}).encode()[-VALUE_BYTES:]
+    for number in range(records):
+        producer.produce(topic, value, key=b"key-%d" % (number % KEYS))
+        if number % 10_000 == 0:
+            producer.poll(0)
+    producer.flush(120)
+
+
+def _print(results: list[dict[str, dict[str, float]]], rows: tuple[str, ...]) -> None:
+    say = Console(highlight=False, soft_wrap=True).print
+    say("| row | records/s | of raw | at least | CPU ns per record |\n|---|---|---|---|---|")
+    for row in rows:
+        rate = median(result[row]["rate"] for result in results)
+        ratio = median(result[row]["rate"] / result["raw"]["rate"] for result in results)
+        cpu_ns = median(result[row]["cpu_ns"] for result in results)
+        aim = f"{AIMS[row]:.0%}" if row in AIMS else ""
+        say(f"| {row} | {rate:,.0f} | {ratio:.0%} | {aim} | {cpu_ns:,.0f} |")
+    say("\n| row | p50 ms | p99 ms |\n|---|---|---|")
+    for row in LATENCY_ROWS:
+        p50, p99 = (median(result[row][name] for result in results) for name in ("p50_ms", "p99_ms"))
+        say(f"| {row} | {p50:.2f} | {p99:.2f} |")
+    more = median(result["latency"]["p50_ms"] - result["raw latency"]["p50_ms"] for result in results)
+    say(f"\np50 above raw: {more:.2f} ms (at most {AIM_LATENCY_MS})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What a record costs, counted and not timed: calls made by the engine's code, and objects that it keeps.
+
+The counts are the same on every machine, so a slower hot path is seen where clocks are too noisy.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import streamworker
+from streamworker import Batch, BatchHandler, Handler
+from streamworker.testing.memory_broker import MemoryBroker
+from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from streamworker import Record, Records
+
+RECORDS = 8000
+_ENGINE = streamworker.__path__[0]
+_NOT_ENGINE = (f"{_ENGINE}/testing",)
+
+
+class Single(Handler[bytes]):
+    topics = ("in",)
+    concurrency = 1
+
+    def handle(self, record: Record[bytes]) -> None: ...
+
+
+class Keyed(Single):
+    ordering = "key"
+    concurrency = 4
+
+
+class Many(BatchHandler[bytes]):
+    topics = ("in",)
+    concurrency = 1
+    batch = Batch(max_records=500)
+
+    def handle(self, records: Records[bytes]) -> None: ...
+
+
+class CallCounter:
+    """Counts calls of functions, Python's and C's, made by code of the engine."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._is_engine: dict[str, bool] = {}
+
+    def __enter__(self) -> CallCounter:
+        sys.setprofile(self._on_event)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _on_event(self, frame: FrameType, event: str, _argument: object) -> None:
+        if event == "c_call":
+            self.calls += self._of_engine(frame)
+        elif event == "call" and frame.f_back is not None:
+            self.calls += self._of_engine(frame.f_back)
+
+    def _of_engine(self, frame: FrameType) -> bool:
+        path = frame.f_code.co_filename
+        if path not in self._is_engine:
+            self._is_engine[path] = path.startswith(_ENGINE) and not path.startswith(_NOT_ENGINE)
+        return self._is_engine[path]
+
+
+def calls_per_record(handler: type[Handler[bytes]] | type[BatchHandler[bytes]]) -> float:
+    """Of a whole worker, from the fetch to the commit."""
+    world = _filled(RECORDS)
+    world.start(handler, recorded=False, duration_s=lambda _slice: 0.0)
+
+    with CallCounter() as counter:
+        world.run_to_end("in")
+
+    return counter.calls / RECORDS
+
+
+def _filled(records: int) -> VirtualWorld:
+    world = VirtualWorld({"in": 4})
+    for number in range(records):
+        world.broker.produce("in", number % 4, b"x" * 200, key=b"key-%d" % (number % 1000))
+    return world
+
+
+# What was counted, and less than one call more.
+LIMITS = {Single: 8.4, Keyed: 12.8, Many: 5.5}
+
+
+@pytest.mark.parametrize("handler", LIMITS)
+def test_a_record_costs_no_more_calls_than_it_did(handler: type[Handler[bytes]]) -> None:
+    calls = calls_per_record(handler)
+
+    print(f"{handler.__name__}: {calls:.2f} calls per record")
+    assert calls < LIMITS[handler]
+
+
+def test_one_needless_call_per_record_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check can fail: an engine that asks each message for its offset once more is over the limit."""
+    admit = Worker._admit
+
+    def slower(self: Worker, key: object, messages: object) -> None:
+        _touch_each(messages)
+        admit(self, key, messages)
+
+    monkeypatch.setattr(Worker, "_admit", slower)
+    code = _touch_each.__code__.replace(co_filename=f"{_ENGINE}/worker.py")
+    monkeypatch.setattr(_touch_each, "__code__", code)
+
+    assert calls_per_record(Many) > LIMITS[Many]
+
+
+def _touch_each(messages: list[object]) -> None:
+    for message in messages:
+        message.offset(), message.offset()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def _no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_collector")
+def test_what_is_done_leaves_nothing_behind() -> None:
+    world = _filled(0)
+    world.start(Single, recorded=False, duration_s=lambda _slice: 0.0)
+    _handle_some(world, 2000)
+
+    before = sys.getallocatedblocks()
+    _handle_some(world, 4000)
+
+    assert (sys.getallocatedblocks() - before) / 4000 < 0.05
+
+
+def _handle_some(world: VirtualWorld, records: int) -> None:
+    for _ in range(records):
+        world.broker.produce("in", 0, b"x")
+    world.run_to_end("in")
+    _forget(world.broker)
+    gc.collect()
+
+
+def _forget(broker: MemoryBroker) -> None:
+    """Let the test's own memory of the records and commits go."""
+    for key in broker.partitions("in"):
+        broker.delete_records(key, before=broker.end(key))
+    broker.commits.clear()
