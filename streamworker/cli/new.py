@@ -51,7 +51,7 @@ import logging
 
 import msgspec
 
-from streamworker import BatchHandler, Context, DeadLetter, Json, Ordering, PoisonError, Records, Retry
+from streamworker import BatchFailed, BatchHandler, Context, DeadLetter, Json, Ordering, PoisonError, Records, Retry
 
 log = logging.getLogger(__name__)
 
@@ -75,27 +75,32 @@ class StoreOrders(BatchHandler[Order]):
         self.greeting = context.app.get("greeting", "stored")
 
     def handle(self, records: Records[Order]) -> None:
-        for order in records.values():
+        for index, order in enumerate(records.values()):
             if order.cents < 0:
-                raise PoisonError(f"order {order.order_id} costs {order.cents}")
+                raise BatchFailed(index, PoisonError(f"order {order.order_id} costs {order.cents}"))
             log.info("%s %s for %s", self.greeting, order.order_id, order.customer)
 ''',
     "tests/test_handlers.py": """\
-from streamworker.testing import json_value, run_handler
+from streamworker.testing import TestRecord, run_handler
 
 from app.handlers import StoreOrders
 
 
+def order(number, cents):
+    return TestRecord({"order_id": number, "customer": "ann", "cents": cents}, key="ann")
+
+
 def test_orders_are_stored():
-    result = run_handler(StoreOrders, [json_value({"order_id": "1", "customer": "ann", "cents": 250})])
+    run = run_handler(StoreOrders, [order("1", 250), order("2", 100)])
 
-    assert result.handled == 1
+    assert run.handled == [0, 1]
 
 
-def test_an_order_that_costs_less_than_nothing_is_dead_lettered():
-    result = run_handler(StoreOrders, [json_value({"order_id": "2", "customer": "bob", "cents": -1})])
+def test_an_order_that_costs_less_than_nothing_is_dead_lettered_and_the_next_goes_on():
+    run = run_handler(StoreOrders, [order("1", -1), order("2", 100)])
 
-    assert result.dead_lettered == 1
+    assert [letter.reason for letter in run.dead_letters] == ["poison"]
+    assert run.handled == [1]
 """,
 }
 
