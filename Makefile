@@ -38,6 +38,7 @@ bench: setup kafka-jars ## throughput beside the bare client, on a Kafka of its 
 	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks
 
 docs: setup ## the documentation, into site
+	$(PYTHON) tools/generate_docs.py --check
 	$(BIN)/mkdocs build --strict
 
 dist: setup ## sdist and wheel into dist, and a try of the wheel in an environment of its own
