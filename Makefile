@@ -32,7 +32,7 @@ lint: setup ## style, types and the architecture
 	@$(BIN)/lint-imports || { echo "→ the tiers and the doors are in .importlinter"; exit 1; }
 
 demo: setup ## a worker to watch, on a mock cluster or KAFKA=host:port
-	$(PYTHON) -m examples.demo $(if $(KAFKA),--bootstrap-servers $(KAFKA))
+	$(PYTHON) examples/flights/demo.py $(if $(KAFKA),--kafka $(KAFKA))
 
 bench: setup kafka-jars ## throughput beside the bare client, on a Kafka of its own or KAFKA=host:port
 	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks

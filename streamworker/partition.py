@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Back-off of what a stopped partition tries again by itself.
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
+_KEPT_ATTEMPTS = 10  # as many as a dead letter tells of
 
 
 @dataclass(slots=True)
@@ -47,8 +48,10 @@ class Partition:
         return self.ownership.partition
 
     def failed(self, offset: int, attempt: Attempt) -> None:
-        """Remember a failed call."""
-        self.attempts.setdefault(offset, []).append(attempt)
+        """Remember a failed call; the latest are kept."""
+        log = self.attempts.setdefault(offset, [])
+        log.append(attempt)
+        del log[:-_KEPT_ATTEMPTS]
 
     def next_retry_s(self, now_s: float) -> float:
         """When to try again what just failed by itself; grows until `recovered`."""

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from streamworker.source.flow import PauseLedger
 
 
+# Reasons for which what is fetched is still handed over.
+FETCH_ONLY = frozenset({PauseReason.BACKPRESSURE, PauseReason.DRAINING})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
     """The stages that keep something per partition."""
@@ -118,10 +122,10 @@ class Partitions:
             self._listener.resumed(key, reason.value, now_s - since_s)
 
     def hold(self, partition: Partition, reason: PauseReason) -> None:
-        """Put up a reason not to fetch and, unless it is only the buffers, not to dispatch."""
+        """Put up a reason not to fetch and, unless it is one of `FETCH_ONLY`, not to dispatch."""
         if not self._stages.ledger.put(partition.key, reason, self._clock.monotonic_s()):
             return
-        if reason is not PauseReason.BACKPRESSURE:
+        if reason not in FETCH_ONLY:
             self._stages.schedulers[partition.handler].block(partition.key)
             self.troubled[partition.key] = partition
         self._listener.paused(partition.key, reason.value)
@@ -131,7 +135,7 @@ class Partitions:
         since_s = self._stages.ledger.take(partition.key, reason)
         if since_s is None:
             return
-        if not self._stages.ledger.reasons(partition.key).keys() - {PauseReason.BACKPRESSURE}:
+        if not self._stages.ledger.reasons(partition.key).keys() - FETCH_ONLY:
             self._stages.schedulers[partition.handler].unblock(partition.key)
             self.troubled.pop(partition.key, None)
         self._listener.resumed(partition.key, reason.value, self._clock.monotonic_s() - since_s)

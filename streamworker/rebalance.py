@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
     from streamworker.record import TopicPartition
-    from streamworker.source.assignment import Assignment
     from streamworker.source.flow import PauseLedger
 
 # How long the assignment waits for the group's offsets before it goes on without them.
@@ -44,8 +43,8 @@ _COORDINATOR_SILENCE_S = 4.5
 class Rebalancing:
     """The `Rebalance` of a worker.
 
-    `in_hand` tells whether anything of these partitions is with a handler or on its way to the dead letters;
-    `step` lets the worker settle for at most the time given, without fetching; `abandon` takes what
+    `close` lets nothing new start in these partitions; `in_hand` tells whether anything of them is still to be
+    finished; `step` lets the worker settle for at most the time given, without fetching; `abandon` takes what
     is done of what is still running.
     """
 
@@ -56,12 +55,12 @@ class Rebalancing:
         log: Log,
         declarations: Sequence[Declaration],
         partitions: Partitions,
-        assignment: Assignment,
         ledger: PauseLedger,
         committer: Committer,
         config: Config,
         clock: Clock,
         listener: Listener,
+        close: Callable[[Sequence[TopicPartition]], None],
         in_hand: Callable[[Sequence[TopicPartition]], bool],
         step: Callable[[float], None],
         abandon: Callable[[Sequence[TopicPartition]], None],
@@ -70,12 +69,12 @@ class Rebalancing:
         self._log = log
         self._declarations = declarations
         self._partitions = partitions
-        self._assignment = assignment
         self._ledger = ledger
         self._committer = committer
         self._config = config
         self._clock = clock
         self._listener = listener
+        self._close = close
         self._in_hand = in_hand
         self._step = step
         self._abandon = abandon
@@ -97,7 +96,7 @@ class Rebalancing:
         began_s = self._clock.monotonic_s()
         until_s = began_s + self._config.lifecycle.revoke_timeout_s
         finish_until_s = max(until_s - _COMMIT_SHARE_S, began_s)
-        self._assignment.close(keys)
+        self._close(keys)
         while self._in_hand(keys) and self._clock.monotonic_s() < finish_until_s:
             self._step(finish_until_s - self._clock.monotonic_s())
         self._abandon(keys)

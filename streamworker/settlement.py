@@ -114,9 +114,10 @@ class Settlement:
         if failure.index is not None:
             failed = [slice_.messages[failure.index]]
             rest = [message for message in left if message is not failed[0]]
-        for message in failed:
-            partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
         verdict = self._judge(slice_, error, attempts=self._declarations[slice_.handler].retry.attempts)
+        if verdict.kind is not VerdictKind.WAIT:
+            for message in failed:
+                partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
         now_s = self._clock.monotonic_s()
         if verdict.kind is VerdictKind.STOP or (verdict.kind is VerdictKind.BLOCK and len(failed) == 1):
             self._stand_still(partition, failed[0], verdict, error, attempt)
@@ -160,6 +161,7 @@ class Settlement:
     ) -> None:
         self._report_failure(partition, message, error, attempt, Ending.STOPPED)
         if verdict.kind is VerdictKind.STOP:
+            self._partitions.stop(partition, verdict.reason, repr(error), mends_itself=False)
             self._fail(f"{verdict.reason}: {error!r}", ExitCode.FATAL)
         else:
             detail = f"offset {message.offset()}: {error!r}"

@@ -21,16 +21,17 @@ S = TypeVar("S")
 class Ownership:
     """One epoch of one partition.
 
-    `closing`: no further record may be started, read by pool threads before each record.
+    `closing`: only records below `closes_at` may still be started; pool threads look before each record.
     `ended`: results are dropped.
     """
 
-    __slots__ = ("closing", "ended", "epoch", "partition")
+    __slots__ = ("closes_at", "closing", "ended", "epoch", "partition")
 
     def __init__(self, partition: TopicPartition, epoch: int) -> None:
         self.partition = partition
         self.epoch = epoch
         self.closing = False
+        self.closes_at = 0
         self.ended = False
 
     def __repr__(self) -> str:

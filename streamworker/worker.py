@@ -48,6 +48,8 @@ _MAX_FETCH = 1000
 # How long the loop blocks, in its one place per step: when the buffers are full, when only outcomes are
 # waited for, when there is nothing to do.
 _FULL_WAIT_S, _OUTCOME_WAIT_S, _IDLE_WAIT_S = 0.02, 0.001, 0.1
+# How often a full worker polls, for the sake of rebalances: each time a record may come with it.
+_FULL_POLL_S = 0.1
 # A batch that cannot be read so often in a row is not a glitch of the network.
 _UNREADABLE_TRIES = 3
 # For the handlers' close(), within the close timeout.
@@ -111,6 +113,7 @@ class Worker:
         self._stop_reason: str | None = None
         self._exit_code = ExitCode.OK
         self._admitted = 0
+        self._poll_at_s = 0.0
         self._reopened = False
 
         self.assignment = Assignment()
@@ -163,12 +166,12 @@ class Worker:
             log=log,
             declarations=declarations,
             partitions=self.partitions,
-            assignment=self.assignment,
             ledger=self.ledger,
             committer=self.committer,
             config=config,
             clock=clock,
             listener=listener,
+            close=self._close,
             in_hand=self._in_hand,
             step=self._step_without_fetching,
             abandon=self._abandon,
@@ -235,6 +238,9 @@ class Worker:
         room = min(self.backpressure.room(), self._left_to_fetch(), _MAX_FETCH)
         if room == 0:
             self.settle_outcomes(_FULL_WAIT_S)
+            if self._clock.monotonic_s() < self._poll_at_s:
+                return
+            self._poll_at_s = self._clock.monotonic_s() + _FULL_POLL_S
         busy = bool(self.running) or not self.writer.idle
         timeout_s = 0.0 if room == 0 or busy else self._idle_s()
         self.assignment.begin_fetch()
@@ -398,10 +404,31 @@ class Worker:
         self._dispatch()
         self._mend()
 
+    def _close(self, keys: Sequence[TopicPartition]) -> None:
+        """Start nothing more in these, except what lies below something that is done or in hand.
+
+        A commit covers only what has nothing open below it: with several lanes, the rest would be repeated.
+        """
+        for ownership in self.assignment.close(keys):
+            partition = self.partitions[ownership.partition]
+            in_hand = [slice_ for slice_ in self.running if slice_.ownership is ownership]
+            ownership.closes_at = 1 + max([partition.tracker.highest_done, *map(self._reached, in_hand)])
+            self._schedulers[partition.handler].wake(partition.key)
+
+    def _reached(self, slice_: LaneSlice) -> int:
+        """The offset that the handler may have in hand: a batch is handed over whole."""
+        is_batch = self.declarations[slice_.handler].batch is not None
+        index = len(slice_.messages) - 1 if is_batch else min(slice_.done, len(slice_.messages) - 1)
+        return slice_.messages[index].offset()
+
     def _in_hand(self, keys: Iterable[TopicPartition]) -> bool:
-        keys = set(keys)
-        return any(slice_.ownership.partition in keys for slice_ in self._living()) or any(
-            self.writer.outstanding(key) and not self.writer.refused(key) for key in keys
+        """Whether anything of these is with a handler, can be finished now, or is on its way to the dead letters."""
+        now_s = self._clock.monotonic_s()
+        owned = [partition for key in keys if (partition := self.partitions.get(key)) is not None]
+        return (
+            any(slice_.ownership is one.ownership for slice_ in self.running for one in owned)
+            or any(self._schedulers[one.handler].unfinished(one.key, now_s) for one in owned)
+            or any(self.writer.outstanding(one.key) and not self.writer.refused(one.key) for one in owned)
         )
 
     def _living(self) -> list[LaneSlice]:
@@ -418,8 +445,7 @@ class Worker:
         """Let what runs end, commit, leave the group; returns the exit code."""
         self.state = LifeState.DRAINING
         self._listener.draining(self._stop_reason or "asked to")
-        keys = [one.key for one in self.partitions]
-        self.assignment.close(keys)
+        self._close([one.key for one in self.partitions])
         for one in self.partitions:
             self.partitions.hold(one, PauseReason.DRAINING)
         until_s = self._clock.monotonic_s() + self.config.lifecycle.drain_timeout_s
@@ -430,6 +456,11 @@ class Worker:
             self._observe(self)
         abandoned = [
             f"{self._name(one)} {one.ownership.partition}@{one.messages[0].offset()}" for one in self._living()
+        ]
+        abandoned += [
+            f"dead letters of {one.key}: {self.writer.outstanding(one.key)}"
+            for one in self.partitions
+            if self.writer.outstanding(one.key)
         ]
         with self._deadline("close", self.config.lifecycle.close_timeout_s, ExitCode.CLOSE_TIMED_OUT):
             self._leave()

@@ -103,6 +103,7 @@ class Committer:
         if self._in_flight is not None or (now_s < self._next_tick_s and not self._urgent):
             return
         marks = self._marks(self._dirty | self._again)
+        self._dirty.intersection_update(marks)
         self._urgent = False
         self._next_tick_s = now_s + self._config.interval_s
         if marks:
@@ -165,7 +166,7 @@ class Committer:
             return
         self._requests[self._number] = request
         self._in_flight = self._number
-        self._dirty.clear()
+        self._dirty.difference_update(marks)
         while len(self._requests) > _REMEMBERED_REQUESTS:
             del self._requests[next(iter(self._requests))]
 

@@ -50,6 +50,12 @@ class OffsetTracker:
         return self._next_offset if first_open < 0 else self._offset_of(self._cut + first_open)
 
     @property
+    def highest_done(self) -> int:
+        """The highest offset that is known to be done; below all delivered ones if none is."""
+        last_done = self._window.rfind(_DONE)
+        return self._offset_of(self._cut + last_done) if last_done >= 0 else self.committable - 1
+
+    @property
     def open_records(self) -> int:
         """Delivered and not done."""
         return self._window.count(_OPEN)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, TypeVar
 
+from streamworker.config import Action
 from streamworker.errors import BatchFailed, DecodeError, DependencyUnavailable
 from streamworker.record import Record, Records
 from streamworker.work import Failure, Slice, SliceOutcome
@@ -40,6 +41,10 @@ class SliceRunner:
         self._key = _needed(declaration.key)
         self._monotonic_s = clock.monotonic_s
         self._max_record_bytes = max_record_bytes
+        # Else an undecodable record stands still, and none of its slice may overtake it.
+        self._goes_on = declaration.dead_letter is not None and not any(
+            rule.action is Action.STOP for rule in declaration.rules
+        )
         self._run = self._one_by_one if declaration.batch is None else self._as_batch
 
     def run(self, call: Call, slice_: S) -> SliceOutcome[S]:
@@ -53,7 +58,7 @@ class SliceRunner:
         ownership, attempt = slice_.ownership, slice_.attempt
         plain = self._value is None and self._key is None and not self._any_oversize(slice_.messages)
         for index, message in enumerate(slice_.messages):
-            if ownership.closing:
+            if ownership.closing and message.offset() >= ownership.closes_at:
                 return None
             try:
                 call(
@@ -62,6 +67,8 @@ class SliceRunner:
                     else self._decoded(message, attempt)
                 )
             except _Undecodable as undecodable:
+                if not self._goes_on:
+                    return Failure(index, undecodable.reason)
                 slice_.rejected.append((index, undecodable.reason))
             except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
                 return Failure(index, error)
@@ -69,15 +76,16 @@ class SliceRunner:
         return None
 
     def _as_batch(self, call: Call, slice_: Slice) -> Failure | None:
-        if slice_.ownership.closing:
+        messages, ownership = slice_.messages, slice_.ownership
+        if ownership.closing and messages[0].offset() >= ownership.closes_at:
             return None
-        messages = slice_.messages
         values: list[object] | None = None
         keys: list[object] | None = None
         good: Sequence[int] = range(len(messages))
+        stop: Failure | None = None
         try:
             if self._value is not None or self._key is not None or self._any_oversize(messages):
-                good, values, keys = self._decode_all(slice_)
+                good, values, keys, stop = self._decode_all(slice_)
                 messages = [messages[index] for index in good]
             if messages:
                 call(Records(messages, values, keys, slice_.attempt))
@@ -85,8 +93,8 @@ class SliceRunner:
             return self._named_failure(failed, slice_, good)
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
             return Failure(None, error)
-        slice_.done = len(slice_.messages)
-        return None
+        slice_.done = len(slice_.messages) if stop is None or stop.index is None else stop.index
+        return stop
 
     @staticmethod
     def _named_failure(failed: BatchFailed, slice_: Slice, good: Sequence[int]) -> Failure:
@@ -97,7 +105,8 @@ class SliceRunner:
         slice_.done = good[failed.index]
         return Failure(good[failed.index], failed.cause)
 
-    def _decode_all(self, slice_: Slice) -> tuple[list[int], list[object] | None, list[object] | None]:
+    def _decode_all(self, slice_: Slice) -> tuple[list[int], list[object], list[object], Failure | None]:
+        """Indices of the records that can be handled, their values and keys, and what must not be overtaken."""
         good: list[int] = []
         values: list[object] = []
         keys: list[object] = []
@@ -105,12 +114,14 @@ class SliceRunner:
             try:
                 record = self._decoded(message, slice_.attempt)
             except _Undecodable as undecodable:
+                if not self._goes_on:
+                    return good, values, keys, Failure(index, undecodable.reason)
                 slice_.rejected.append((index, undecodable.reason))
                 continue
             good.append(index)
             values.append(record.value)
             keys.append(record.key)
-        return good, values, None if self._key is None else keys
+        return good, values, keys, None
 
     def _any_oversize(self, messages: Sequence[Message]) -> bool:
         return max(map(len, messages)) > self._max_record_bytes

@@ -4,7 +4,8 @@ Rules. The worker's bounds are on records and on bytes of values. While it is fu
 fetched: the client's own queue is the buffer and no partition is paused for it, because a pause
 throws the prefetch away. A partition is paused when it takes so much that others starve: over its
 share for `pause_after_s`, or at once while the worker is full. When the worker stays full without a
-gap for that long, all are paused, since the client cannot be polled without taking a record.
+gap for that long, all are paused, since the client cannot be polled without taking a record; a few
+places are kept free for these.
 Paused partitions go on at `resume_at` of their share. Pure; the loop thread owns it.
 """
 
@@ -25,6 +26,8 @@ _LARGEST_SHARE, _ABOVE_EVEN = 0.5, 1.5
 # At most one pause a second and partition, whatever the load does.
 _PAUSE_SPACING_S = 1.0
 _CHECK_EVERY_S = 0.02
+# Places for records that come with polls while the worker is full: ten a second until all are paused.
+_LARGEST_RESERVE, _SHARE_OF_RESERVE = 32, 4
 # Guess at a record's size before the first was seen.
 _FIRST_GUESS_BYTES = 4096.0
 
@@ -52,6 +55,7 @@ class Backpressure:
     def __init__(self, config: FlowConfig) -> None:
         self._config = config
         self._loads: dict[TopicPartition, _Load] = {}
+        self._reserve = min(_LARGEST_RESERVE, config.max_inflight // _SHARE_OF_RESERVE)
         self._full_since_s: float | None = None
         self._next_check_s = float("-inf")
         self._largest_bytes = _FIRST_GUESS_BYTES
@@ -93,7 +97,7 @@ class Backpressure:
     def room(self) -> int:
         """How many records may be fetched now, by count and by their usual size."""
         by_bytes = int((self._config.max_buffer_bytes - self.size_bytes) / max(self._largest_bytes, 1.0))
-        room = min(self._config.max_inflight - self.records, by_bytes)
+        room = min(self._config.max_inflight - self._reserve - self.records, by_bytes)
         if room <= 0 and not self.records:
             return 1  # a record larger than the whole bound goes alone
         return max(room, 0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from itertools import takewhile
+from math import inf
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -91,6 +92,11 @@ class PartitionLanes:
         self.ownership = ownership
         self.lanes = [Lane(self) for _ in range(count)]
         self.blocked = False  # nothing is cut while the partition is stopped or held back
+
+    @property
+    def end(self) -> float:
+        """The offset from which nothing is handed over any more; infinite until the ownership closes."""
+        return self.ownership.closes_at if self.ownership.closing else inf
 
     @property
     def records(self) -> int:
@@ -233,6 +239,17 @@ class Scheduler:
         for lane in self._partitions[partition].lanes:
             self._enqueue(lane)
 
+    def unfinished(self, partition: TopicPartition, now_s: float) -> bool:
+        """Whether a closing `partition` still has records below its end that need not wait for a retry."""
+        lanes = self._partitions[partition]
+        return not lanes.blocked and any(self._has_any_below(lane, lanes.end, now_s) for lane in lanes.lanes)
+
+    def _has_any_below(self, lane: Lane, end: float, now_s: float) -> bool:
+        if any(held.due_s <= now_s and held.messages[0].offset() < end for held in lane.held):
+            return True
+        waits = bool(lane.held) and self._ordering is Ordering.PARTITION
+        return bool(lane.pending) and lane.pending[0].offset() < end and not waits
+
     def next_due_s(self) -> float | None:
         """Monotonic time of the next retry or full wait for a batch; None without."""
         return self._timers[0][0] if self._timers else None
@@ -255,13 +272,13 @@ class Scheduler:
             heapq.heappush(self._timers, (due_s, self._timer_number, lane))
 
     def _cut(self, lane: Lane, now_s: float) -> LaneSlice | None:
-        if lane.of.blocked or lane.of.ownership.closing:
+        if lane.of.blocked:
             return None
         if lane.out and self._ordering is not Ordering.UNORDERED:
             return None
         if lane.held:
             held = min(lane.held, key=_due)
-            if held.due_s <= now_s:
+            if held.due_s <= now_s and held.messages[0].offset() < lane.of.end:
                 return self._cut_held(lane, held)
             if self._ordering is Ordering.PARTITION:
                 return None
@@ -293,7 +310,7 @@ class Scheduler:
         return messages
 
     def _below_limit(self, lane: Lane, messages: list[Message]) -> list[Message]:
-        limit = self._limit(lane.of.ownership.partition)
+        limit = min(self._limit(lane.of.ownership.partition), lane.of.end)
         if not messages or max(messages[0].offset(), messages[-1].offset()) < limit:
             return messages
         return list(takewhile(lambda message: message.offset() < limit, messages))
@@ -303,7 +320,7 @@ class Scheduler:
 
     def _waits_for_more(self, lane: Lane, batch: Batch, now_s: float) -> bool:
         full_s = lane.since_s + batch.max_wait_s
-        if len(lane.pending) >= batch.max_records or now_s >= full_s:
+        if len(lane.pending) >= batch.max_records or now_s >= full_s or lane.of.ownership.closing:
             return False
         if sum(map(len, lane.pending)) >= batch.max_bytes:
             return False

@@ -53,7 +53,7 @@ class Assignment:
         return ownership
 
     def close(self, partitions: Iterable[TopicPartition]) -> Sequence[Ownership]:
-        """Let nothing further start in these; returns those that are owned."""
+        """Let nothing further start in these, until they are told an offset; returns those that are owned."""
         closing = [self._owned[partition] for partition in partitions if partition in self._owned]
         for ownership in closing:
             ownership.closing = True

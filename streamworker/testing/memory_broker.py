@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _WAY_THERE_S = 0.001  # of a commit
+_QUEUE_BYTES = 16 * 1024 * 1024  # what the client holds ready at most, hence what one fetch can bring of a partition
 
 
 class MemoryMessage:
@@ -300,7 +301,7 @@ class MemorySource:
         self._end_of_partition = end_of_partition
         self._rebalance: Rebalance | None = None
         self._positions: dict[TopicPartition, int] = {}
-        self._paused: set[TopicPartition] = set()
+        self.paused: set[TopicPartition] = set()  # the flags outlive an assignment
         self._answers: list[CommitAnswer] = []
         self._faults: list[Fault] = []
         self._silent: set[TopicPartition] = set()  # out of range, said once
@@ -363,11 +364,11 @@ class MemorySource:
     def pause(self, partitions: Sequence[TopicPartition]) -> None:
         """Stop fetching these."""
         self.pauses += bool(partitions)
-        self._paused.update(partitions)
+        self.paused.update(partitions)
 
     def resume(self, partitions: Sequence[TopicPartition]) -> None:
         """Go on with these."""
-        self._paused.difference_update(partitions)
+        self.paused.difference_update(partitions)
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Deliver from `offset` next."""
@@ -398,7 +399,7 @@ class MemorySource:
         return bool(self._answers or self._faults or self._rebalance_due() or any(map(self._readable, self._positions)))
 
     def _readable(self, key: TopicPartition) -> bool:
-        if key in self._paused or key in self._silent:
+        if key in self.paused or key in self._silent:
             return False
         records = self._broker.read(key, self._positions[key], 1)
         return records is None or bool(records) or (self._end_of_partition and key not in self._ended)
@@ -406,13 +407,14 @@ class MemorySource:
     def _take(self, max_records: int) -> list[tuple[TopicPartition, Sequence[Message]]]:
         runs: list[tuple[TopicPartition, Sequence[Message]]] = []
         for key in list(self._positions):
-            if key in self._paused or key in self._silent or max_records <= 0:
+            if key in self.paused or key in self._silent or max_records <= 0:
                 continue
             records = self._broker.read(key, self._positions[key], max_records)
             if records is None:
                 self._report(key, FaultKind.OUT_OF_RANGE, f"offset {self._positions[key]} is out of range")
                 self._silent.add(key)
             elif records:
+                records = _within_queue(records)
                 self._positions[key] = records[-1].offset() + 1
                 max_records -= len(records)
                 runs.append((key, records))
@@ -475,6 +477,15 @@ class MemorySource:
 
     def _commit(self, marks: Mapping[TopicPartition, OffsetMark]) -> list[CommitAnswer]:
         return [CommitAnswer(key, mark, self._broker.take_commit(self, key, mark)) for key, mark in marks.items()]
+
+
+def _within_queue(records: list[MemoryMessage]) -> list[MemoryMessage]:
+    size_bytes = 0
+    for index, record in enumerate(records):
+        size_bytes += len(record)
+        if size_bytes > _QUEUE_BYTES and index:
+            return records[:index]
+    return records
 
 
 class MemoryOutbox:

@@ -19,8 +19,8 @@ S = TypeVar("S", bound=Slice)
 class VirtualExecutor(Generic[S]):
     """An `Executor` whose calls take `duration_s(slice)` of virtual time.
 
-    The handler is called when that time is over, or at once with `eager`: then the effect is there and
-    the outcome still under way, as when a thread has finished and the loop has not looked yet.
+    The handler is called when that time is over, or at once with `eager`: then the effect is there, and its last
+    call is counted only when the time is over, as when a call has done its work and has not returned.
     """
 
     def __init__(
@@ -55,8 +55,12 @@ class VirtualExecutor(Generic[S]):
         self._running += 1
         seconds = self._duration_s(slice_)
         slice_.started_s = self._time.monotonic_s()
-        done = self._run(slice_, seconds) if self._eager() else None
-        self._time.call_in(seconds, lambda: self._arrive(done or self._run(slice_, seconds)))
+        if self._eager():
+            outcome = self._run(slice_, seconds)
+            done, slice_.done = slice_.done, self._done_before_last_call(outcome)
+            self._time.call_in(seconds, lambda: self._arrive(outcome, done))
+        else:
+            self._time.call_in(seconds, lambda: self._arrive(self._run(slice_, seconds)))
 
     def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there."""
@@ -75,6 +79,14 @@ class VirtualExecutor(Generic[S]):
         outcome = self._runners[slice_.handler].run(self._calls[slice_.handler], slice_)
         return SliceOutcome(slice_, seconds, outcome.failure)
 
-    def _arrive(self, outcome: SliceOutcome[S]) -> None:
+    def _done_before_last_call(self, outcome: SliceOutcome[S]) -> int:
+        slice_ = outcome.slice
+        if self._declarations[slice_.handler].batch is not None:
+            return 0
+        return slice_.done if outcome.failure or slice_.rejected else max(slice_.done - 1, 0)
+
+    def _arrive(self, outcome: SliceOutcome[S], done: int | None = None) -> None:
         self._running -= 1
+        if done is not None:
+            outcome.slice.done = done
         self._outcomes.append(outcome)

@@ -196,12 +196,15 @@ class VirtualWorld:
         worker.begin()
         return member
 
-    def run(self, until: Callable[[], bool], *, timeout_s: float = _IMPATIENCE_S) -> None:
-        """Let the workers take turns until `until()`; AssertionError after `timeout_s` of virtual time."""
+    def run(self, until: Callable[[], bool], *, timeout_s: float = _IMPATIENCE_S, what: str = "the condition") -> None:
+        """Let the workers take turns until `until()`; AssertionError after `timeout_s` of virtual time.
+
+        `what` names in the error what was waited for.
+        """
         deadline_s = self.time.monotonic_s() + timeout_s
         while not until():
             if self.time.monotonic_s() > deadline_s:
-                raise AssertionError(f"not reached within {timeout_s:g} s of virtual time: {until}")
+                raise AssertionError(f"{what} was not reached within {timeout_s:g} s of virtual time")
             for member in list(self.members):
                 member.worker.step()
             if not self.members:
@@ -217,6 +220,7 @@ class VirtualWorld:
         self.run(
             lambda: all(self.caught_up(key) for topic in topics for key in self.broker.partitions(topic)),
             timeout_s=timeout_s,
+            what=f"the end of {', '.join(topics)}",
         )
 
     def caught_up(self, key: TopicPartition) -> bool:

@@ -1,0 +1,55 @@
+"""The short way to test a handler: records in, what became of them out."""
+
+from __future__ import annotations
+
+import sys
+from subprocess import run
+
+from scenarios.worlds import IN, OTHER, Obedient
+
+from streamworker import Retry
+from streamworker.testing import TestRecord, run_handler
+
+
+def test_each_record_is_accounted_for() -> None:
+    result = run_handler(Obedient, [b"fine", b"poison", b"flaky:2"])
+
+    assert result.handled == [0, 2]
+    assert result.retried == [2, 2]
+    assert [letter.reason for letter in result.dead_letters] == ["poison"]
+    assert result.committed == {IN: 3}
+    assert (result.stopped, result.exit_code) == ({}, 0)
+
+
+def test_hours_of_back_off_cost_no_time() -> None:
+    class Patient(Obedient):
+        retry = Retry(attempts=3, wait=lambda _state: 3600.0)
+
+    result = run_handler(Patient, [b"broken"])
+
+    assert 7200 <= result.seconds < 7300
+    assert len(result.dead_letters) == 1
+
+
+def test_records_may_have_keys_headers_and_partitions_and_json_is_made_of_plain_values() -> None:
+    result = run_handler(Obedient, [TestRecord({"qty": 1}, key="a"), TestRecord("text", partition=1)])
+
+    assert result.committed == {IN: 1, OTHER: 1}
+    assert {effect.partition: effect.key for effect in result.effects} == {IN: b"a", OTHER: None}
+
+
+def test_a_partition_that_stands_still_is_part_of_the_result() -> None:
+    class Bare(Obedient):
+        dead_letter = None
+
+    result = run_handler(Bare, [b"fine", b"poison", b"fine"])
+
+    assert result.stopped == {IN: "no_dead_letter"}
+    assert result.committed == {IN: 1}
+    assert result.exit_code == 3
+
+
+def test_importing_the_kit_imports_no_client() -> None:
+    statement = "import sys, streamworker.testing; sys.exit('confluent_kafka' in sys.modules)"
+
+    assert run([sys.executable, "-c", statement], check=False, timeout=60).returncode == 0
