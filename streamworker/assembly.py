@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import partial
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from streamworker.handler import BatchHandler, Declaration, Handler
     from streamworker.scheduling.lanes import LaneSlice
 
+_log = logging.getLogger(__name__)
 _METADATA_TIMEOUT_S = 10.0
 
 
@@ -85,7 +87,8 @@ class Application:
     def run(self) -> int:
         """Work until stopped; returns the exit code."""
         self._refuse_missing_topics()
-        port = self._http.start() if self._http else None
+        if self._http:
+            _log.info("serving metrics, probes and status", extra={"port": self._http.start()})
         self._lag.start()
         self._watchdog.start()
         try:
@@ -93,7 +96,7 @@ class Application:
         finally:
             self._watchdog.stop()
             self._lag.stop()
-            if port is not None and self._http:
+            if self._http:
                 self._http.stop()
 
     def stop(self, reason: str) -> None:

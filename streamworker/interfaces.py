@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Never, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,13 +33,14 @@ class Serde(Protocol[T]):
 
 
 class AnySerde(Protocol):
-    """Any `Serde`, where its type does not matter: what it takes is never made here."""
+    """Any `Serde`, where its type does not matter."""
 
     def decode(self, data: bytes, topic: str) -> object:
         """As `Serde.decode`."""
 
-    def encode(self, value: Never, topic: str) -> bytes:
-        """As `Serde.encode`."""
+    @property
+    def encode(self) -> Callable[..., bytes]:
+        """As `Serde.encode`; a property, since what it takes differs and is never made here."""
 
 
 class FaultKind(enum.Enum):

@@ -451,7 +451,7 @@ class Worker:
         until_s = self._clock.monotonic_s() + self.config.lifecycle.drain_timeout_s
         while self._in_hand([one.key for one in self.partitions]) and self._clock.monotonic_s() < until_s:
             self._regulate()
-            self.source.fetch(0, 0.0)
+            self._serve(0.0)
             self._step_without_fetching(until_s - self._clock.monotonic_s())
             self._observe(self)
         abandoned = [
@@ -474,10 +474,24 @@ class Worker:
     def _leave(self) -> None:
         keys = [one.key for one in self.partitions]
         self._abandon(keys)
-        self._rebalancing.commit(keys, self._clock.monotonic_s() + self.config.commit.timeout_s)
+        self._commit_last()
         self.partitions.end(keys)
         self._executor.stop(_EXECUTOR_STOP_S)
         self.source.close()
+
+    def _commit_last(self) -> None:
+        """Commit and wait for the answer, by polling: a synchronous commit has no end while the group rejoins."""
+        until_s = self._clock.monotonic_s() + self.config.commit.timeout_s
+        while self.committer.unsaved and self._clock.monotonic_s() < until_s:
+            self.committer.step(at_once=True)
+            self._serve(_FULL_WAIT_S)
+
+    def _serve(self, timeout_s: float) -> None:
+        """Poll for the sake of rebalances and answers; nothing is admitted any more."""
+        fetched = self.source.fetch(0, timeout_s)
+        for fault in fetched.faults:
+            self._take_fault(fault)
+        self._take_commit_answers(fetched.commits)
 
     def _of(self, slice_: LaneSlice) -> Partition:
         return self.partitions[slice_.ownership.partition]

@@ -96,12 +96,20 @@ class Committer:
             return self._requests[self._in_flight].sent_s + self._config.timeout_s
         return self._next_tick_s if self._dirty or self._again else None
 
-    def step(self) -> None:
-        """Send a commit if one is due."""
+    @property
+    def unsaved(self) -> bool:
+        """Whether something may be committed that the coordinator has not acknowledged."""
+        return any(tracker.committable > tracker.committed for tracker in self._trackers.values())
+
+    def step(self, *, at_once: bool = False) -> None:
+        """Send a commit if one is due, or `at_once` if there is something to commit."""
         now_s = self._clock.monotonic_s()
         self._give_up_waiting(now_s)
-        if self._in_flight is not None or (now_s < self._next_tick_s and not self._urgent):
+        due = at_once or self._urgent or now_s >= self._next_tick_s
+        if self._in_flight is not None or not due:
             return
+        if at_once:
+            self._dirty.update(self._trackers)
         marks = self._marks(self._dirty | self._again)
         self._dirty.intersection_update(marks)
         self._urgent = False

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamworker import DeadLetter, Handler, PoisonError, Retry
+from streamworker import DeadLetter, Handler, PoisonError, Retry, RetryableError
 
 if TYPE_CHECKING:
     from streamworker import Context, Record
@@ -37,6 +37,8 @@ class Ledger(Handler[bytes]):
             self._idle.wait(self._work_s)
         if value.startswith("poison"):
             raise PoisonError(value)
+        if value.startswith("later"):
+            raise RetryableError(value, retry_after_s=float(value[5:]))
         if value.startswith("flaky") and record.attempt < 3:
             raise ConnectionError(value)
         line = {
@@ -57,3 +59,9 @@ class Ledger(Handler[bytes]):
 
 class LedgerWithDeadLetters(Ledger):
     dead_letter = DeadLetter(os.environ["LEDGER_TOPIC"] + ".dlq")
+
+
+class LedgerInOrder(Ledger):
+    """One record at a time per partition: what is done has no gaps, so that a stop in order repeats nothing."""
+
+    ordering = "partition"

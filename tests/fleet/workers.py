@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
 _TESTS = Path(__file__).parents[1]
+
+# What makes a test short: dead members are noticed, commits go out and drains end within seconds. In a classic group
+# of the mock cluster the first member waits three seconds for others.
+QUICK: Mapping[str, object] = {
+    "kafka.group_protocol": "consumer",
+    "kafka.session_timeout_s": 6,
+    "kafka.max_poll_interval_s": 6,
+    "lifecycle.revoke_timeout_s": 3,
+    "lifecycle.drain_timeout_s": 4,
+    "dead_letters.delivery_timeout_s": 3,
+    "commit.interval_s": 0.2,
+    "http.enabled": "false",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +76,18 @@ class Fleet:
     def ledger(self) -> Path:
         return self.folder / "ledger"
 
-    def start(self, **options: object) -> subprocess.Popen[bytes]:
-        """One more worker; its log is `worker-N.log` in the folder."""
+    def start(self, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
+        """One more worker, with more arguments of `run`; its log is `worker-N.log` in the folder."""
         self._started += 1
         settings = {
             "kafka.bootstrap_servers": self.bootstrap_servers,
             "kafka.group": self.group,
-            "kafka.session_timeout_s": 6,
-            "lifecycle.revoke_timeout_s": 3,
-            "commit.interval_s": 0.2,
-            "http.enabled": "false",
             "app.ledger": self.ledger,
+            **QUICK,
             **self.options,
             **options,
         }
-        command = [sys.executable, "-m", "streamworker", "run", self.handler]
+        command = [sys.executable, "-m", "streamworker", "run", self.handler, *arguments]
         for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
         with (self.folder / f"worker-{self._started}.log").open("wb") as log:
@@ -91,15 +103,19 @@ class Fleet:
         """What the handlers have done so far."""
         if not self.ledger.exists():
             return []
-        return [Line(**json.loads(line)) for line in self.ledger.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        return [
+            Line(**json.loads(line))
+            for line in self.ledger.read_bytes().splitlines(keepends=True)
+            if line.endswith(b"\n")
+        ]
 
     def logs(self) -> str:
-        """All workers' logs, for the message of a failing test."""
-        return "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.folder.glob("worker-*.log")))
+        """All workers' logs."""
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*.log")))
 
     def wait(self, until: Callable[[], bool], what: str, timeout_s: float = 40.0) -> None:
         """Wait for something that only other processes can tell; fails with the logs."""
-        wait_for(until, lambda: f"{what}\n{self.logs()}", timeout_s)
+        wait_for(until, lambda: f"{what}\n{self.logs()[-6000:]}", timeout_s)
 
 
 def wait_for(until: Callable[[], bool], what: Callable[[], str], timeout_s: float) -> None:
@@ -123,7 +139,9 @@ def produce(bootstrap_servers: str, topic: str, records: Iterable[tuple[str | No
 
     for number, (key, value) in enumerate(records):
         partition = number % partitions if key is None else sum(key.encode()) % partitions
-        producer.produce(topic, value.encode(), key=None if key is None else key.encode(), partition=partition, on_delivery=count)
+        producer.produce(
+            topic, value.encode(), key=None if key is None else key.encode(), partition=partition, on_delivery=count
+        )
         producer.poll(0)
     assert producer.flush(30) == 0
     return acknowledged
@@ -134,7 +152,9 @@ class CommitWatcher:
 
     def __init__(self, bootstrap_servers: str, group: str, topic: str, partitions: int) -> None:
         self.seen: list[tuple[float, int, int]] = []  # (monotonic time, partition, offset)
-        self._reader = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
+        self._reader = Consumer(
+            {"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False}
+        )
         self._asked = [TopicPartition(topic, number) for number in range(partitions)]
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="commit-watcher", daemon=True)
@@ -203,13 +223,23 @@ def _disorder(lines: list[Line]) -> list[str]:
     return found
 
 
-def status(port: int, page: str = "status") -> tuple[int, dict[str, object]]:
-    """A page of a worker's port."""
+def page(port: int, path: str) -> tuple[int, str]:
+    """A page of a worker's port: its code and text; code 0 while nobody listens."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=5) as answer:
-            return answer.status, json.loads(answer.read())
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, json.loads(error.read())
+        with error:
+            return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def terminate(worker: subprocess.Popen[bytes], timeout_s: float = 30.0) -> int:

@@ -32,7 +32,7 @@ class Group:
     """Records that wait together for another try."""
 
     lane: Lane
-    messages: list[Message]
+    messages: Sequence[Message]
     attempt: int
     due_s: float
     alone: bool
@@ -108,7 +108,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.epochs)
     @rule(
         data=st.data(),
-        records=st.lists(st.tuples(st.sampled_from([1, 1, 1, 5]), st.sampled_from(KEYS), st.integers(0, 9)), min_size=1),
+        records=st.lists(
+            st.tuples(st.sampled_from([1, 1, 1, 5]), st.sampled_from(KEYS), st.integers(0, 9)), min_size=1
+        ),
     )
     def offer(self, data: st.DataObject, records: Sequence[tuple[int, bytes | None, int]]) -> None:
         epoch = self._some_epoch(data)
@@ -248,65 +250,55 @@ class SchedulerMachine(RuleBasedStateMachine):
     def all_of_it_is_done(self, data: st.DataObject) -> None:
         slice_ = self._some_slice(data)
         self.scheduler.sizer.measured(len(slice_.messages), 0.0)
-        self._comes_back(slice_, slice_.messages)
-        if not slice_.ownership.ended:
-            self.scheduler.finish(slice_)
+        self._finish(slice_, len(slice_.messages))
 
     @precondition(lambda self: self.out)
     @rule(data=st.data())
     def some_of_it_was_not_tried(self, data: st.DataObject) -> None:
         slice_ = self._some_slice(data)
-        done = data.draw(st.integers(0, len(slice_.messages)))
         group = self.out[slice_][1]
-        if group is not None and group.alone:
-            return  # a test of its own
-        self._comes_back(slice_, slice_.messages[:done])
-        if not slice_.ownership.ended:
-            self.scheduler.finish(slice_, slice_.messages[done:])
+        if group is None or not group.alone:  # else: a test of its own
+            self._finish(slice_, data.draw(st.integers(0, len(slice_.messages))))
 
     @precondition(lambda self: self.out)
     @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0]))
     def one_of_it_failed(self, data: st.DataObject, delay_s: float) -> None:
         slice_ = self._some_slice(data)
         index = data.draw(st.integers(0, len(slice_.messages) - 1))
-        self._comes_back(slice_, slice_.messages[:index])
-        self._held(slice_, slice_.messages[index : index + 1], slice_.messages[index + 1 :], delay_s, alone=False)
+        self._hold(slice_, index, index + 1, delay_s, alone=False)
 
     @precondition(lambda self: self.out)
     @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0]), alone=st.booleans())
     def it_failed_as_a_whole(self, data: st.DataObject, delay_s: float, *, alone: bool) -> None:
         slice_ = self._some_slice(data)
-        self._comes_back(slice_, [])
-        self._held(slice_, slice_.messages, [], delay_s, alone=alone)
+        self._hold(slice_, 0, len(slice_.messages), delay_s, alone=alone)
 
-    def _held(
-        self, slice_: LaneSlice, failed: Sequence[Message], rest: Sequence[Message], delay_s: float, *, alone: bool
-    ) -> None:
-        if slice_.ownership.ended:
-            return
-        epoch = self.epochs[slice_.ownership.partition]
-        after = [group for group in epoch.groups if group.lane is slice_.lane and group.due_s == 0.0 and group.alone]
-        behind = after[-1] if after and after[-1] is self.remainder else None
-        due_s = self.now_s + delay_s
-        self.scheduler.hold(slice_, failed, rest, attempt=slice_.attempt, due_s=due_s, alone=alone)
-        messages = list(failed)
-        if behind is not None:
-            epoch.groups.remove(behind)
-            messages += behind.messages
-        group = Group(slice_.lane, messages, slice_.attempt, due_s, alone or behind is not None)
-        epoch.groups.append(group)
-
-    def _comes_back(self, slice_: LaneSlice, done: Sequence[Message]) -> None:
-        epoch, group = self.out.pop(slice_)
-        self.remainder: Group | None = None
-        epoch.out.difference_update(offsets(slice_.messages))
-        for offset in offsets(done):
-            del epoch.open[offset]
+    def _finish(self, slice_: LaneSlice, done: int) -> None:
+        epoch, remaining = self._take_back(slice_, done)
         if slice_.ownership.ended:
             self.scheduler.forget()
-        elif group is not None and group.alone and len(group.messages) > 1:
-            self.remainder = Group(slice_.lane, group.messages[1:], group.attempt, 0.0, alone=True)
-            epoch.groups.append(self.remainder)
+            return
+        self.scheduler.finish(slice_, slice_.messages[done:])
+        if remaining:
+            epoch.groups.append(Group(slice_.lane, remaining, slice_.attempt - 1, 0.0, alone=True))
+
+    def _hold(self, slice_: LaneSlice, first: int, end: int, delay_s: float, *, alone: bool) -> None:
+        epoch, remaining = self._take_back(slice_, first)
+        if slice_.ownership.ended:
+            self.scheduler.forget()
+            return
+        failed, due_s = slice_.messages[first:end], self.now_s + delay_s
+        self.scheduler.hold(slice_, failed, slice_.messages[end:], attempt=slice_.attempt, due_s=due_s, alone=alone)
+        alone = alone or bool(remaining)
+        epoch.groups.append(Group(slice_.lane, [*failed, *remaining], slice_.attempt, due_s, alone=alone))
+
+    def _take_back(self, slice_: LaneSlice, done: int) -> tuple[Epoch, Sequence[Message]]:
+        """The epoch, and the records of a group handed over one by one that have not had their turn."""
+        epoch, group = self.out.pop(slice_)
+        epoch.out.difference_update(offsets(slice_.messages))
+        for offset in offsets(slice_.messages[:done]):
+            del epoch.open[offset]
+        return epoch, [] if group is None else group.messages[len(slice_.messages) :]
 
     # What always holds.
 
@@ -352,3 +344,81 @@ def offsets(messages: Sequence[Message]) -> list[int]:
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(max_examples=150, stateful_step_count=60)
+
+
+class OneLane:
+    """A scheduler with one partition, in which records are handed over in batches."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.partition = PARTITIONS[0]
+        self.scheduler = Scheduler(
+            handler=0,
+            ordering=Ordering.PARTITION,
+            concurrency=1,
+            lanes=1,
+            batch=batch,
+            flow=FlowConfig(),
+            limit=lambda _partition: NO_LIMIT,
+        )
+        self.scheduler.own(Ownership(self.partition, 1))
+
+    def offer(self, first: int, count: int, now_s: float = 0.0) -> None:
+        messages = [MemoryMessage(self.partition, first + number) for number in range(count)]
+        self.scheduler.offer(self.partition, messages, now_s)
+
+    def take(self, now_s: float = 0.0) -> LaneSlice:
+        slice_ = self.scheduler.take(now_s)
+        assert slice_ is not None
+        return slice_
+
+
+def test_a_record_that_comes_back_untried_goes_before_those_of_its_batch_that_wait_for_their_turn() -> None:
+    lane = OneLane(Batch(max_wait_s=0.0))
+    lane.offer(0, 3)
+    batch = lane.take()
+    lane.scheduler.hold(batch, batch.messages, [], attempt=1, due_s=0.0, alone=True)
+    first = lane.take()
+
+    lane.scheduler.finish(first, first.messages)
+
+    assert offsets(lane.take().messages) == [0]
+
+
+def test_a_record_that_waits_for_its_turn_spends_no_attempt_on_the_one_before_it() -> None:
+    lane = OneLane(Batch(max_wait_s=0.0))
+    lane.offer(0, 2)
+    batch = lane.take()
+    lane.scheduler.hold(batch, batch.messages, [], attempt=1, due_s=0.0, alone=True)
+
+    for attempt in (2, 3):
+        first = lane.take()
+        lane.scheduler.hold(first, first.messages, [], attempt=attempt, due_s=0.0)
+    lane.scheduler.finish(lane.take())
+
+    second = lane.take()
+    assert offsets(second.messages) == [1]
+    assert second.attempt == 2
+
+
+def test_a_batch_waits_for_more_since_its_own_oldest_record_came() -> None:
+    lane = OneLane(Batch(max_records=2, max_wait_s=1.0))
+    lane.offer(0, 1, now_s=0.0)
+    lane.offer(1, 2, now_s=0.9)
+    lane.scheduler.finish(lane.take(now_s=0.9))
+
+    assert lane.scheduler.take(now_s=1.1) is None
+    assert offsets(lane.take(now_s=1.9).messages) == [2]
+
+
+def test_records_of_a_partition_that_was_given_away_are_forgotten_and_its_slice_frees_a_thread() -> None:
+    lane = OneLane(Batch(max_records=1))
+    lane.offer(0, 5)
+    lane.take()
+
+    lane.scheduler.disown(lane.partition)
+    lane.scheduler.own(Ownership(lane.partition, 2))
+    lane.offer(0, 1)
+
+    assert lane.scheduler.take(9.0) is None
+    lane.scheduler.forget()
+    assert lane.take(9.0).ownership.epoch == 2

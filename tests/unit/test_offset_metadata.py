@@ -33,6 +33,8 @@ def test_what_others_wrote_is_not_ours(text: str) -> None:
     assert number is None or int(text.removeprefix("sw1 q=")) == number
 
 
-@pytest.mark.parametrize("text", ["", "sw1 q=", "sw1 q=1 ", "SW1 Q=1", "sw1 q=-1", "sw1 q=1\n", "sw2 q=1", "sw1 q=" + "9" * 19])
+@pytest.mark.parametrize(
+    "text", ["", "sw1 q=", "sw1 q=1 ", "SW1 Q=1", "sw1 q=-1", "sw1 q=1\n", "sw2 q=1", "sw1 q=" + "9" * 19]
+)
 def test_a_near_miss_is_not_ours(text: str) -> None:
     assert codec.decode(text) is None

@@ -1,0 +1,212 @@
+"""Typical uses of the public API. `mypy --strict` checks them; nothing runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, TypedDict, assert_type
+
+import msgspec
+
+from streamworker import (
+    Avro,
+    Batch,
+    BatchFailed,
+    BatchHandler,
+    Bytes,
+    Context,
+    DeadLetter,
+    DecodeError,
+    FatalError,
+    Handler,
+    Headers,
+    Json,
+    OnExhausted,
+    Ordering,
+    PoisonError,
+    Record,
+    Records,
+    Retry,
+    RetryableError,
+    Rule,
+    Serde,
+    Text,
+    TopicPartition,
+)
+from streamworker.testing import TestRecord, run_handler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Order(msgspec.Struct):
+    """A value as a msgspec Struct."""
+
+    id: str
+    quantity: int
+
+
+@dataclass
+class Payment:
+    """A value as a dataclass."""
+
+    order: str
+    cents: int
+
+
+class Click(TypedDict):
+    """A value as a TypedDict."""
+
+    page: str
+
+
+class Orders(Handler[Order]):
+    """JSON into a Struct."""
+
+    topics = ("orders",)
+    value = Json(Order)
+    key = Text()
+
+    def handle(self, record: Record[Order]) -> None:
+        assert_type(record.value, Order)
+        assert_type(record.value.quantity, int)
+        assert_type(record.key, object)
+        assert_type(record.raw_value, bytes | None)
+        assert_type(record.timestamp, datetime | None)
+        assert_type(record.headers, Headers)
+        assert_type(record.headers.last("trace"), bytes | None)
+        if record.value.quantity < 0:
+            raise PoisonError(f"negative quantity in {TopicPartition(record.topic, record.partition)}")
+
+
+class Clicks(Handler[Click]):
+    """JSON into a TypedDict, in the order of keys, with every option said."""
+
+    topics = ("clicks", "^clicks-.*")
+    value = Json(Click, max_depth=4)
+    ordering = Ordering.KEY
+    concurrency = 16
+    lanes = 64
+    retry = Retry(attempts=10, base_s=0.5, cap_s=60.0)
+    dead_letter = DeadLetter("clicks-dlq", on_exhausted=OnExhausted.BLOCK)
+    rules = (
+        Rule.skip(KeyError),
+        Rule.retry((TimeoutError, ConnectionError)),
+        Rule.dead_letter(lambda error: "bad" in str(error)),
+        Rule.stop(MemoryError),
+    )
+
+    def handle(self, record: Record[Click]) -> None:
+        assert_type(record.value["page"], str)
+        raise RetryableError("come back", retry_after_s=30.0)
+
+
+class ByName(Handler[bytes]):
+    """Options by their names, as in a file."""
+
+    topics = ("named",)
+    ordering = "unordered"
+    dead_letter = DeadLetter("named-dlq", on_exhausted="dlq")
+
+    def handle(self, record: Record[bytes]) -> None:
+        assert_type(record.attempt, int)
+
+
+class Payments(Handler[Payment]):
+    """Avro with a schema of its own."""
+
+    topics = ("payments",)
+    value = Avro("payment.avsc", into=Payment)
+
+    def handle(self, record: Record[Payment]) -> None:
+        assert_type(record.value.cents, int)
+
+
+class Refunds(Handler[Payment]):
+    """Avro that names its schema in a registry."""
+
+    topics = ("refunds",)
+    value = Avro.registry(url="https://registry.example", into=Payment)
+    key = Avro.registry(url="https://registry.example", subjects=("{topic}-key",))
+
+    def handle(self, record: Record[Payment]) -> None:
+        assert_type(record.value.order, str)
+
+
+class Raw(Handler[bytes | None]):
+    """Bytes as they are; tombstones are None."""
+
+    topics = ("raw",)
+    value = Bytes()
+
+    def handle(self, record: Record[bytes | None]) -> None:
+        if record.value is None:
+            raise FatalError("a tombstone where none can be")
+        assert_type(record.value, bytes)
+
+
+class Rows(BatchHandler[Order]):
+    """A batch into a table."""
+
+    topics = ("rows",)
+    value = Json(Order)
+    batch = Batch(max_records=1000, max_bytes=1_000_000, max_wait_s=1.0)
+
+    def open(self, context: Context) -> None:
+        self.table = context.shared("table", dict[str, int])
+        assert_type(self.table, dict[str, int])
+        assert_type(context.app["table"], object)
+
+    def handle(self, records: Records[Order]) -> None:
+        assert_type(records.values(), Sequence[Order])
+        assert_type(records[0], Record[Order])
+        assert_type(records[1:], Records[Order])
+        for index, record in enumerate(records):
+            try:
+                self.table[record.value.id] = record.value.quantity
+            except KeyError as error:
+                raise BatchFailed(index, error) from error
+
+    def close(self) -> None:
+        self.table.clear()
+
+
+class Celsius:
+    """A serde of one's own."""
+
+    def decode(self, data: bytes, topic: str) -> float:
+        try:
+            return float(data)
+        except ValueError as error:
+            raise DecodeError(f"expected degrees in {topic}") from error
+
+    def encode(self, value: float, topic: str) -> bytes:
+        return f"{value:.1f}".encode()
+
+
+CELSIUS: Serde[float] = Celsius()
+
+
+def timed(call: Callable[[object], object]) -> Callable[[object], object]:
+    """Middleware: what it is given is a `Record`, or `Records` in a batch handler."""
+
+    def wrapped(record: object) -> object:
+        return call(record)
+
+    return wrapped
+
+
+class Temperatures(Handler[float]):
+    """A serde of one's own, and middleware."""
+
+    topics = ("temperatures",)
+    value = CELSIUS
+    middleware = (timed,)
+
+    def handle(self, record: Record[float]) -> None:
+        assert_type(record.value, float)
+
+
+RUN = run_handler(Orders, [b"{}", TestRecord({"id": "a", "quantity": 1}, key="a")])
+assert_type(RUN.committed, Mapping[TopicPartition, int])

@@ -1,0 +1,299 @@
+"""What a handler class declares, and what is said of a wrong one before anything starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import pytest
+
+from streamworker import (
+    Batch,
+    BatchHandler,
+    ConfigurationError,
+    DeadLetter,
+    Handler,
+    OnExhausted,
+    Ordering,
+    Record,
+    Records,
+    Retry,
+    Rule,
+)
+from streamworker.handler import declaration, declarations
+from streamworker.serde import Json, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Orders(Handler[bytes]):
+    """The least that works."""
+
+    topics = ("orders",)
+
+    def handle(self, record: Record[bytes]) -> None:
+        """Handle it."""
+
+
+class OrderBatches(BatchHandler[bytes]):
+    """The least that works, in batches."""
+
+    topics = ("orders",)
+
+    def handle(self, records: Records[bytes]) -> None:
+        """Handle them."""
+
+
+def declared_with(**options: object) -> type[Handler[bytes]]:
+    return type("Odd", (Orders,), options)
+
+
+def refusal_of(handler: object) -> str:
+    with pytest.raises(ConfigurationError) as refusal:
+        declaration(handler)  # type: ignore[arg-type]
+    return str(refusal.value)
+
+
+class NoHandle(Handler[bytes]):
+    topics = ("orders",)
+
+
+class MistypedHandle(Handler[bytes]):
+    topics = ("orders",)
+
+    def handel(self, record: Record[bytes]) -> None:
+        """Never called."""
+
+
+class BatchWithoutHandle(BatchHandler[bytes]):
+    topics = ("orders",)
+
+
+class AsyncHandle(Orders):
+    async def handle(self, record: Record[bytes]) -> None:  # type: ignore[override]
+        """Never awaited."""
+
+
+class HandleOfTwo(Orders):
+    def handle(self, record: Record[bytes], more: int) -> None:  # type: ignore[override]
+        """One argument too many."""
+
+
+class HandleOfNone(Orders):
+    def handle(self) -> None:  # type: ignore[override]
+        """One argument too few."""
+
+
+class NoTopics(Handler[bytes]):
+    def handle(self, record: Record[bytes]) -> None:
+        """Handle it."""
+
+
+class Decoder:
+    """Half a serde."""
+
+    def decode(self, data: bytes, topic: str) -> int:
+        return 1
+
+    def __repr__(self) -> str:
+        return "Decoder()"
+
+
+@pytest.mark.parametrize(
+    ("handler", "message"),
+    [
+        (print, "<built-in function print>: expected a subclass of Handler or BatchHandler"),
+        (int, "<class 'int'>: expected a subclass of Handler or BatchHandler"),
+        (NoHandle, "NoHandle has no handle(self, record)"),
+        (MistypedHandle, "MistypedHandle has no handle(self, record); did you mean 'handel'?"),
+        (BatchWithoutHandle, "BatchWithoutHandle has no handle(self, records)"),
+        (AsyncHandle, "AsyncHandle.handle is async; expected a plain def"),
+        (
+            HandleOfTwo,
+            "HandleOfTwo.handle: expected one argument besides self: missing a required argument: 'more'",
+        ),
+        (HandleOfNone, "HandleOfNone.handle: expected one argument besides self: too many positional arguments"),
+        (NoTopics, 'NoTopics.topics is missing; for instance topics = ("orders",)'),
+        (declared_with(topics="orders"), 'Odd.topics: expected a tuple, got a string; write ("orders",)'),
+        (declared_with(topics=("or ders",)), "Odd.topics: 'or ders' is not a topic's name; a pattern starts with ^"),
+        (declared_with(topics=("",)), "Odd.topics: '' is not a topic's name; a pattern starts with ^"),
+        (
+            declared_with(topics=("^orders(",)),
+            "Odd.topics: '^orders(' is not a pattern: missing ), unterminated subpattern at position 7",
+        ),
+        (declared_with(topic=("orders",)), "Odd.topic is not an option of a handler; did you mean 'topics'?"),
+        (declared_with(concurency=4), "Odd.concurency is not an option of a handler; did you mean 'concurrency'?"),
+        (
+            declared_with(dead_letters=DeadLetter("dlq")),
+            "Odd.dead_letters is not an option of a handler; did you mean 'dead_letter'?",
+        ),
+        (declared_with(batch=Batch()), "Odd.batch: only a BatchHandler has batches; subclass that instead"),
+        (declared_with(ordering="keys"), "Odd.ordering: got 'keys'; did you mean 'key'?"),
+        (declared_with(ordering="zzz"), "Odd.ordering: got 'zzz'; known: key, partition, unordered"),
+        (declared_with(concurrency=0), "Odd.concurrency: expected a whole number from 1, got 0"),
+        (declared_with(concurrency=True), "Odd.concurrency: expected a whole number from 1, got True"),
+        (declared_with(concurrency="8"), "Odd.concurrency: expected a whole number from 1, got '8'"),
+        (declared_with(lanes=-1), "Odd.lanes: expected a whole number from 1, got -1"),
+        (declared_with(retry=3), "Odd.retry: expected Retry(...), got 3"),
+        (declared_with(dead_letter="dlq"), "Odd.dead_letter: expected DeadLetter(...), got 'dlq'"),
+        (declared_with(value=Text), "Odd.value: got the class Text; expected an instance"),
+        (
+            declared_with(value=Decoder()),
+            (
+                "Odd.value: Decoder() has no encode(); expected Json(...), Avro(...), Text(), Bytes() or an object with"
+                " decode and encode"
+            ),
+        ),
+        (
+            declared_with(key="text"),
+            (
+                "Odd.key: 'text' has no decode(); expected Json(...), Avro(...), Text(), Bytes() or an object with"
+                " decode and encode"
+            ),
+        ),
+        (
+            declared_with(rules=(ValueError,)),
+            "Odd.rules: expected Rule.retry(...) and the like, got <class 'ValueError'>",
+        ),
+        (
+            declared_with(rules=(Rule.skip(ValueError),)),
+            "Odd.rules: a skip is recorded in the dead-letter topic; declare dead_letter as well",
+        ),
+        (declared_with(middleware=(1,)), "Odd.middleware: 1 cannot be called"),
+        (type("Odd", (OrderBatches,), {"batch": 500}), "Odd.batch: expected Batch(...), got 500"),
+    ],
+)
+def test_a_wrong_class_is_refused_with_what_was_found_and_what_would_do(handler: object, message: str) -> None:
+    assert refusal_of(handler) == message
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Retry(attempts=0), "Retry.attempts: expected at least 1, got 0"),
+        (lambda: Retry(base_s=3.0), "Retry.cap_s: expected at least 3, got 2.0"),
+        (lambda: Batch(max_records=0), "Batch.max_records: expected at least 1, got 0"),
+        (lambda: Batch(max_wait_s=float("nan")), "Batch.max_wait_s: expected at least 0, got nan"),
+        (lambda: DeadLetter(""), "DeadLetter.topic: expected a topic's name, got an empty string"),
+        (lambda: DeadLetter("d", on_exhausted="blok"), "DeadLetter.on_exhausted: got 'blok'; did you mean 'block'?"),
+    ],
+)
+def test_a_wrong_option_is_refused_where_it_is_made(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        make()
+
+    assert str(refusal.value) == message
+
+
+def test_what_is_not_said_has_defaults() -> None:
+    declared = declaration(Orders)
+
+    assert declared.name == "Orders"
+    assert isinstance(declared.make(), Orders)
+    assert declared.topics == ("orders",)
+    assert (declared.value, declared.key, declared.batch, declared.dead_letter) == (None, None, None, None)
+    assert (declared.ordering, declared.concurrency, declared.lanes) == (Ordering.PARTITION, 8, 8)
+    assert declared.retry == Retry()
+    assert (declared.rules, declared.middleware) == ((), ())
+
+
+def test_what_is_said_is_taken() -> None:
+    class Told(BatchHandler[object]):
+        topics = ("orders", "^payments-.*")
+        value = Json[object](object)
+        key = Text()
+        ordering = "key"
+        concurrency = 3
+        lanes = 16
+        batch = Batch(max_records=7)
+        retry = Retry(attempts=2)
+        rules = (Rule.skip(KeyError), Rule.retry(OSError))
+        dead_letter = DeadLetter("dlq", on_exhausted="block")
+        middleware = (lambda call: call,)
+
+        def handle(self, records: Records[object]) -> None:
+            """Handle them."""
+
+    declared = declaration(Told)
+
+    assert (declared.ordering, declared.concurrency, declared.lanes) == (Ordering.KEY, 3, 16)
+    assert (declared.value, declared.key, declared.batch) == (Told.value, Told.key, Batch(max_records=7))
+    assert (declared.retry, declared.rules) == (Retry(attempts=2), tuple(Told.rules))
+    assert declared.dead_letter == DeadLetter("dlq", OnExhausted.BLOCK)
+    assert len(declared.middleware) == 1
+
+
+def test_a_class_may_have_attributes_and_methods_of_its_own() -> None:
+    class Roomy(Orders):
+        table = "orders"
+        cache = None
+        name = "orders"
+        columns: ClassVar = {"id", "qty"}
+        _topicz = 1
+
+        def insert(self) -> None:
+            """Its own business."""
+
+        @property
+        def row(self) -> str:
+            return self.table
+
+        @staticmethod
+        def handler() -> None:
+            """Near a known name, but a method."""
+
+    assert declaration(Roomy).name == "Roomy"
+
+
+def test_options_are_inherited() -> None:
+    class Base(Orders):
+        concurrency = 2
+
+    class Mixin:
+        retry = Retry(attempts=9)
+
+    class Derived(Mixin, Base):
+        """Says nothing itself."""
+
+    declared = declaration(Derived)
+
+    assert (declared.concurrency, declared.retry.attempts, declared.topics) == (2, 9, ("orders",))
+
+
+@pytest.mark.parametrize(
+    ("topics", "topic", "subscribed"),
+    [
+        (("orders",), "orders", True),
+        (("orders",), "orders2", False),
+        (("orders.eu",), "ordersxeu", False),
+        (("^orders-.*",), "orders-eu", True),
+        (("^orders-",), "orders-eu", False),
+        (("^orders-[a-z]+$",), "orders-eu", True),
+        (("^orders-[a-z]+$",), "my-orders-eu", False),
+        (("a", "^b.*"), "b1", True),
+    ],
+)
+def test_a_topic_belongs_to_a_handler_by_its_whole_name(
+    topics: tuple[str, ...], topic: str, *, subscribed: bool
+) -> None:
+    assert declaration(declared_with(topics=topics)).subscribes_to(topic) == subscribed
+
+
+def test_a_group_handles_a_topic_once() -> None:
+    with pytest.raises(ConfigurationError) as refusal:
+        declarations([declared_with(topics=("orders",)), declared_with(topics=("payments", "orders"))])
+
+    assert str(refusal.value) == (
+        "topic 'orders' is named by Odd and by Odd: a group handles a record once, so run them as two groups"
+    )
+
+
+def test_handlers_of_different_topics_may_share_a_process() -> None:
+    classes = [declared_with(topics=("orders",)), declared_with(topics=("payments",))]
+
+    assert [one.topics for one in declarations(classes)] == [("orders",), ("payments",)]
+
+
+def test_a_process_without_handlers_does_not_start() -> None:
+    with pytest.raises(ConfigurationError, match="no handler given; expected at least one module:Class"):
+        declarations([])

@@ -1,0 +1,92 @@
+"""The pause ledger beside a client that believes what it was told last."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from streamworker.record import TopicPartition
+from streamworker.source.flow import PauseLedger, PauseReason
+
+PARTITIONS = [TopicPartition("t", number) for number in range(3)]
+ANY_PARTITION, ANY_REASON = st.sampled_from(PARTITIONS), st.sampled_from(PauseReason)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Reasons come and go while partitions do, and the client's flag outlives an ownership."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.ledger = PauseLedger()
+        self.now_s = 0.0
+        self.owned: set[TopicPartition] = set()
+        self.wanted: dict[TopicPartition, dict[PauseReason, float]] = {one: {} for one in PARTITIONS}
+        self.client_paused: set[TopicPartition] = set()
+
+    @rule(partition=ANY_PARTITION, reasons=st.sets(ANY_REASON, max_size=2))
+    def own(self, partition: TopicPartition, reasons: set[PauseReason]) -> None:
+        if partition in self.owned:
+            return
+        for reason in reasons:
+            self.put(partition, reason)
+        paused = self.ledger.paused(partition)
+        self.ledger.own(partition, paused=paused)
+        self.owned.add(partition)
+        (self.client_paused.add if paused else self.client_paused.discard)(partition)
+
+    @rule(partitions=st.sets(ANY_PARTITION))
+    def disown(self, partitions: set[TopicPartition]) -> None:
+        self.ledger.disown(partitions)
+        self.owned -= partitions
+        for partition in partitions:
+            self.wanted[partition].clear()
+
+    @rule(partition=ANY_PARTITION, reason=ANY_REASON)
+    def put(self, partition: TopicPartition, reason: PauseReason) -> None:
+        self.now_s += 1
+
+        new = self.ledger.put(partition, reason, self.now_s)
+
+        assert new == (reason not in self.wanted[partition])
+        self.wanted[partition].setdefault(reason, self.now_s)
+
+    @rule(partition=ANY_PARTITION, reason=ANY_REASON)
+    def take(self, partition: TopicPartition, reason: PauseReason) -> None:
+        assert self.ledger.take(partition, reason) == self.wanted[partition].pop(reason, None)
+
+    @rule()
+    def tell_the_client(self) -> None:
+        change = self.ledger.changes()
+
+        assert set(change.pause) <= self.owned - self.client_paused, "told what it knows, or of a foreign partition"
+        assert set(change.resume) <= self.owned & self.client_paused, "told what it knows, or of a foreign partition"
+        self.client_paused.update(change.pause)
+        self.client_paused.difference_update(change.resume)
+        for partition in self.owned:
+            assert (partition in self.client_paused) == bool(self.wanted[partition])
+        assert not any((self.ledger.changes().pause, self.ledger.changes().resume)), "told twice"
+
+    @invariant()
+    def reasons_are_those_of_the_model(self) -> None:
+        for partition in PARTITIONS:
+            assert self.ledger.reasons(partition) == self.wanted[partition]
+            assert self.ledger.paused(partition) == bool(self.wanted[partition])
+            for reason in PauseReason:
+                assert self.ledger.has(partition, reason) == (reason in self.wanted[partition])
+
+
+TestPauseLedger = LedgerMachine.TestCase
+TestPauseLedger.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+def test_a_reason_that_comes_and_goes_between_two_calls_is_not_told() -> None:
+    ledger, partition = PauseLedger(), PARTITIONS[0]
+    ledger.own(partition, paused=False)
+
+    for moment in range(1000):
+        ledger.put(partition, PauseReason.BACKPRESSURE, moment)
+        ledger.take(partition, PauseReason.BACKPRESSURE)
+
+    change = ledger.changes()
+    assert (list(change.pause), list(change.resume)) == ([], [])

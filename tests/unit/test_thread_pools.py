@@ -1,0 +1,322 @@
+"""Handlers on real threads, alone and under the real scheduler."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streamworker import BatchHandler, Context, Handler, Ordering, Record, Records, TopicPartition
+from streamworker.clock import SystemClock
+from streamworker.config import FlowConfig
+from streamworker.handler import declarations
+from streamworker.processing.threads import ThreadPools
+from streamworker.scheduling.lanes import LaneSlice, Scheduler
+from streamworker.testing.memory_broker import MemoryMessage
+from streamworker.work import Ownership, Slice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from streamworker.work import SliceOutcome
+
+AT = TopicPartition("t", 0)
+PATIENCE_S = 10.0
+
+AnyHandlerClass = type[Handler[bytes]] | type[BatchHandler[bytes]]
+
+
+@pytest.fixture
+def frequent_switches() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval_s)
+
+
+def pools_of(*handlers: AnyHandlerClass) -> ThreadPools[Slice]:
+    declared = declarations(handlers)
+    contexts = [Context(app={"name": "value"}, group="g", handler=one.name) for one in declared]
+    return ThreadPools(declared, contexts, clock=SystemClock(), max_record_bytes=1000)
+
+
+def slice_of(count: int, *, handler: int = 0) -> Slice:
+    return Slice(handler, Ownership(AT, 1), [MemoryMessage(AT, offset, value=b"v") for offset in range(count)], 1)
+
+
+def collect(pools: ThreadPools[Slice], count: int) -> list[SliceOutcome[Slice]]:
+    outcomes: list[SliceOutcome[Slice]] = []
+    while len(outcomes) < count:
+        outcomes += found(pools.collect(PATIENCE_S))
+    return outcomes
+
+
+def found(outcomes: Sequence[SliceOutcome[Slice]]) -> Sequence[SliceOutcome[Slice]]:
+    assert outcomes, "no outcome came"
+    return outcomes
+
+
+class Life(Handler[bytes]):
+    """Notes each step of its life with its thread."""
+
+    topics = ("t",)
+    concurrency = 3
+
+    def open(self, context: Context) -> None:
+        self.steps = context.shared("steps", list[tuple[str, int, str]])
+        self.gate = context.shared("gate", lambda: threading.Barrier(self.concurrency))
+        self.note("open")
+
+    def handle(self, record: Record[bytes]) -> None:
+        self.gate.wait(PATIENCE_S)
+        self.note("handle")
+
+    def close(self) -> None:
+        self.note("close")
+
+    def note(self, step: str) -> None:
+        self.steps.append((step, id(self), threading.current_thread().name))
+
+
+def test_each_thread_has_a_name_and_opens_uses_and_closes_an_instance_of_its_own() -> None:
+    declared = declarations([Life])
+    context = Context(app={}, group="g", handler="Life")
+    pools: ThreadPools[Slice] = ThreadPools(declared, [context], clock=SystemClock(), max_record_bytes=1000)
+
+    pools.start()
+    for _ in range(3):
+        pools.submit(slice_of(1))
+    collect(pools, 3)
+    assert pools.stop(PATIENCE_S)
+
+    of_thread: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for step, instance, thread in context.shared("steps", list[tuple[str, int, str]]):
+        of_thread[thread].append((step, instance))
+    assert sorted(of_thread) == ["pool-Life-0", "pool-Life-1", "pool-Life-2"]
+    for steps in of_thread.values():
+        assert [step for step, _ in steps] == ["open", "handle", "close"]
+        assert len({instance for _, instance in steps}) == 1
+    assert len({instance for steps in of_thread.values() for _, instance in steps}) == 3
+
+
+def test_what_open_raises_is_raised_by_start() -> None:
+    class CannotOpen(Life):
+        def open(self, context: Context) -> None:
+            raise ConnectionError("no database")
+
+    with pytest.raises(ConnectionError, match="no database"):
+        pools_of(CannotOpen).start()
+
+
+def test_what_a_constructor_raises_is_raised_by_start() -> None:
+    class CannotBeMade(Life):
+        def __init__(self) -> None:
+            raise SystemExit(9)
+
+    with pytest.raises(SystemExit):
+        pools_of(CannotBeMade).start()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit, ValueError])
+def test_whatever_a_handler_raises_comes_back_and_the_thread_goes_on(error: type[BaseException]) -> None:
+    class Raises(Handler[bytes]):
+        topics = ("t",)
+        concurrency = 1
+
+        def handle(self, record: Record[bytes]) -> None:
+            if record.offset == 1:
+                raise error
+
+    pools = pools_of(Raises)
+    pools.start()
+
+    pools.submit(slice_of(2))
+    [first] = collect(pools, 1)
+    pools.submit(slice_of(1))
+    [second] = collect(pools, 1)
+
+    assert first.failure is not None
+    assert (first.failure.index, type(first.failure.error), first.slice.done) == (1, error, 1)
+    assert second.failure is None
+    assert pools.stop(PATIENCE_S)
+
+
+def test_a_slice_whose_ownership_closes_comes_back_after_the_record_in_progress() -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    class Waits(Handler[bytes]):
+        topics = ("t",)
+        concurrency = 1
+
+        def handle(self, record: Record[bytes]) -> None:
+            reached.set()
+            assert go_on.wait(PATIENCE_S)
+
+    pools, slice_ = pools_of(Waits), slice_of(5)
+    pools.start()
+    pools.submit(slice_)
+    assert reached.wait(PATIENCE_S)
+    assert slice_.done == 0
+    assert slice_.started_s is not None
+
+    slice_.ownership.closing = True
+    go_on.set()
+
+    [outcome] = collect(pools, 1)
+    assert (outcome.slice, outcome.failure, slice_.done) == (slice_, None, 1)
+    assert pools.stop(PATIENCE_S)
+
+
+def test_a_call_that_does_not_end_is_not_waited_for_longer_than_asked() -> None:
+    go_on = threading.Event()
+
+    class Hangs(Handler[bytes]):
+        topics = ("t",)
+        concurrency = 1
+
+        def handle(self, record: Record[bytes]) -> None:
+            go_on.wait(PATIENCE_S)
+
+    pools = pools_of(Hangs)
+    pools.start()
+    pools.submit(slice_of(1))
+
+    assert not pools.stop(0.01)
+
+    go_on.set()
+    assert pools.stop(PATIENCE_S)
+
+
+def test_an_error_in_close_does_not_keep_the_pool_from_ending() -> None:
+    class CannotClose(Life):
+        def close(self) -> None:
+            raise ConnectionError("gone already")
+
+    pools = pools_of(CannotClose)
+    pools.start()
+
+    assert pools.stop(PATIENCE_S)
+
+
+def test_outcomes_of_all_handlers_come_back_through_one_queue() -> None:
+    class First(Handler[bytes]):
+        topics = ("first",)
+
+        def handle(self, record: Record[bytes]) -> None:
+            pass
+
+    class Second(BatchHandler[bytes]):
+        topics = ("second",)
+
+        def handle(self, records: Records[bytes]) -> None:
+            assert len(records) == 4
+
+    pools = pools_of(First, Second)
+    pools.start()
+
+    pools.submit(slice_of(2, handler=0))
+    pools.submit(slice_of(4, handler=1))
+
+    assert sorted((one.slice.handler, one.slice.done) for one in collect(pools, 2)) == [(0, 2), (1, 4)]
+    assert list(pools.collect(0.0)) == []
+    assert pools.stop(PATIENCE_S)
+
+
+class Race:
+    """Records of several keys and partitions on their way through the scheduler and real threads."""
+
+    RECORDS, KEYS, PARTITIONS, CONCURRENCY = 600, 7, 3, 6
+
+    def __init__(self, ordering: Ordering) -> None:
+        self.handled: list[tuple[TopicPartition, bytes, int]] = []
+        self.busy: set[object] = set()
+        self.overlaps: list[object] = []
+        self.out: list[LaneSlice] = []
+        self.back: list[LaneSlice] = []
+        race = self
+
+        class Runner(Handler[bytes]):
+            topics = ("t",)
+            concurrency = Race.CONCURRENCY
+
+            def handle(self, record: Record[bytes]) -> None:
+                race.handle(record)
+
+        Runner.ordering = ordering
+        self.ordering = ordering
+        declared = declarations([Runner])
+        contexts = [Context(app={}, group="g", handler="Runner")]
+        self.pools: ThreadPools[LaneSlice] = ThreadPools(declared, contexts, clock=SystemClock(), max_record_bytes=1000)
+        self.scheduler = Scheduler(
+            handler=0,
+            ordering=ordering,
+            concurrency=Race.CONCURRENCY,
+            lanes=4,
+            batch=None,
+            flow=FlowConfig(max_slice=5),
+            limit=lambda _: 10**9,
+        )
+
+    def handle(self, record: Record[bytes]) -> None:
+        partition, key = TopicPartition(record.topic, record.partition), record.raw_key or b""
+        domain = {Ordering.PARTITION: partition, Ordering.KEY: (partition, key)}.get(self.ordering)
+        if domain is not None:
+            if domain in self.busy:
+                self.overlaps.append(domain)
+            self.busy.add(domain)
+        self.handled.append((partition, key, record.offset))
+        self.busy.discard(domain)
+
+    def run(self) -> None:
+        partitions = [TopicPartition("t", number) for number in range(self.PARTITIONS)]
+        self.pools.start()
+        for number, partition in enumerate(partitions):
+            self.scheduler.own(Ownership(partition, number + 1))
+        clock = SystemClock()
+        for first in range(0, self.RECORDS, 20):
+            for partition in partitions:
+                messages = [
+                    MemoryMessage(partition, offset, key=b"k%d" % (offset * 31 % self.KEYS), value=b"v")
+                    for offset in range(first, first + 20)
+                ]
+                self.scheduler.offer(partition, messages, clock.monotonic_s())
+            self._exchange(0.0)
+        while len(self.back) < len(self.out):
+            self._exchange(PATIENCE_S)
+        assert self.pools.stop(PATIENCE_S)
+
+    def _exchange(self, timeout_s: float) -> None:
+        self._submit_all()
+        for outcome in self.pools.collect(timeout_s):
+            assert outcome.failure is None, outcome.failure
+            self.back.append(outcome.slice)
+            self.scheduler.sizer.measured(len(outcome.slice.messages), outcome.seconds)
+            self.scheduler.finish(outcome.slice, outcome.slice.messages[outcome.slice.done :])
+        self._submit_all()
+
+    def _submit_all(self) -> None:
+        while (slice_ := self.scheduler.take(SystemClock.monotonic_s())) is not None:
+            self.out.append(slice_)
+            self.pools.submit(slice_)
+
+
+@pytest.mark.usefixtures("frequent_switches")
+@pytest.mark.parametrize("ordering", Ordering)
+@pytest.mark.parametrize("_time", range(5))
+def test_every_slice_comes_back_once_and_the_order_of_a_lane_is_kept(ordering: Ordering, _time: int) -> None:
+    race = Race(ordering)
+
+    race.run()
+
+    assert sorted(map(id, race.out)) == sorted(map(id, race.back))
+    assert len(race.handled) == len(set(race.handled)) == Race.RECORDS * Race.PARTITIONS
+    assert race.overlaps == []
+    in_order: dict[object, list[int]] = defaultdict(list)
+    for partition, key, offset in race.handled:
+        in_order[partition if ordering is Ordering.PARTITION else (partition, key)].append(offset)
+    if ordering is not Ordering.UNORDERED:
+        assert all(offsets == sorted(offsets) for offsets in in_order.values())
