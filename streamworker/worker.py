@@ -241,7 +241,7 @@ class Worker:
             if self._clock.monotonic_s() < self._poll_at_s:
                 return
             self._poll_at_s = self._clock.monotonic_s() + _FULL_POLL_S
-        busy = bool(self.running) or not self.writer.idle
+        busy = bool(self.running) or self.writer.under_way
         timeout_s = 0.0 if room == 0 or busy else self._idle_s()
         self.assignment.begin_fetch()
         fetched = self.source.fetch(room, timeout_s)
@@ -366,6 +366,23 @@ class Worker:
             self.source.pause(change.pause)
         if change.resume:
             self.source.resume(change.resume)
+        for key, records in pressure.shed.items():
+            self._shed(self.partitions[key], records)
+
+    def _shed(self, partition: Partition, records: int) -> None:
+        """Give the places of a paused partition's latest records to others; they are fetched again later."""
+        if any(slice_.ownership is partition.ownership for slice_ in self.running):
+            return
+        if partition.unfunded or self.writer.outstanding(partition.key):
+            return
+        first = partition.tracker.highest_done + 1
+        dropped = self._schedulers[partition.handler].shed(partition.key, records, first)
+        if dropped:
+            self.source.seek(partition.key, dropped[0].offset())
+            partition.tracker.take_back(dropped[0].offset())
+            partition.at_end = False
+            self._admitted -= len(dropped)
+            self.backpressure.settled(partition.key, len(dropped), sum(map(len, dropped)))
 
     def _bounds_reached(self) -> bool:
         bounds = self._bounds

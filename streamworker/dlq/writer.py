@@ -94,6 +94,11 @@ class DeadLetterWriter:
         """Whether nothing waits and all is acknowledged."""
         return not self._lanes
 
+    @property
+    def under_way(self) -> bool:
+        """Whether the producer has letters that are not acknowledged."""
+        return any(lane.unacknowledged for lane in self._lanes.values())
+
     def write(self, envelope: Envelope, on_done: Callable[[], None]) -> None:
         """Send as soon as possible. `on_done` is called inside a later `poll`, once it is acknowledged.
 

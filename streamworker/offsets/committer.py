@@ -172,6 +172,9 @@ class Committer:
         except ClientError as error:
             self._listener.commit_answered(len(marks), error.code, 0.0)
             return
+        if self._in_flight is not None:
+            # Nobody waits for the earlier one any more, so what it carried goes again.
+            self._dirty.update(self._requests[self._in_flight].trackers.keys() & self._trackers.keys())
         self._requests[self._number] = request
         self._in_flight = self._number
         self._dirty.difference_update(marks)

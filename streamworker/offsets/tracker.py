@@ -70,11 +70,21 @@ class OffsetTracker:
     def deliver(self, first: int, count: int) -> None:
         """`count` records with consecutive offsets from `first`, which is at or past `next_offset`."""
         assert first >= self._next_offset, f"delivered {first}, expected {self._next_offset} or later"
-        if first != self._next_offset or not self._run_offsets:
+        index = self._cut + len(self._window)
+        if not self._run_offsets or first - self._run_offsets[-1] != index - self._run_indexes[-1]:
             self._run_offsets.append(first)
-            self._run_indexes.append(self._cut + len(self._window))
+            self._run_indexes.append(index)
         self._window += b"\x01" * count
         self._next_offset = first + count
+
+    def take_back(self, first: int) -> None:
+        """The records from offset `first` on, none of which is done, count as not delivered."""
+        index = self._index_of(first)
+        del self._window[index - self._cut :]
+        runs = bisect_right(self._run_indexes, index - 1) if index > self._run_indexes[0] else 0
+        del self._run_offsets[runs:]
+        del self._run_indexes[runs:]
+        self._next_offset = first
 
     def limit(self, max_uncommitted: int) -> int:
         """The offset from which records must wait, so that a crash repeats at most `max_uncommitted`.

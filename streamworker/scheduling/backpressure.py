@@ -4,18 +4,19 @@ Rules. The worker's bounds are on records and on bytes of values. While it is fu
 fetched: the client's own queue is the buffer and no partition is paused for it, because a pause
 throws the prefetch away. A partition is paused when it takes so much that others starve: over its
 share for `pause_after_s`, or at once while the worker is full. When the worker stays full without a
-gap for that long, all are paused, since the client cannot be polled without taking a record; a few
-places are kept free for these.
+gap for that long, all are paused, since the client cannot be polled without taking a record (a few
+places are kept free for these), and those with more than an even split shed what is above it:
+otherwise one that waits for a retry or a person would keep the others waiting.
 Paused partitions go on at `resume_at` of their share. Pure; the loop thread owns it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from streamworker.config import FlowConfig
     from streamworker.record import TopicPartition
@@ -26,10 +27,11 @@ _LARGEST_SHARE, _ABOVE_EVEN = 0.5, 1.5
 # At most one pause a second and partition, whatever the load does.
 _PAUSE_SPACING_S = 1.0
 _CHECK_EVERY_S = 0.02
+_FADING = 0.8  # of the largest size seen, from run to run
 # Places for records that come with polls while the worker is full: ten a second until all are paused.
 _LARGEST_RESERVE, _SHARE_OF_RESERVE = 32, 4
-# Guess at a record's size before the first was seen.
-_FIRST_GUESS_BYTES = 4096.0
+# What a record of unknown size may have: the default of kafka.max_record_bytes.
+_FIRST_GUESS_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class Pressure:
 
     pause: Sequence[TopicPartition] = ()
     resume: Sequence[TopicPartition] = ()
+    shed: Mapping[TopicPartition, int] = field(default_factory=dict)  # how many records to give up
 
 
 class Backpressure:
@@ -58,7 +61,7 @@ class Backpressure:
         self._reserve = min(_LARGEST_RESERVE, config.max_inflight // _SHARE_OF_RESERVE)
         self._full_since_s: float | None = None
         self._next_check_s = float("-inf")
-        self._largest_bytes = _FIRST_GUESS_BYTES
+        self._largest_bytes = float(min(_FIRST_GUESS_BYTES, config.max_buffer_bytes))
         self.records = 0
         self.size_bytes = 0
 
@@ -80,7 +83,7 @@ class Backpressure:
         load.size_bytes += size_bytes
         self.records += records
         self.size_bytes += size_bytes
-        self._largest_bytes = max(size_bytes / records, 0.95 * self._largest_bytes)
+        self._largest_bytes = max(size_bytes / records, _FADING * self._largest_bytes)
 
     def settled(self, partition: TopicPartition, records: int, size_bytes: int) -> None:
         """Records ended."""
@@ -117,11 +120,22 @@ class Backpressure:
             self._loads[partition].paused_s = self._loads[partition].last_pause_s = now_s
         for partition in resume:
             self._loads[partition].paused_s = self._loads[partition].over_since_s = None
-        return Pressure(pause, resume)
+        return Pressure(pause, resume, self._above_even() if stuck else {})
 
     def _share(self) -> float:
         partitions = len(self._loads)
         return 1.0 if partitions < 2 else min(_LARGEST_SHARE, _ABOVE_EVEN / partitions)
+
+    def _resume_below(self) -> float:
+        """All in hand at which one goes on: the others may keep their even split."""
+        others = 1 - 0.5 / max(len(self._loads), 1)
+        return max(self._config.resume_at, others) * self._config.max_inflight
+
+    def _above_even(self) -> Mapping[TopicPartition, int]:
+        if len(self._loads) < 2:
+            return {}
+        even = self._config.max_inflight // len(self._loads)
+        return {one: load.records - even for one, load in self._loads.items() if load.records > even}
 
     def _must_pause(self, load: _Load, now_s: float, *, full: bool, stuck: bool) -> bool:
         if load.paused_s is not None or now_s - load.last_pause_s < _PAUSE_SPACING_S:
@@ -144,7 +158,7 @@ class Backpressure:
             load.paused_s is not None
             and load.records <= limit * self._config.max_inflight
             and load.size_bytes <= limit * self._config.max_buffer_bytes
-            and self.records <= self._config.resume_at * self._config.max_inflight
+            and self.records <= self._resume_below()
         )
 
 

@@ -225,6 +225,22 @@ class Scheduler:
         """A slice is back whose epoch has ended."""
         self._out -= 1
 
+    def shed(self, partition: TopicPartition, records: int, first: int) -> Sequence[Message]:
+        """Drop the last `records` that wait, or fewer: none below `first`, nor below one that is held.
+
+        Returns them in offset order; all that was delivered from the first of them on is among them.
+        """
+        lanes = self._partitions[partition].lanes
+        held = [held for lane in lanes for held in lane.held]
+        first = max([first, *(message.offset() + 1 for one in held for message in one.messages)])
+        waiting = [lane.pending for lane in lanes] + [one.followers for one in held]
+        dropped = sorted((m for messages in waiting for m in messages if m.offset() >= first), key=_offset)[-records:]
+        if dropped:
+            cut = dropped[0].offset()
+            for messages in waiting:
+                messages[:] = [message for message in messages if message.offset() < cut]
+        return dropped
+
     def block(self, partition: TopicPartition) -> None:
         """Cut nothing more of `partition`."""
         self._partitions[partition].blocked = True

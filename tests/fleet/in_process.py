@@ -32,7 +32,14 @@ TIMEOUT_S = 20.0
 def config(bootstrap_servers: str, group: str = "g", **options: object) -> Config:
     """Quick settings, and `options` with __ for the dot: `commit__interval_s=1`."""
     named = {name.replace("__", "."): value for name, value in options.items()}
-    settings = {"kafka.bootstrap_servers": bootstrap_servers, "kafka.group": group, **QUICK, **named}
+    settings = {
+        "kafka.bootstrap_servers": bootstrap_servers,
+        "kafka.group": group,
+        # What takes longer ends the process, and that is the test run's here.
+        "lifecycle.close_timeout_s": 60,
+        **QUICK,
+        **named,
+    }
     return load(files=[], environ={}, overrides=[f"{name}={value}" for name, value in settings.items()]).config
 
 

@@ -13,8 +13,9 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
@@ -64,7 +65,7 @@ class Fleet:
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _started: int = 0
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -159,7 +160,7 @@ class CommitWatcher:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="commit-watcher", daemon=True)
 
-    def __enter__(self) -> CommitWatcher:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -176,7 +177,7 @@ class CommitWatcher:
         while not self._stopping.wait(0.1):
             try:
                 found = self._reader.committed(self._asked, timeout=5)
-            except Exception:  # noqa: BLE001, S112 - brokers are stopped in tests: no answer is no observation
+            except Exception:  # noqa: BLE001 - brokers are stopped in tests: no answer is no observation
                 continue
             now_s = time.monotonic()
             self.seen += [(now_s, one.partition, one.offset) for one in found if one.offset >= 0 and one.error is None]
@@ -213,7 +214,7 @@ def _disorder(lines: list[Line]) -> list[str]:
             by_key.setdefault((line.partition, line.key), []).append(line)
     for key, calls in by_key.items():
         highest = -1
-        for before, after in zip(calls, calls[1:], strict=False):
+        for before, after in pairwise(calls):
             if after.began_s < before.ended_s:
                 found.append(f"overlap of {key}: {before} and {after}")
         for call in calls:

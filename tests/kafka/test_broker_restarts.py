@@ -28,7 +28,10 @@ def test_a_broker_killed_in_the_middle_costs_no_record(kafka: SharedKafka, tmp_p
         ends[sum(key.encode()) % 2] += 1
     options = {"kafka.group_protocol": protocol, "app.work_s": 0.01, "kafka.librdkafka.reconnect.backoff.max.ms": 500}
 
-    with Fleet(servers, group, topic, tmp_path, options=options) as fleet, CommitWatcher(servers, group, topic, 2) as watcher:
+    with (
+        Fleet(servers, group, topic, tmp_path, options=options) as fleet,
+        CommitWatcher(servers, group, topic, 2) as watcher,
+    ):
         fleet.start(), fleet.start()
         assert produce(servers, topic, records, 2) == HALF
         fleet.wait(lambda: len(fleet.lines()) > HALF // 3, "progress")

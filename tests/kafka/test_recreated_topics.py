@@ -88,7 +88,9 @@ def test_an_offset_past_the_end_stops_its_partition_with_the_reason(kafka: Share
     topic, group = kafka.topic("in"), kafka.group("past")
     produce(kafka.bootstrap_servers, topic, [(None, "x")] * 5, 1)
     settings = config(kafka.bootstrap_servers, group)
-    Cluster(admin_settings(settings.kafka)).set_group_offsets(group, {TopicPartition(topic, 0): OffsetMark(99)}, TIMEOUT_S)
+    Cluster(admin_settings(settings.kafka)).set_group_offsets(
+        group, {TopicPartition(topic, 0): OffsetMark(99)}, TIMEOUT_S
+    )
 
     class Never(Handler[bytes]):
         topics = (topic,)

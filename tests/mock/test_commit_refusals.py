@@ -44,12 +44,15 @@ def test_a_refused_commit_is_sent_again_and_costs_no_record(mock_kafka: MockKafk
         def handle(self, record: Record[bytes]) -> None:
             seen.append((record.partition, record.offset))
 
-    with Running(config(servers, kafka__group_protocol=protocol), Seen) as worker, CommitWatcher(servers, "g", "in", 2) as watcher:
+    with (
+        Running(config(servers, kafka__group_protocol=protocol), Seen) as worker,
+        CommitWatcher(servers, "g", "in", 2) as watcher,
+    ):
         produce(servers, "in", [(None, "x")] * 100, 2)
         worker.wait(lambda: watcher.committed() == {0: 50, 1: 50}, "the first half committed")
         mock_kafka.push_errors("OffsetCommit", code)
         produce(servers, "in", [(None, "x")] * 100, 2)
-        worker.wait(lambda: watcher.committed() == {0: 100, 1: 100}, "all committed")
+        worker.wait(lambda: watcher.committed() == {0: 100, 1: 100}, "all committed", timeout_s=40)
         assert worker.stop() == 0
 
     assert set(seen) == {(partition, offset) for partition in (0, 1) for offset in range(100)}

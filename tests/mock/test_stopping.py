@@ -89,10 +89,8 @@ def test_a_call_that_does_not_end_is_abandoned_named_and_repeated(kafka: MockKaf
 
 
 def test_a_stop_under_load_repeats_nothing(kafka: MockKafka, tmp_path: Path) -> None:
-    """Edge cases 1, 2, 45, 93: signals at random instants while records flow, each worker goes on where the last ended."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    draw = random.Random(seed)
+    """Edge cases 1, 2, 93: signals at random instants while records flow; each worker goes on where the last ended."""
+    draw = random.Random(seed := random.randrange(2**32))
     total = 3000
     produce(kafka.bootstrap_servers, "in", [(None, str(number)) for number in range(total)], 2)
     codes = []
@@ -108,8 +106,8 @@ def test_a_stop_under_load_repeats_nothing(kafka: MockKafka, tmp_path: Path) -> 
         fleet.wait(lambda: len(fleet.lines()) >= total, "all records")
         codes.append(terminate(worker))
 
-    assert codes == [0] * 7, fleet.logs()
-    assert len(fleet.lines()) == total
+    assert codes == [0] * 7, f"seed {seed}: {fleet.logs()}"
+    assert len(fleet.lines()) == total, f"seed {seed}"
     assert {(one.partition, one.offset) for one in fleet.lines()} == {(p, o) for p in (0, 1) for o in range(total // 2)}
     assert committed(kafka.bootstrap_servers, "g", "in", 2) == {0: total // 2, 1: total // 2}
 

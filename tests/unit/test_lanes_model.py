@@ -46,6 +46,7 @@ class Epoch:
     lanes: PartitionLanes
     limit: int = NO_LIMIT
     next_offset: int = 0
+    highest_done: int = -1
     open: dict[int, Message] = field(default_factory=dict)  # offered and not done
     lane_of: dict[int, Lane] = field(default_factory=dict)
     came_s: dict[int, float] = field(default_factory=dict)
@@ -86,24 +87,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.epochs: dict[TopicPartition, Epoch] = {}
         self.out: dict[LaneSlice, tuple[Epoch, Group | None]] = {}
         self.passed_over: Counter[Lane] = Counter()
+        for partition in PARTITIONS[:2]:
+            self.own(partition)
 
     # What comes from outside.
 
-    @rule(partition=st.sampled_from(PARTITIONS))
     def own(self, partition: TopicPartition) -> None:
-        if partition in self.epochs:
-            return
         self.number += 1
         ownership = Ownership(partition, self.number)
         self.epochs[partition] = Epoch(ownership, self.scheduler.own(ownership))
 
-    @precondition(lambda self: self.epochs)
-    @rule(data=st.data())
-    def disown(self, data: st.DataObject) -> None:
-        epoch = self._some_epoch(data)
-        epoch.ownership.closing = epoch.ownership.ended = True
-        del self.epochs[epoch.ownership.partition]
-        self.scheduler.disown(epoch.ownership.partition)
+    @rule(partition=st.sampled_from(PARTITIONS), again=st.booleans())
+    def give_away_or_close(self, partition: TopicPartition, *, again: bool) -> None:
+        epoch = self.epochs.get(partition)
+        if epoch is None:
+            self.own(partition)
+        elif epoch.ownership.closing:
+            epoch.ownership.ended = True
+            del self.epochs[partition]
+            self.scheduler.disown(partition)
+            if again:
+                self.own(partition)
+        else:
+            epoch.ownership.closing = True
 
     @precondition(lambda self: self.epochs)
     @rule(
@@ -130,7 +136,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.now_s += seconds
 
     @precondition(lambda self: self.epochs)
-    @rule(data=st.data(), blocked=st.booleans())
+    @rule(data=st.data(), blocked=st.sampled_from([False, False, True]))
     def block_or_unblock(self, data: st.DataObject, *, blocked: bool) -> None:
         partition = self._some_epoch(data).ownership.partition
         (self.scheduler.block if blocked else self.scheduler.unblock)(partition)
@@ -143,9 +149,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.wake(epoch.ownership.partition)
 
     @precondition(lambda self: self.epochs)
-    @rule(data=st.data())
-    def close(self, data: st.DataObject) -> None:
-        self._some_epoch(data).ownership.closing = True
+    @rule(data=st.data(), records=st.integers(1, 9))
+    def shed(self, data: st.DataObject, records: int) -> None:
+        epoch = self._some_epoch(data)
+        first = max([epoch.highest_done, *epoch.out]) + 1
+        held = [message.offset() for group in epoch.groups for message in group.messages]
+        sheddable = [offset for offset in sorted(epoch.open) if offset >= max([first, *(one + 1 for one in held)])]
+
+        dropped = self.scheduler.shed(epoch.ownership.partition, records, first)
+
+        assert offsets(dropped) == sheddable[-records:]
+        for offset in offsets(dropped):
+            del epoch.open[offset]
+        if dropped:
+            epoch.next_offset = dropped[0].offset() - 1
 
     # What is taken.
 
@@ -298,6 +315,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         epoch.out.difference_update(offsets(slice_.messages))
         for offset in offsets(slice_.messages[:done]):
             del epoch.open[offset]
+            epoch.highest_done = max(epoch.highest_done, offset)
         return epoch, [] if group is None else group.messages[len(slice_.messages) :]
 
     # What always holds.

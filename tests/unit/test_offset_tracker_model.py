@@ -56,6 +56,17 @@ class TrackerMachine(RuleBasedStateMachine):
         self.tracker.complete(ended)
         self.open.difference_update(ended)
 
+    @precondition(lambda self: self.delivered)
+    @rule(count=st.integers(1, 9))
+    def take_back_the_last(self, count: int) -> None:
+        latest = self.delivered[-count:]
+        if not self.open.issuperset(latest):
+            return
+        self.tracker.take_back(latest[0])
+        del self.delivered[-count:]
+        self.open.difference_update(latest)
+        self.next_offset = latest[0]
+
     @rule()
     def acknowledge_what_is_committable(self) -> None:
         self.tracker.acknowledge(self.committable)
