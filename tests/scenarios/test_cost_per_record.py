@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import gc
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
 import streamworker
 from streamworker import Batch, BatchHandler, Handler
-from streamworker.testing.memory_broker import MemoryBroker
 from streamworker.testing.virtual_worker import VirtualWorld
 from streamworker.worker import Worker
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from streamworker import Record, Records
+    from streamworker.testing.memory_broker import MemoryBroker
 
 RECORDS = 8000
 _ENGINE = streamworker.__path__[0]
@@ -55,7 +55,7 @@ class CallCounter:
         self.calls = 0
         self._is_engine: dict[str, bool] = {}
 
-    def __enter__(self) -> CallCounter:
+    def __enter__(self) -> Self:
         sys.setprofile(self._on_event)
         return self
 

@@ -69,6 +69,6 @@ def _copy_dependencies() -> None:
 if __name__ == "__main__":
     try:
         require_java()
-        print(f"Kafka's jars: {fetch_jars()}")  # noqa: T201 - a command's answer
+        print(f"Kafka's jars: {fetch_jars()}")
     except ServerUnavailable as error:
         sys.exit(str(error))

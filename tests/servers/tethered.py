@@ -86,7 +86,7 @@ def _hold(folder: Path, grace_s: float, command: Sequence[str]) -> int:
             stderr=subprocess.STDOUT,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - no other thread exists yet
         )
-    print(server.pid, flush=True)  # noqa: T201 - the answer to whoever started us
+    print(server.pid, flush=True)
     cut = threading.Event()
     threading.Thread(target=_watch, args=(cut, server, grace_s), daemon=True).start()
     code = server.wait()

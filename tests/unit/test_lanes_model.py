@@ -52,9 +52,14 @@ class Epoch:
     came_s: dict[int, float] = field(default_factory=dict)
     out: set[int] = field(default_factory=set)
     groups: list[Group] = field(default_factory=list)
+    behind: set[int] = field(default_factory=set)  # in a group whose records go one by one, and not their turn
+
+    @property
+    def held(self) -> set[int]:
+        return {message.offset() for group in self.groups for message in group.messages} | self.behind
 
     def waiting(self, lane: Lane) -> list[Message]:
-        held = {message.offset() for group in self.groups for message in group.messages}
+        held = self.held
         return [
             message
             for offset, message in sorted(self.open.items())
@@ -153,8 +158,8 @@ class SchedulerMachine(RuleBasedStateMachine):
     def shed(self, data: st.DataObject, records: int) -> None:
         epoch = self._some_epoch(data)
         first = max([epoch.highest_done, *epoch.out]) + 1
-        held = [message.offset() for group in epoch.groups for message in group.messages]
-        sheddable = [offset for offset in sorted(epoch.open) if offset >= max([first, *(one + 1 for one in held)])]
+        first_sheddable = max([first, *(offset + 1 for offset in epoch.held)])
+        sheddable = [offset for offset in sorted(epoch.open) if offset >= first_sheddable]
 
         dropped = self.scheduler.shed(epoch.ownership.partition, records, first)
 
@@ -189,6 +194,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         else:
             self._check_retried(slice_, group)
             epoch.groups.remove(group)
+            epoch.behind.update(offsets(group.messages[len(slice_.messages) :]))
         self._check_order(epoch, slice_)
         epoch.out.update(offsets(slice_.messages))
         self.out[slice_] = (epoch, group)
@@ -316,7 +322,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         for offset in offsets(slice_.messages[:done]):
             del epoch.open[offset]
             epoch.highest_done = max(epoch.highest_done, offset)
-        return epoch, [] if group is None else group.messages[len(slice_.messages) :]
+        remaining = [] if group is None else group.messages[len(slice_.messages) :]
+        epoch.behind.difference_update(offsets(remaining))
+        return epoch, remaining
 
     # What always holds.
 
@@ -334,7 +342,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost(self) -> None:
         for epoch in self.epochs.values():
-            assert epoch.lanes.records == len(epoch.open) - len(epoch.out)
+            assert epoch.lanes.records == len(epoch.open) - len(epoch.out) - len(epoch.behind)
 
     @invariant()
     def what_waits_for_a_retry_is_counted_as_parked(self) -> None:
