@@ -156,6 +156,7 @@ class VirtualWorld:
         listeners: Sequence[Listener] = (),
         app: Mapping[str, object] | None = None,
         recorded: bool = True,
+        observe: Callable[[Worker], None] = lambda _worker: None,
     ) -> Member:
         """Add a worker to the group and let it subscribe; `effects` is kept only if it is `recorded`."""
         self._made += 1
@@ -190,6 +191,7 @@ class VirtualWorld:
             clock=self.time,
             listener=Listeners([story, *listeners]),
             bounds=bounds,
+            observe=observe,
         )
         member = Member(name, worker, sources[0], story)
         self.members.append(member)

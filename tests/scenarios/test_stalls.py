@@ -1,0 +1,154 @@
+"""What stands still is seen, said once, and mended or ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from scenarios.worlds import IN, Obedient, make_world
+
+from streamworker.config import LifecycleConfig
+from streamworker.events import Listener
+from streamworker.exit_code import ExitCode
+from streamworker.handler import declaration
+from streamworker.observability.lag import LagWatch
+from streamworker.observability.status import Board, LifeState
+from streamworker.observability.watchdog import Watchdog
+from streamworker.observer import Observer, first_status
+from streamworker.testing.memory_broker import MemoryLog
+
+if TYPE_CHECKING:
+    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.work import Slice
+    from streamworker.worker import Worker
+
+STALL_S = 5.0
+LIFECYCLE = LifecycleConfig(stall_timeout_s=STALL_S)
+
+
+@dataclass
+class Watched(Listener):
+    """A worker under the eyes of a real observer, whose lag figures are always fresh."""
+
+    world: VirtualWorld
+    stalls: list[str] = field(default_factory=list)
+    dumps: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        world = self.world
+        self.board = Board(first_status([declaration(Obedient)], world.config, world.time))
+        self.lag = LagWatch(MemoryLog(world.broker))
+        self._observer = Observer(
+            board=self.board,
+            lag=self.lag,
+            watchdog=Watchdog(clock=world.time, stall_timeout_s=STALL_S, die=lambda _code: None),
+            clock=world.time,
+            listener=self,
+            note=self.dumps.append,
+        )
+
+    def observe(self, worker: Worker) -> None:
+        self.lag.refresh()
+        self._observer(worker)
+
+    def stalled(self, what: str, detail: str) -> None:
+        self.stalls.append(what)
+
+    def start(self, *, call_s: float = 0.001) -> Member:
+        def duration_s(slice_: Slice) -> float:
+            return call_s if slice_.messages[0].value() == b"slow" else 0.001
+
+        return self.world.start(Obedient, observe=self.observe, duration_s=duration_s)
+
+
+def test_a_client_that_delivers_nothing_is_made_anew_and_goes_on() -> None:
+    """Edge case 32: paused at the client and in nobody's ledger, as after a bug of the client."""
+    watched = Watched(make_world(lifecycle=LIFECYCLE))
+    member = watched.start()
+    watched.world.run_for(1)
+    member.source.paused.add(IN)
+    watched.world.broker.produce("in", 0, b"fine")
+
+    watched.world.run_to_end("in", timeout_s=STALL_S + 3)
+
+    assert watched.stalls == ["client"]
+    assert len(watched.dumps) == 1
+    assert member.worker.source is not member.source
+
+
+def test_a_client_that_stalls_again_ends_the_worker() -> None:
+    watched = Watched(make_world(lifecycle=LIFECYCLE))
+    member = watched.start()
+    watched.world.run_for(1)
+
+    for _ in range(2):
+        watched.world.broker.produce("in", 0, b"fine")
+        stalled_source = member.worker.source
+        stalled_source.paused.add(IN)  # type: ignore[attr-defined]
+        watched.world.run(
+            lambda source=stalled_source: member.worker.source is not source or member.worker.stopping is not None,
+            timeout_s=STALL_S + 3,
+        )
+        watched.world.run_for(1)
+
+    assert member.worker.stopping is not None
+    assert watched.world.stop(member) == ExitCode.STALL
+
+
+def test_a_call_that_takes_too_long_is_said_once_and_left_alone() -> None:
+    watched = Watched(make_world(lifecycle=LIFECYCLE))
+    member = watched.start(call_s=3 * STALL_S)
+    watched.world.broker.produce("in", 0, b"slow")
+
+    watched.world.run_to_end("in", timeout_s=4 * STALL_S)
+
+    assert watched.stalls == ["handler"]
+    assert member.worker.stopping is None
+
+
+def test_a_call_past_the_handlers_time_limit_ends_the_worker() -> None:
+    lifecycle = LifecycleConfig(stall_timeout_s=STALL_S, handler_timeout_s=STALL_S, drain_timeout_s=20)
+    watched = Watched(make_world(lifecycle=lifecycle))
+    member = watched.start(call_s=1000)
+    watched.world.broker.produce("in", 0, b"slow")
+
+    watched.world.run(lambda: member.worker.stopping is not None, timeout_s=STALL_S + 2)
+
+    assert watched.stalls == ["handler_timeout"]
+    assert watched.world.stop(member) == ExitCode.STALL
+
+
+def test_a_quiet_topic_is_no_stall() -> None:
+    watched = Watched(make_world(lifecycle=LIFECYCLE))
+    watched.start()
+    watched.world.broker.produce("in", 0, b"fine")
+
+    watched.world.run_for(4 * STALL_S)
+
+    assert watched.stalls == []
+
+
+def test_offsets_that_cannot_be_read_yet_are_no_stall() -> None:
+    watched = Watched(make_world(lifecycle=LIFECYCLE))
+    watched.world.broker.offsets_error = lambda: "_TIMED_OUT"
+    watched.start()
+    watched.world.broker.produce("in", 0, b"fine")
+
+    watched.world.run_for(4 * STALL_S)
+
+    assert watched.stalls == []
+
+
+def test_the_status_tells_of_lag_pauses_and_what_runs() -> None:
+    watched = Watched(make_world(lifecycle=LIFECYCLE))
+    watched.start(call_s=60)
+    watched.world.broker.produce("in", 0, b"slow")
+    watched.world.broker.produce("in", 0, b"fine")
+
+    watched.world.run_for(2)
+
+    status = watched.board.latest()
+    assert status.state is LifeState.RUNNING
+    assert [(one.topic, one.partition, one.lag_records) for one in status.partitions] == [("in", 0, 2)]
+    assert [(one.handler, one.offset) for one in status.running] == [("Obedient", 0)]
+    assert status.inflight_records == 2
