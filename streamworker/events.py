@@ -92,8 +92,9 @@ class Listeners(Listener):
         self._complained: set[str] = set()
         for event in EVENTS:
             empty = getattr(Listener, event)
-            calls = [getattr(one, event) for one in listeners if getattr(type(one), event) is not empty]
-            setattr(self, event, self._fan_out(calls))
+            calls = [getattr(one, event) for one in listeners]
+            heard = [call for call in calls if getattr(call, "__func__", None) is not empty]
+            setattr(self, event, self._fan_out(heard))
 
     def _fan_out(self, calls: Sequence[Callable[..., None]]) -> Callable[..., None]:
         def report(*args: object) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamworker.dlq.budget import DeadLetterBudget
 from streamworker.observability.status import StopStatus
+from streamworker.offsets.policy import BEGINNING
 from streamworker.offsets.tracker import OffsetTracker
 from streamworker.partition import Partition
 from streamworker.source.flow import PauseReason
@@ -74,8 +75,8 @@ class Partitions:
         """The offset from which records of `key` must wait until more is committed."""
         return self._owned[key].tracker.limit(self._config.commit.max_uncommitted)
 
-    def own(self, key: TopicPartition, *, handler: int, start_offset: int) -> Partition:
-        """Begin an ownership."""
+    def own(self, key: TopicPartition, *, handler: int, start_offset: int | None) -> Partition:
+        """Begin an ownership; nothing of it is committed as long as its start is unknown (None)."""
         stages = self._stages
         if key in self._owned:
             self.end([key])
@@ -84,13 +85,15 @@ class Partitions:
         partition = self._owned[key] = Partition(
             ownership=ownership,
             handler=handler,
-            tracker=OffsetTracker(start_offset),
+            tracker=OffsetTracker(BEGINNING if start_offset is None else start_offset),
             lanes=stages.schedulers[handler].own(ownership),
             budget=DeadLetterBudget(self._config.dead_letters, now_s),
-            start_offset=start_offset,
+            start_offset=BEGINNING if start_offset is None else start_offset,
+            positioned=start_offset is not None,
             progress_s=now_s,
         )
-        stages.committer.own(key, partition.tracker)
+        if partition.positioned:
+            stages.committer.own(key, partition.tracker)
         stages.backpressure.own(key)
         return partition
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamworker.errors import ClientError
 from streamworker.interfaces import Start
-from streamworker.offsets.policy import BEGINNING, StartKind, parse_start, plan_starts
+from streamworker.offsets.policy import StartKind, parse_start, plan_starts
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
@@ -135,16 +135,14 @@ class Rebalancing:
 
     def _begin(self, key: TopicPartition, plan: StartPlan | None) -> Start:
         handler = next(number for number, one in enumerate(self._declarations) if one.subscribes_to(key.topic))
-        offset = BEGINNING if plan is None else plan.offset
-        partition = self._partitions.own(key, handler=handler, start_offset=offset)
+        partition = self._partitions.own(key, handler=handler, start_offset=None if plan is None else plan.offset)
         if plan is None:
-            partition.positioned = False
             self._partitions.hold(partition, PauseReason.OFFSETS_UNKNOWN)
         else:
             self._use(partition, plan)
         paused = self._ledger.paused(key)
         self._ledger.own(key, paused=paused)
-        return Start(offset, paused)
+        return Start(partition.start_offset, paused)
 
     def _use(self, partition: Partition, plan: StartPlan) -> None:
         if plan.foreign:

@@ -162,8 +162,12 @@ class Committer:
         return {
             one: OffsetMark(self._trackers[one].committable, metadata)
             for one in sorted(partitions)
-            if one in self._again or self._trackers[one].committable > self._trackers[one].committed
+            if self._has_news(one)
         }
+
+    def _has_news(self, partition: TopicPartition) -> bool:
+        tracker = self._trackers[partition]
+        return tracker.committable > tracker.committed or (partition in self._again and tracker.located)
 
     def _send_request(self, marks: Mapping[TopicPartition, OffsetMark], now_s: float) -> None:
         request = _Request({one: self._trackers[one] for one in marks}, now_s)

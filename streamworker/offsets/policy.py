@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamworker.interfaces import OffsetMark
     from streamworker.record import TopicPartition
 
+_EXAMPLE = "timestamp:2026-01-31T00:00:00Z"
 BEGINNING = -2  # librdkafka's logical offset for the start of the log
 
 
@@ -60,8 +61,10 @@ def parse_start(text: str) -> StartPolicy:
     if text in ("earliest", "latest"):
         return StartPolicy(StartKind(text))
     word, colon, moment = text.partition(":")
-    if word != "timestamp" or not colon:
-        known = ("earliest", "latest", "timestamp:2026-01-31T00:00:00Z")
+    if word == "timestamp" and not colon:
+        raise ConfigurationError(f"kafka.start: got {text!r}; expected a time, as in {_EXAMPLE}")
+    if word != "timestamp":
+        known = ("earliest", "latest", _EXAMPLE)
         raise ConfigurationError(f"kafka.start: got {text!r}; {nearest(text, known)}")
     try:
         at = datetime.fromisoformat(moment)

@@ -25,6 +25,7 @@ class OffsetTracker:
     """Starts at `start`, the first offset expected; a negative one stands for the log's beginning."""
 
     def __init__(self, start: int) -> None:
+        self._start = start
         self._next_offset = max(start, 0)
         self._committed = self._next_offset
         self._committed_index = 0  # delivered records below the committed offset
@@ -37,6 +38,11 @@ class OffsetTracker:
     def next_offset(self) -> int:
         """The next offset expected from the source; what is below was delivered."""
         return self._next_offset
+
+    @property
+    def located(self) -> bool:
+        """Whether its offsets are real: from the log's beginning on, they are known with the first record."""
+        return self._start >= 0 or bool(self._run_offsets)
 
     @property
     def committed(self) -> int:

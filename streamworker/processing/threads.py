@@ -7,6 +7,7 @@ owns the idle lists; threads own the slice in hand; outcomes of all pools come b
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 
 S = TypeVar("S", bound=Slice)
+
+_log = logging.getLogger(__name__)
 
 
 class ThreadPools(Generic[S]):
@@ -143,4 +146,7 @@ class _PoolThread(Generic[S]):
             except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like an idle thread
                 outcome = SliceOutcome(slice_, 0.0, Failure(None, FatalError(repr(error))))
             report((self, outcome))
-        handler.close()
+        try:
+            handler.close()
+        except Exception:  # noqa: BLE001 - the thread ends here, and what was handled is settled
+            _log.exception("%s.close failed", pool.declaration.name)

@@ -31,25 +31,31 @@ if TYPE_CHECKING:
 
 
 class Held:
-    """Records that wait until `due_s` for their next try, `attempt` calls after their first.
+    """Records that wait until `due_s` for their next try; `attempt` calls were spent on the first of them.
 
-    `alone` hands them over one by one: a batch that failed as a whole too often is taken apart.
+    They go together, or one by one (`alone`) after a batch failed as a whole too often and is taken apart:
+    then `group_attempt` calls were spent on each of the others.
     """
 
-    __slots__ = ("alone", "attempt", "due_s", "followers", "messages")
+    __slots__ = ("attempt", "due_s", "followers", "group_attempt", "messages")
 
-    def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, alone: bool) -> None:
+    def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, group_attempt: int | None) -> None:
         self.messages = messages
         self.attempt = attempt
         self.due_s = due_s
-        self.alone = alone
+        self.group_attempt = group_attempt
         self.followers: list[Message] = []  # later records of the same keys
+
+    @property
+    def alone(self) -> bool:
+        """Whether they are handed over one by one."""
+        return self.group_attempt is not None
 
 
 class Lane:
     """Records of one order domain that were delivered and are not in a handler's hands."""
 
-    __slots__ = ("held", "held_keys", "of", "out", "pending", "queued", "since_s", "timer_s")
+    __slots__ = ("arrivals", "held", "held_keys", "of", "out", "pending", "queued", "timer_s")
 
     def __init__(self, of: PartitionLanes) -> None:
         self.of = of
@@ -58,8 +64,15 @@ class Lane:
         self.held_keys: dict[bytes, Held] = {}  # KEY only
         self.out = 0  # slices in a handler's hands
         self.queued = False  # among the lanes that take turns
-        self.since_s = 0.0  # when the oldest of `pending` came
+        self.arrivals: deque[tuple[int, float]] = deque()  # batches only: (first offset, when it came)
         self.timer_s: float | None = None  # the timer that was set last and has not gone off
+
+    def oldest_s(self) -> float:
+        """When the first of `pending` came; long ago for one that was handed over before."""
+        first, arrivals = self.pending[0].offset(), self.arrivals
+        while len(arrivals) > 1 and arrivals[1][0] <= first:
+            arrivals.popleft()
+        return arrivals[0][1] if arrivals and arrivals[0][0] <= first else 0.0
 
     @property
     def records(self) -> int:
@@ -75,7 +88,7 @@ class Lane:
 class LaneSlice(Slice):
     """A slice that remembers where it was cut."""
 
-    __slots__ = ("held", "lane")
+    __slots__ = ("arrivals", "held", "lane")
 
     def __init__(self, handler: int, lane: Lane, messages: Sequence[Message], held: Held | None) -> None:
         super().__init__(handler, lane.of.ownership, messages, 1 if held is None else held.attempt + 1)
@@ -198,10 +211,14 @@ class Scheduler:
 
     def finish(self, slice_: LaneSlice, rest: Sequence[Message] = ()) -> None:
         """The slice is back; `rest` of it was not tried and goes first again."""
-        remaining = self._take_back(slice_, rest)
+        held = slice_.held
+        if held is None or held.group_attempt is None:
+            self._take_back(slice_, rest)
+            return
+        remaining = [*rest, *self._take_back(slice_, ())]
         if remaining:
-            held = Held(remaining, attempt=slice_.attempt - 1, due_s=0.0, alone=True)
-            self._keep(slice_.lane, held)
+            attempt = held.attempt if rest else held.group_attempt
+            self._keep(slice_.lane, Held(remaining, attempt=attempt, due_s=0.0, group_attempt=held.group_attempt))
 
     def hold(
         self,
@@ -217,9 +234,11 @@ class Scheduler:
 
         `attempt` calls were spent on it. With `alone` its records are handed over one by one then.
         """
-        remaining = self._take_back(slice_, rest)
-        messages = [*failed, *remaining]
-        self._keep(slice_.lane, Held(messages, attempt=attempt, due_s=due_s, alone=alone or bool(remaining)))
+        group_attempt = attempt if alone else None
+        if slice_.held is not None and slice_.held.alone:
+            group_attempt = slice_.held.group_attempt
+        messages = [*failed, *self._take_back(slice_, rest)]
+        self._keep(slice_.lane, Held(messages, attempt=attempt, due_s=due_s, group_attempt=group_attempt))
 
     def forget(self) -> None:
         """A slice is back whose epoch has ended."""
@@ -271,8 +290,8 @@ class Scheduler:
         return self._timers[0][0] if self._timers else None
 
     def _append(self, lane: Lane, messages: Sequence[Message], now_s: float) -> None:
-        if not lane.pending:
-            lane.since_s = now_s
+        if self._batch is not None:
+            lane.arrivals.append((messages[0].offset(), now_s))
         lane.pending.extend(messages)
         self._enqueue(lane)
 
@@ -335,7 +354,7 @@ class Scheduler:
         return self.sizer.records if self._batch is None else self._batch.max_records
 
     def _waits_for_more(self, lane: Lane, batch: Batch, now_s: float) -> bool:
-        full_s = lane.since_s + batch.max_wait_s
+        full_s = lane.oldest_s() + batch.max_wait_s
         if len(lane.pending) >= batch.max_records or now_s >= full_s or lane.of.ownership.closing:
             return False
         if sum(map(len, lane.pending)) >= batch.max_bytes:
@@ -376,7 +395,6 @@ class Scheduler:
             remaining = held.messages[len(slice_.messages) :]
         if front:
             lane.pending = sorted(front + lane.pending, key=_offset)
-            lane.since_s = 0.0  # they have waited already
         self._enqueue(lane)
         return remaining
 

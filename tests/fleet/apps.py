@@ -39,7 +39,7 @@ class Ledger(Handler[bytes]):
             raise PoisonError(value)
         if value.startswith("later"):
             raise RetryableError(value, retry_after_s=float(value[5:]))
-        if value.startswith("flaky") and record.attempt < 3:
+        if value.startswith("failing") or (value.startswith("flaky") and record.attempt < 3):
             raise ConnectionError(value)
         line = {
             "pid": os.getpid(),
@@ -59,6 +59,17 @@ class Ledger(Handler[bytes]):
 
 class LedgerWithDeadLetters(Ledger):
     dead_letter = DeadLetter(os.environ["LEDGER_TOPIC"] + ".dlq")
+
+
+class HeaderReader(LedgerWithDeadLetters):
+    """Looks at the headers of every record, and again."""
+
+    ordering = "partition"
+
+    def handle(self, record: Record[bytes]) -> None:
+        for _ in range(2):
+            dict(record.headers)
+        super().handle(record)
 
 
 class LedgerInOrder(Ledger):

@@ -5,64 +5,54 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fleet.in_process import Running, committed, config, read
+from fleet.workers import Fleet
 
-from streamworker import DeadLetter, Handler, PoisonError, Retry
+from streamworker import DeadLetter, Handler, PoisonError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from streamworker import Record
     from streamworker.testing.mock_kafka import MockKafka
 
 UNREADABLE = [(b"\xff\xfe", b"v"), (b"fine", b"w")]
+WARM = 40  # records after which the interpreter calls the client's methods in its short way, which checks less
 
 
-def test_a_header_name_that_is_not_utf_8_reaches_the_handler_as_no_headers(mock_kafka: MockKafka) -> None:
-    """Edge case 109: reading such headers twice crashes the process, so they are read once, retries included."""
-    mock_kafka.create_topic("in", 1)
-    mock_kafka.produce_raw("in", 0, b"k", b"v", UNREADABLE)
-    mock_kafka.produce_raw("in", 0, b"k", b"next", [(b"a", b"1")])
-    seen: list[tuple[int, int, bool, list[str]]] = []
-
-    class Twice(Handler[bytes]):
-        topics = ("in",)
-        retry = Retry(attempts=3, base_s=0.01)
-
-        def handle(self, record: Record[bytes]) -> None:
-            for _ in range(2):
-                headers = record.headers
-            seen.append((record.offset, record.attempt, headers.readable, [name for name, _ in headers]))
-            if record.attempt < 3 and record.offset == 0:
-                raise ConnectionError
-
-    with Running(config(mock_kafka.bootstrap_servers), Twice, max_records=2) as worker:
-        assert worker.ended() == 0
-
-    assert seen == [(0, 1, False, []), (0, 2, False, []), (0, 3, False, []), (1, 1, True, ["a"])]
-    assert committed(mock_kafka.bootstrap_servers, "g", "in", 1) == {0: 2}
-
-
-def test_a_record_with_unreadable_headers_is_dead_lettered_with_a_mark(mock_kafka: MockKafka) -> None:
-    """Edge cases 57, 109: after retries that have read them, and without a look at them by the handler."""
+def test_a_header_name_that_is_not_utf_8_harms_neither_the_worker_nor_the_next_record(
+    mock_kafka: MockKafka, tmp_path: Path
+) -> None:
+    """Edge case 109: in a process of its own, because reading such headers twice crashes it; retries included."""
     mock_kafka.create_topic("in", 1)
     mock_kafka.create_topic("in.dlq", 1)
-    mock_kafka.produce_raw("in", 0, b"k", b"touched", UNREADABLE)
-    mock_kafka.produce_raw("in", 0, b"\xff", b"untouched", UNREADABLE)
+    for number in range(WARM):
+        mock_kafka.produce_raw("in", 0, None, b"%d" % number, [(b"a", b"1")])
+    mock_kafka.produce_raw("in", 0, None, b"flaky", UNREADABLE)
+    mock_kafka.produce_raw("in", 0, None, b"next", [(b"a", b"1")])
 
-    class Failing(Handler[bytes]):
-        topics = ("in",)
-        retry = Retry(attempts=2, base_s=0.01)
-        dead_letter = DeadLetter("in.dlq")
+    with Fleet(mock_kafka.bootstrap_servers, "g", "in", tmp_path, handler="fleet.apps:HeaderReader") as fleet:
+        code = fleet.start("--until-end").wait(20)
 
-        def handle(self, record: Record[bytes]) -> None:
-            if record.value == b"touched":
-                assert not record.headers.readable
-                raise ConnectionError
-            raise PoisonError
+    assert code == 0, fleet.logs()
+    assert [(line.offset, line.attempt) for line in fleet.lines()][-2:] == [(WARM, 3), (WARM + 1, 1)]
+    assert committed(mock_kafka.bootstrap_servers, "g", "in", 1) == {0: WARM + 2}
 
-    with Running(config(mock_kafka.bootstrap_servers), Failing, max_records=2) as worker:
-        assert worker.ended() == 0
+
+def test_a_record_with_unreadable_headers_is_dead_lettered_with_a_mark(mock_kafka: MockKafka, tmp_path: Path) -> None:
+    """Edge cases 57, 109: at once, and after retries that have read them."""
+    mock_kafka.create_topic("in", 1)
+    mock_kafka.create_topic("in.dlq", 1)
+    for number in range(WARM):
+        mock_kafka.produce_raw("in", 0, None, b"%d" % number, [(b"a", b"1")])
+    mock_kafka.produce_raw("in", 0, b"\xff", b"poison", UNREADABLE)
+    mock_kafka.produce_raw("in", 0, b"k", b"failing", UNREADABLE)
+
+    with Fleet(mock_kafka.bootstrap_servers, "g", "in", tmp_path, handler="fleet.apps:HeaderReader") as fleet:
+        code = fleet.start("--until-end").wait(20)
+
+    assert code == 0, fleet.logs()
     letters = read(mock_kafka.bootstrap_servers, "in.dlq", 1, 2)
-
-    assert sorted((one.key(), one.value()) for one in letters) == [(b"k", b"touched"), (b"\xff", b"untouched")]
+    assert [(one.key(), one.value()) for one in letters] == [(b"\xff", b"poison"), (b"k", b"failing")]
     for letter in letters:
         headers = dict(letter.headers() or [])
         assert headers["sw-headers-unreadable"] == b"1"

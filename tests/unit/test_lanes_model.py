@@ -58,6 +58,11 @@ class Epoch:
     def held(self) -> set[int]:
         return {message.offset() for group in self.groups for message in group.messages} | self.behind
 
+    @property
+    def end(self) -> int:
+        """From where on nothing may be started any more."""
+        return self.ownership.closes_at if self.ownership.closing else NO_LIMIT
+
     def waiting(self, lane: Lane) -> list[Message]:
         held = self.held
         return [
@@ -102,8 +107,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         ownership = Ownership(partition, self.number)
         self.epochs[partition] = Epoch(ownership, self.scheduler.own(ownership))
 
-    @rule(partition=st.sampled_from(PARTITIONS), again=st.booleans())
-    def give_away_or_close(self, partition: TopicPartition, *, again: bool) -> None:
+    @rule(partition=st.sampled_from(PARTITIONS), again=st.booleans(), further=st.sampled_from([-100, 0, 2]))
+    def close_or_give_away(self, partition: TopicPartition, further: int, *, again: bool) -> None:
         epoch = self.epochs.get(partition)
         if epoch is None:
             self.own(partition)
@@ -114,7 +119,9 @@ class SchedulerMachine(RuleBasedStateMachine):
             if again:
                 self.own(partition)
         else:
+            epoch.ownership.closes_at = max([epoch.highest_done, *epoch.out]) + 1 + further
             epoch.ownership.closing = True
+            self.scheduler.wake(partition)
 
     @precondition(lambda self: self.epochs)
     @rule(
@@ -157,7 +164,9 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), records=st.integers(1, 9))
     def shed(self, data: st.DataObject, records: int) -> None:
         epoch = self._some_epoch(data)
-        first = max([epoch.highest_done, *epoch.out]) + 1
+        if epoch.out:
+            return
+        first = epoch.highest_done + 1
         first_sheddable = max([first, *(offset + 1 for offset in epoch.held)])
         sheddable = [offset for offset in sorted(epoch.open) if offset >= first_sheddable]
 
@@ -185,6 +194,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         slice_ = self.scheduler.take(self.now_s)
         if slice_ is None:
             assert not runnable or len(self.out) == self.concurrency, "a thread is idle though a lane could run"
+            self._check_that_nobody_waits_for_nothing()
             return False
         self._check_turns(slice_, runnable)
         epoch = self.epochs[slice_.ownership.partition]
@@ -200,13 +210,18 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.out[slice_] = (epoch, group)
         return True
 
+    def _check_that_nobody_waits_for_nothing(self) -> None:
+        for partition, epoch in self.epochs.items():
+            if epoch.ownership.closing and not self.out and epoch.limit >= epoch.end:
+                assert not self.scheduler.unfinished(partition, self.now_s)
+
     def _must_run(self, epoch: Epoch, lane: Lane) -> bool:
-        if epoch.lanes.blocked or epoch.ownership.closing:
+        if epoch.lanes.blocked:
             return False
         if self.ordering is not Ordering.UNORDERED and any(slice_.lane is lane for slice_ in self.out):
             return False
         groups = [group for group in epoch.groups if group.lane is lane]
-        if any(group.due_s <= self.now_s for group in groups):
+        if any(group.due_s <= self.now_s and group.messages[0].offset() < epoch.end for group in groups):
             return True
         if groups and self.ordering is Ordering.PARTITION:
             return False
@@ -219,10 +234,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         return [message for message in waiting if message.key() not in held_keys]
 
     def _ready(self, epoch: Epoch, waiting: list[Message]) -> bool:
-        if not waiting or waiting[0].offset() >= epoch.limit:
+        if not waiting or waiting[0].offset() >= min(epoch.limit, epoch.end):
             return False
-        return self.batch is None or (
-            len(waiting) >= self.batch.max_records
+        return (
+            self.batch is None
+            or epoch.ownership.closing
+            or len(waiting) >= self.batch.max_records
             or sum(map(len, waiting)) >= self.batch.max_bytes
             or self.now_s >= min(epoch.came_s[one] for one in offsets(waiting)) + self.batch.max_wait_s
         )
@@ -239,7 +256,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _check_fresh(self, epoch: Epoch, slice_: LaneSlice) -> None:
         assert slice_.attempt == 1
         assert len(slice_.messages) <= (self.batch.max_records if self.batch else self.scheduler.sizer.records)
-        assert all(offset < epoch.limit for offset in offsets(slice_.messages))
+        assert max(offsets(slice_.messages)) < min(epoch.limit, epoch.end)
         if self.batch is not None and len(slice_.messages) > 1:
             assert sum(map(len, slice_.messages)) <= self.batch.max_bytes
 
@@ -250,7 +267,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _check_order(self, epoch: Epoch, slice_: LaneSlice) -> None:
         assert not epoch.lanes.blocked
-        assert not epoch.ownership.closing
+        assert slice_.messages[0].offset() < epoch.end
         assert slice_.ownership is epoch.ownership
         assert slice_.messages, "an empty slice"
         earlier = set(epoch.open)
@@ -369,27 +386,27 @@ def offsets(messages: Sequence[Message]) -> list[int]:
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=150, stateful_step_count=60)
+TestScheduler.settings = settings(max_examples=150, stateful_step_count=50)
 
 
-class OneLane:
-    """A scheduler with one partition, in which records are handed over in batches."""
+class OnePartition:
+    """A scheduler with one partition, whose records are handed over in batches."""
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, ordering: Ordering = Ordering.PARTITION) -> None:
         self.partition = PARTITIONS[0]
         self.scheduler = Scheduler(
             handler=0,
-            ordering=Ordering.PARTITION,
+            ordering=ordering,
             concurrency=1,
-            lanes=1,
+            lanes=2,
             batch=batch,
             flow=FlowConfig(),
             limit=lambda _partition: NO_LIMIT,
         )
         self.scheduler.own(Ownership(self.partition, 1))
 
-    def offer(self, first: int, count: int, now_s: float = 0.0) -> None:
-        messages = [MemoryMessage(self.partition, first + number) for number in range(count)]
+    def offer(self, first: int, count: int, now_s: float = 0.0, key: bytes | None = None) -> None:
+        messages = [MemoryMessage(self.partition, first + number, key=key) for number in range(count)]
         self.scheduler.offer(self.partition, messages, now_s)
 
     def take(self, now_s: float = 0.0) -> LaneSlice:
@@ -399,7 +416,7 @@ class OneLane:
 
 
 def test_a_record_that_comes_back_untried_goes_before_those_of_its_batch_that_wait_for_their_turn() -> None:
-    lane = OneLane(Batch(max_wait_s=0.0))
+    lane = OnePartition(Batch(max_wait_s=0.0))
     lane.offer(0, 3)
     batch = lane.take()
     lane.scheduler.hold(batch, batch.messages, [], attempt=1, due_s=0.0, alone=True)
@@ -411,7 +428,7 @@ def test_a_record_that_comes_back_untried_goes_before_those_of_its_batch_that_wa
 
 
 def test_a_record_that_waits_for_its_turn_spends_no_attempt_on_the_one_before_it() -> None:
-    lane = OneLane(Batch(max_wait_s=0.0))
+    lane = OnePartition(Batch(max_wait_s=0.0))
     lane.offer(0, 2)
     batch = lane.take()
     lane.scheduler.hold(batch, batch.messages, [], attempt=1, due_s=0.0, alone=True)
@@ -427,7 +444,7 @@ def test_a_record_that_waits_for_its_turn_spends_no_attempt_on_the_one_before_it
 
 
 def test_a_batch_waits_for_more_since_its_own_oldest_record_came() -> None:
-    lane = OneLane(Batch(max_records=2, max_wait_s=1.0))
+    lane = OnePartition(Batch(max_records=2, max_wait_s=1.0))
     lane.offer(0, 1, now_s=0.0)
     lane.offer(1, 2, now_s=0.9)
     lane.scheduler.finish(lane.take(now_s=0.9))
@@ -437,7 +454,7 @@ def test_a_batch_waits_for_more_since_its_own_oldest_record_came() -> None:
 
 
 def test_records_of_a_partition_that_was_given_away_are_forgotten_and_its_slice_frees_a_thread() -> None:
-    lane = OneLane(Batch(max_records=1))
+    lane = OnePartition(Batch(max_records=1))
     lane.offer(0, 5)
     lane.take()
 

@@ -9,8 +9,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from streamworker.record import TopicPartition
 from streamworker.source.flow import PauseLedger, PauseReason
 
-PARTITIONS = [TopicPartition("t", number) for number in range(3)]
-ANY_PARTITION, ANY_REASON = st.sampled_from(PARTITIONS), st.sampled_from(PauseReason)
+PARTITIONS = [TopicPartition("t", number) for number in range(2)]
+# So few that what was put up is often what is taken away.
+REASONS = [PauseReason.BACKPRESSURE, PauseReason.STOPPED]
+ANY_PARTITION, ANY_REASON = st.sampled_from(PARTITIONS), st.sampled_from(REASONS)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -72,12 +74,12 @@ class LedgerMachine(RuleBasedStateMachine):
         for partition in PARTITIONS:
             assert self.ledger.reasons(partition) == self.wanted[partition]
             assert self.ledger.paused(partition) == bool(self.wanted[partition])
-            for reason in PauseReason:
+            for reason in REASONS:
                 assert self.ledger.has(partition, reason) == (reason in self.wanted[partition])
 
 
 TestPauseLedger = LedgerMachine.TestCase
-TestPauseLedger.settings = settings(max_examples=60, stateful_step_count=40)
+TestPauseLedger.settings = settings(max_examples=100, stateful_step_count=40)
 
 
 def test_a_reason_that_comes_and_goes_between_two_calls_is_not_told() -> None:

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streamworker import Batch, BatchFailed, BatchHandler, DecodeError, DependencyUnavailable, Handler, Record, Records
+from streamworker import (
+    Batch,
+    BatchFailed,
+    BatchHandler,
+    DeadLetter,
+    DecodeError,
+    DependencyUnavailable,
+    Handler,
+    Record,
+    Records,
+    Rule,
+)
 from streamworker.clock import SystemClock
 from streamworker.handler import declaration
 from streamworker.processing.executor import SliceRunner, guarded_call
@@ -26,6 +37,7 @@ if TYPE_CHECKING:
 
 AT = TopicPartition("t", 0)
 MAX_BYTES = 20
+DLQ = DeadLetter("dlq")
 
 
 class One(Handler[object]):
@@ -74,9 +86,11 @@ def run(
     batch: bool = False,
     value: AnySerde | None = None,
     key: AnySerde | None = None,
+    dead_letter: DeadLetter | None = DLQ,
+    rules: tuple[Rule, ...] = (),
     clock: Clock | None = None,
 ) -> SliceOutcome[Slice]:
-    declared = replace(declaration(Many if batch else One), value=value, key=key)
+    declared = replace(declaration(Many if batch else One), value=value, key=key, dead_letter=dead_letter, rules=rules)
     runner = SliceRunner(declared, clock=clock or SystemClock(), max_record_bytes=MAX_BYTES)
     return runner.run(call, slice_)  # type: ignore[arg-type]  # the engine knows its kind of handler
 
@@ -173,6 +187,30 @@ def test_whatever_a_serde_raises_for_bytes_is_a_rejection(data: bytes, message: 
 
     assert rejected(slice_) == [(0, message)]
     assert slice_.done == 1
+
+
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize(
+    ("dead_letter", "rules"),
+    [(None, ()), (DLQ, (Rule.retry(OSError), Rule.stop(DecodeError)))],
+)
+def test_an_undecodable_record_that_cannot_leave_is_a_failure_and_nothing_overtakes_it(
+    dead_letter: DeadLetter | None, rules: tuple[Rule, ...], *, batch: bool
+) -> None:
+    slice_, seen = slice_of(b"1", b"x", b"3"), list[Record[object]]()
+
+    outcome = run(
+        slice_,
+        lambda given: seen.extend(given if isinstance(given, Records) else [given]),
+        batch=batch,
+        value=Numbers(),
+        dead_letter=dead_letter,
+        rules=rules,
+    )
+
+    assert [record.value for record in seen] == [1]
+    assert (failure_of(outcome).index, type(failure_of(outcome).error)) == (1, DecodeError)
+    assert (slice_.done, slice_.rejected) == (1, [])
 
 
 @pytest.mark.parametrize("batch", [False, True])
