@@ -35,9 +35,9 @@ _OFFSETS_TIMEOUT_S = 5.0
 _ASK_AGAIN_S, _ASK_TIMEOUT_S = 1.0, 0.5
 # The commit's share of the revoke timeout.
 _COMMIT_SHARE_S = 2.0
-# Statistics come each second and heartbeats every three: a coordinator that was not heard for longer
-# than both is not waited for, because a synchronous commit has no timeout.
-_COORDINATOR_SILENCE_S = 4.5
+# Statistics come each second and heartbeats every three (KIP-848: five by the broker's default): a coordinator
+# that was not heard for longer than both is not waited for, because a synchronous commit has no timeout.
+_COORDINATOR_SILENCE_S = 6.5
 
 
 class Rebalancing:

@@ -7,8 +7,9 @@ Standard library only. A record belongs to the thread that handles it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from operator import methodcaller
 from typing import ClassVar, Generic, NamedTuple, Protocol, TypeVar, cast, overload
 
 T = TypeVar("T")
@@ -87,6 +88,9 @@ class _UnreadableHeaders(Headers):
 
 
 _NO_HEADERS = Headers()
+# Not `message.headers()`: once the interpreter has specialised that call, it no longer checks for the error
+# that came with the result, and the NULL pointers get out.
+_ask_for_headers: Callable[[Message], list[Header] | None] = methodcaller("headers")
 _UNREADABLE = _UnreadableHeaders()
 # Put into the message after a failed read: reading such headers a second time crashes the process
 # (confluent-kafka 2.16.1 hands out NULL pointers), so the message must never be asked again.
@@ -96,7 +100,7 @@ _UNREADABLE_MARK: list[Header] = []
 def read_headers(message: Message) -> Headers:
     """Headers of `message`, safe to call again and again."""
     try:
-        headers = message.headers()
+        headers = _ask_for_headers(message)
     except SystemError:
         message.set_headers(_UNREADABLE_MARK)
         return _UNREADABLE

@@ -371,11 +371,10 @@ class Worker:
 
     def _shed(self, partition: Partition, records: int) -> None:
         """Give the places of a paused partition's latest records to others; they are fetched again later."""
-        if any(slice_.ownership is partition.ownership for slice_ in self.running):
-            return
         if partition.unfunded or self.writer.outstanding(partition.key):
             return
-        first = partition.tracker.highest_done + 1
+        in_hand = [slice_.highest for slice_ in self.running if slice_.ownership is partition.ownership]
+        first = max([partition.tracker.highest_done, *in_hand]) + 1
         dropped = self._schedulers[partition.handler].shed(partition.key, records, first)
         if dropped:
             self.source.seek(partition.key, dropped[0].offset())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from streamworker.errors import FatalError
@@ -39,13 +40,16 @@ class ThreadPools(Generic[S]):
         clock: Clock,
         max_record_bytes: int,
     ) -> None:
-        self._outcomes: queue.SimpleQueue[tuple[_PoolThread[S], SliceOutcome[S]]] = queue.SimpleQueue()
+        self._outcomes: deque[tuple[_PoolThread[S], SliceOutcome[S]]] = deque()
+        # Not a SimpleQueue with a timeout: in CPython 3.11 and 3.12 a signal that comes while the main
+        # thread waits in it can make it wait for ever.
+        self._arrived = threading.Event()
         self._pools = [
             _Pool(
                 declaration,
                 context,
                 SliceRunner(declaration, clock=clock, max_record_bytes=max_record_bytes),
-                self._outcomes.put,
+                self._report,
             )
             for declaration, context in zip(declarations, contexts, strict=True)
         ]
@@ -61,21 +65,26 @@ class ThreadPools(Generic[S]):
 
     def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there; waits up to `timeout_s` for the first."""
+        if not self._outcomes and timeout_s > 0:
+            self._arrived.wait(timeout_s)
+        self._arrived.clear()
         collected: list[SliceOutcome[S]] = []
-        try:
-            thread, outcome = self._outcomes.get(timeout_s > 0, timeout_s or None)
-            while True:
-                thread.pool.idle.append(thread)
-                collected.append(outcome)
-                thread, outcome = self._outcomes.get_nowait()
-        except queue.Empty:
-            return collected
+        while self._outcomes:
+            thread, outcome = self._outcomes.popleft()
+            thread.pool.idle.append(thread)
+            collected.append(outcome)
+        return collected
 
     def stop(self, timeout_s: float) -> bool:
         """Let the threads close their instances; false if some had not ended after `timeout_s`."""
         for pool in self._pools:
             pool.stop()
         return all(thread.joined(timeout_s) for pool in self._pools for thread in pool.threads)
+
+    def _report(self, back: tuple[_PoolThread[S], SliceOutcome[S]]) -> None:
+        """Take an outcome; called on pool threads."""
+        self._outcomes.append(back)
+        self._arrived.set()
 
 
 class _Pool(Generic[S]):

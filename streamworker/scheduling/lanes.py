@@ -95,6 +95,12 @@ class LaneSlice(Slice):
         self.lane = lane
         self.held = held
 
+    @property
+    def highest(self) -> int:
+        """The highest offset among its records and those that wait behind them for its return."""
+        with_it = [self.messages, *([self.held.messages, self.held.followers] if self.held else [])]
+        return max(message.offset() for messages in with_it for message in messages)
+
 
 class PartitionLanes:
     """The lanes of one partition, for one epoch."""

@@ -95,6 +95,8 @@ class KafkaSource:
         self._rebalance: Rebalance | None = None
         self._key_of_run: Callable[[ClientMessage], object] = _partition_of
         self._only_topic: str | None = None
+        # With KIP-848 a member that has no partitions stays in its first state.
+        self._joined_states = ("steady", "init") if settings.get("group.protocol") == "consumer" else ("steady",)
         self._closed = False
         self._consumer = self._new_consumer(settings)
 
@@ -285,7 +287,7 @@ class KafkaSource:
         coordinator = statistics.brokers.get("GroupCoordinator")
         group = statistics.cgrp
         self._membership = Membership(
-            joined=group.state == "up" and group.join_state == "steady",
+            joined=group.state == "up" and group.join_state in self._joined_states,
             state=f"{group.state}/{group.join_state}",
             coordinator_idle_s=max(coordinator.rxidle, 0) / 1e6 if coordinator else 0.0,
             heard_s=self._clock.monotonic_s(),

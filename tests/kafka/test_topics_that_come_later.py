@@ -51,3 +51,28 @@ def test_topics_and_partitions_that_come_later_are_read_from_their_beginning(
             worker.wait(lambda: values.count(b"b") == 10, "the new topic", timeout_s=30)
             kafka.admin.delete_topics([later])[later].result(TIMEOUT_S)
         assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_pattern_takes_the_topics_that_match_it_as_a_whole(kafka: SharedKafka, protocol: str) -> None:
+    """Edge case 100: also those that come later."""
+    shop, group = kafka.topic(f"shop-{protocol}"), kafka.group("pattern")
+    longer = kafka.topic(f"shop-{protocol}.more")
+    prefix = shop.rpartition(".")[0].replace(".", "\\.")
+    seen: list[str] = []
+
+    class Shops(Handler[bytes]):
+        topics = (f"^{prefix}\\.[0-9]+$",)
+
+        def handle(self, record: Record[bytes]) -> None:
+            seen.append(record.topic)
+
+    produce(kafka.bootstrap_servers, shop, [(None, "x")], 1)
+    produce(kafka.bootstrap_servers, longer, [(None, "x")], 1)
+    settings = config(kafka.bootstrap_servers, group, kafka__group_protocol=protocol, **QUICK_REFRESH)
+    with Running(settings, Shops) as worker:
+        worker.wait(lambda: seen == [shop], "the topic that matches")
+        another = kafka.topic(f"shop-{protocol}")
+        produce(kafka.bootstrap_servers, another, [(None, "x")], 1)
+        worker.wait(lambda: seen == [shop, another], "the topic that came later")
+        assert worker.stop() == 0

@@ -61,7 +61,7 @@ def test_a_topic_that_refuses_stops_the_partition_until_it_takes_the_letter(mock
         mock_kafka.produce_raw("in", 0, b"k", value)
     for _ in range(20):
         mock_kafka.produce_raw("in", 1, b"k", b"fine")
-    mock_kafka.push_errors("Produce", *[KafkaError.POLICY_VIOLATION] * 5)
+    mock_kafka.push_errors("Produce", *[KafkaError.POLICY_VIOLATION] * 3)
 
     with Running(settings, Judge) as worker:
         worker.wait(lambda: '"none_stopped": false' in worker.page("health/ready")[1], "not ready")

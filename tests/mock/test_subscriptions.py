@@ -1,4 +1,4 @@
-"""Topics that come later, patterns, several handlers in a process, runs with an end, errors instead of records."""
+"""Several handlers in a process, runs with an end, errors instead of records."""
 
 from __future__ import annotations
 
@@ -15,51 +15,6 @@ if TYPE_CHECKING:
 
     from streamworker import Record, Records
     from streamworker.testing.mock_kafka import MockKafka
-
-QUICK_REFRESH = {"kafka__librdkafka__topic.metadata.refresh.interval.ms": 500}
-
-
-def test_a_topic_that_is_made_after_the_start_is_read_from_its_beginning(mock_kafka: MockKafka) -> None:
-    """Edge case 100: until then the worker waits."""
-    mock_kafka.create_topic("in", 1)
-    values: list[bytes] = []
-
-    class Seen(Handler[bytes]):
-        topics = ("in", "later")
-
-        def handle(self, record: Record[bytes]) -> None:
-            values.append(record.value)
-
-    settings = config(mock_kafka.bootstrap_servers, kafka__group_protocol="classic", **QUICK_REFRESH)
-    with Running(settings, Seen) as worker:
-        mock_kafka.produce_raw("in", 0, None, b"early")
-        worker.wait(lambda: values == [b"early"], "the topic that is there")
-        mock_kafka.create_topic("later", 1)
-        mock_kafka.produce_raw("later", 0, None, b"late")
-        worker.wait(lambda: values == [b"early", b"late"], "the topic that came later")
-        assert worker.stop() == 0
-
-
-def test_a_pattern_takes_the_topics_that_match_it_as_a_whole(mock_kafka: MockKafka) -> None:
-    """Edge case 100: also those that come later."""
-    for topic in ("shop.a", "shop.a.dlq", "another.shop.a"):
-        mock_kafka.create_topic(topic, 1)
-        mock_kafka.produce_raw(topic, 0, None, topic.encode())
-    values: list[bytes] = []
-
-    class Shops(Handler[bytes]):
-        topics = ("^shop\\.[a-z]+$",)
-
-        def handle(self, record: Record[bytes]) -> None:
-            values.append(record.value)
-
-    settings = config(mock_kafka.bootstrap_servers, kafka__group_protocol="classic", **QUICK_REFRESH)
-    with Running(settings, Shops) as worker:
-        worker.wait(lambda: values == [b"shop.a"], "the topic that matches")
-        mock_kafka.create_topic("shop.b", 1)
-        mock_kafka.produce_raw("shop.b", 0, None, b"shop.b")
-        worker.wait(lambda: values == [b"shop.a", b"shop.b"], "the topic that came later")
-        assert worker.stop() == 0
 
 
 def test_handlers_of_one_process_keep_to_their_topics_and_their_dead_letters(mock_kafka: MockKafka) -> None:

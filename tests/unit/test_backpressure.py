@@ -86,6 +86,8 @@ class BackpressureMachine(RuleBasedStateMachine):
             for partition in pressure.pause:
                 self.pauses[partition].append(self.now_s)
             self.paused = (self.paused | set(pressure.pause)) - set(pressure.resume)
+            for partition, records in pressure.shed.items():
+                assert 0 < records <= self.in_hand[partition] - FLOW.max_inflight // len(self.in_hand)
 
     @rule()
     def once_all_is_settled_every_partition_goes_on(self) -> None:
@@ -226,6 +228,24 @@ def test_all_are_paused_when_the_worker_stays_full() -> None:
 
     assert ticks(backpressure, since_s=0.0, seconds=0.4) == ([], [])
     assert ticks(backpressure, since_s=0.42, seconds=0.2) == ([P0], [])
+
+
+def test_who_has_more_than_an_even_split_sheds_it_when_the_worker_stays_full() -> None:
+    backpressure = owning(P0, P1)
+    backpressure.admitted(P0, FULL - 5, 1)
+    backpressure.admitted(P1, 5, 1)
+
+    assert backpressure.check(0.0).shed == {}
+    assert backpressure.check(0.4).shed == {}
+    assert backpressure.check(0.6).shed == {P0: FULL - 5 - 50}
+
+
+def test_a_partition_that_has_no_neighbours_sheds_nothing() -> None:
+    backpressure = owning(P0)
+    backpressure.admitted(P0, FULL, 1)
+    backpressure.check(0.0)
+
+    assert backpressure.check(1.0).shed == {}
 
 
 def test_a_moment_of_room_starts_the_time_anew() -> None:

@@ -33,7 +33,6 @@ class Group:
 
     lane: Lane
     messages: Sequence[Message]
-    attempt: int
     due_s: float
     alone: bool
 
@@ -47,9 +46,11 @@ class Epoch:
     limit: int = NO_LIMIT
     next_offset: int = 0
     highest_done: int = -1
+    has_shed: bool = False  # then a batch may be cut early: when its records came is known no more
     open: dict[int, Message] = field(default_factory=dict)  # offered and not done
     lane_of: dict[int, Lane] = field(default_factory=dict)
-    came_s: dict[int, float] = field(default_factory=dict)
+    came_s: dict[int, float] = field(default_factory=dict)  # long ago for what was handed over before
+    calls: Counter[int] = field(default_factory=Counter)  # spent on a record that waits for another try
     out: set[int] = field(default_factory=set)
     groups: list[Group] = field(default_factory=list)
     behind: set[int] = field(default_factory=set)  # in a group whose records go one by one, and not their turn
@@ -177,6 +178,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             del epoch.open[offset]
         if dropped:
             epoch.next_offset = dropped[0].offset() - 1
+            epoch.has_shed = True
 
     # What is taken.
 
@@ -254,20 +256,29 @@ class SchedulerMachine(RuleBasedStateMachine):
         return next((group for group in epoch.groups if slice_.messages[0] in group.messages), None)
 
     def _check_fresh(self, epoch: Epoch, slice_: LaneSlice) -> None:
-        assert slice_.attempt == 1
         assert len(slice_.messages) <= (self.batch.max_records if self.batch else self.scheduler.sizer.records)
         assert max(offsets(slice_.messages)) < min(epoch.limit, epoch.end)
-        if self.batch is not None and len(slice_.messages) > 1:
-            assert sum(map(len, slice_.messages)) <= self.batch.max_bytes
+        if self.batch is not None:
+            assert len(slice_.messages) == 1 or sum(map(len, slice_.messages)) <= self.batch.max_bytes
+            assert self._may_be_cut(self.batch, epoch, epoch.waiting(slice_.lane), slice_.messages[0])
+
+    def _may_be_cut(self, batch: Batch, epoch: Epoch, waiting: Sequence[Message], first: Message) -> bool:
+        return (
+            epoch.ownership.closing
+            or epoch.has_shed
+            or len(waiting) >= batch.max_records
+            or sum(map(len, waiting)) >= batch.max_bytes
+            or self.now_s >= epoch.came_s[first.offset()] + batch.max_wait_s
+        )
 
     def _check_retried(self, slice_: LaneSlice, group: Group) -> None:
         assert group.due_s <= self.now_s
-        assert slice_.attempt == group.attempt + 1
         assert slice_.messages == (group.messages[:1] if group.alone else group.messages)
 
     def _check_order(self, epoch: Epoch, slice_: LaneSlice) -> None:
         assert not epoch.lanes.blocked
         assert slice_.messages[0].offset() < epoch.end
+        assert slice_.attempt == 1 + epoch.calls[slice_.messages[0].offset()]
         assert slice_.ownership is epoch.ownership
         assert slice_.messages, "an empty slice"
         earlier = set(epoch.open)
@@ -296,9 +307,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def some_of_it_was_not_tried(self, data: st.DataObject) -> None:
         slice_ = self._some_slice(data)
-        group = self.out[slice_][1]
-        if group is None or not group.alone:  # else: a test of its own
-            self._finish(slice_, data.draw(st.integers(0, len(slice_.messages))))
+        self._finish(slice_, data.draw(st.integers(0, len(slice_.messages))))
 
     @precondition(lambda self: self.out)
     @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0]))
@@ -314,26 +323,40 @@ class SchedulerMachine(RuleBasedStateMachine):
         self._hold(slice_, 0, len(slice_.messages), delay_s, alone=alone)
 
     def _finish(self, slice_: LaneSlice, done: int) -> None:
-        epoch, remaining = self._take_back(slice_, done)
+        epoch, group, remaining = self._take_back(slice_, done)
         if slice_.ownership.ended:
             self.scheduler.forget()
             return
-        self.scheduler.finish(slice_, slice_.messages[done:])
+        rest = slice_.messages[done:]
+        self.scheduler.finish(slice_, rest)
+        if group is not None and group.alone:
+            remaining = [*rest, *remaining]
+        else:
+            self._forget_calls(epoch, rest)
         if remaining:
-            epoch.groups.append(Group(slice_.lane, remaining, slice_.attempt - 1, 0.0, alone=True))
+            epoch.groups.append(Group(slice_.lane, remaining, 0.0, alone=True))
 
     def _hold(self, slice_: LaneSlice, first: int, end: int, delay_s: float, *, alone: bool) -> None:
-        epoch, remaining = self._take_back(slice_, first)
+        epoch, group, remaining = self._take_back(slice_, first)
         if slice_.ownership.ended:
             self.scheduler.forget()
             return
-        failed, due_s = slice_.messages[first:end], self.now_s + delay_s
-        self.scheduler.hold(slice_, failed, slice_.messages[end:], attempt=slice_.attempt, due_s=due_s, alone=alone)
-        alone = alone or bool(remaining)
-        epoch.groups.append(Group(slice_.lane, [*failed, *remaining], slice_.attempt, due_s, alone=alone))
+        failed, rest, due_s = slice_.messages[first:end], slice_.messages[end:], self.now_s + delay_s
+        self.scheduler.hold(slice_, failed, rest, attempt=slice_.attempt, due_s=due_s, alone=alone)
+        self._forget_calls(epoch, rest)
+        for offset in offsets(failed):
+            epoch.calls[offset] = slice_.attempt
+        alone = alone or (group is not None and group.alone)
+        epoch.groups.append(Group(slice_.lane, [*failed, *remaining], due_s, alone=alone))
 
-    def _take_back(self, slice_: LaneSlice, done: int) -> tuple[Epoch, Sequence[Message]]:
-        """The epoch, and the records of a group handed over one by one that have not had their turn."""
+    @staticmethod
+    def _forget_calls(epoch: Epoch, untried: Sequence[Message]) -> None:
+        for offset in offsets(untried):
+            epoch.calls[offset] = 0
+            epoch.came_s[offset] = 0.0
+
+    def _take_back(self, slice_: LaneSlice, done: int) -> tuple[Epoch, Group | None, Sequence[Message]]:
+        """Whence it came, and the records of a group handed over one by one that have not had their turn."""
         epoch, group = self.out.pop(slice_)
         epoch.out.difference_update(offsets(slice_.messages))
         for offset in offsets(slice_.messages[:done]):
@@ -341,7 +364,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             epoch.highest_done = max(epoch.highest_done, offset)
         remaining = [] if group is None else group.messages[len(slice_.messages) :]
         epoch.behind.difference_update(offsets(remaining))
-        return epoch, remaining
+        return epoch, group, remaining
 
     # What always holds.
 
@@ -358,8 +381,10 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost(self) -> None:
+        retried = [epoch for epoch, group in self.out.values() if group is not None]
         for epoch in self.epochs.values():
-            assert epoch.lanes.records == len(epoch.open) - len(epoch.out) - len(epoch.behind)
+            if epoch not in retried:  # else it has with it what waits behind it
+                assert epoch.lanes.records == len(epoch.open) - len(epoch.out)
 
     @invariant()
     def what_waits_for_a_retry_is_counted_as_parked(self) -> None:
@@ -465,3 +490,19 @@ def test_records_of_a_partition_that_was_given_away_are_forgotten_and_its_slice_
     assert lane.scheduler.take(9.0) is None
     lane.scheduler.forget()
     assert lane.take(9.0).ownership.epoch == 2
+
+
+def test_a_retry_below_the_end_of_a_closing_partition_goes_past_one_beyond_it_that_was_due_earlier() -> None:
+    partition = OnePartition(Batch(max_records=1), Ordering.UNORDERED)
+    partition.offer(0, 3)
+    for due_s in (5.0, None, 3.0):
+        slice_ = partition.take()
+        if due_s is None:
+            partition.scheduler.finish(slice_)
+        else:
+            partition.scheduler.hold(slice_, slice_.messages, [], attempt=1, due_s=due_s)
+
+    slice_.ownership.closes_at, slice_.ownership.closing = 2, True
+
+    assert partition.scheduler.unfinished(partition.partition, 9.0)
+    assert offsets(partition.take(9.0).messages) == [0]

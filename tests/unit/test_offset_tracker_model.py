@@ -20,6 +20,7 @@ class TrackerMachine(RuleBasedStateMachine):
     @initialize(start=st.sampled_from([-2, -1, 0, 1, 7, 10**12]))
     def begin(self, start: int) -> None:
         self.tracker = OffsetTracker(start)
+        self.start = start
         self.next_offset = self.committed = max(start, 0)
         self.were_committable = [self.committed]  # after each step
         self.delivered: list[int] = []
@@ -117,6 +118,17 @@ class TrackerMachine(RuleBasedStateMachine):
     @rule(allowed=st.integers(1, 3))
     def once_all_is_committed_the_lowest_open_record_may_run(self, allowed: int) -> None:
         assert min(self.open) < self.tracker.limit(allowed)
+
+    @invariant()
+    def nothing_is_done_above_the_highest_done_offset_and_nothing_open_is_it(self) -> None:
+        highest_done = self.tracker.highest_done
+
+        assert highest_done not in self.open
+        assert self.open.issuperset(offset for offset in self.delivered if offset > highest_done)
+
+    @invariant()
+    def the_beginning_of_the_log_is_nowhere_until_a_record_came(self) -> None:
+        assert self.tracker.located == (self.start >= 0 or bool(self.delivered))
 
     @invariant()
     def it_keeps_a_byte_per_record_from_the_first_open_one(self) -> None:
