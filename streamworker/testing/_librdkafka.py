@@ -54,6 +54,7 @@ _SIGNATURES: Mapping[str, tuple[type | None, Sequence[type]]] = {
     "rd_kafka_mock_broker_set_rtt": (c_int, (c_void_p, c_int32, c_int)),
     "rd_kafka_mock_partition_set_leader": (c_int, (c_void_p, c_char_p, c_int32, c_int32)),
     "rd_kafka_mock_partition_delete_records": (c_int, (c_void_p, c_char_p, c_int32, c_int64)),
+    "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, (c_void_p, c_int32)),
     "rd_kafka_mock_coordinator_set": (c_int, (c_void_p, c_char_p, c_char_p, c_int32)),
 }
 
@@ -177,6 +178,8 @@ class Cluster:
         self._cluster = library.call("rd_kafka_mock_cluster_new", client, brokers)
         if not self._cluster:
             raise LibraryError(f"librdkafka made no mock cluster of {brokers} brokers")
+        # The default of 3 s, in which a new group waits for more members, would be most of a test's time.
+        self._call("group_initial_rebalance_delay_ms", 0)
 
     @property
     def bootstrap_servers(self) -> str:

@@ -122,7 +122,10 @@ class MockKafka:
         self._ask(Call("push_errors", [API_KEYS[api], list(codes)]))
 
     def topic_error(self, topic: str, code: int) -> None:
-        """Answer metadata, fetch and produce requests for the topic with `code`, until 0 is set."""
+        """Answer metadata requests for the topic with `code`, until 0 is set.
+
+        Records are still fetched and produced by clients that know the topic; see `push_errors` for these.
+        """
         self._ask(Call("topic_error", [topic, code]))
 
     def broker_down(self, broker: int) -> None:

@@ -88,9 +88,9 @@ class Coordinator:
         tracker.complete_run(first, first + records - 1)
         self.committer.progressed(partition)
 
-    def step_after(self, seconds: float) -> None:
+    def step_after(self, seconds: float, *, at_once: bool = False) -> None:
         self.time.wait(seconds, lambda: False)
-        self.committer.step()
+        self.committer.step(at_once=at_once)
 
     def answer(self, request: Request, errors: Mapping[TopicPartition, str] | None = None) -> None:
         self.requests.remove(request)
@@ -162,9 +162,9 @@ class CommitterMachine(RuleBasedStateMachine):
     def commit_again(self, data: st.DataObject) -> None:
         self.far.committer.commit_again(self._some_partition(data))
 
-    @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 2.5]))
-    def step(self, seconds: float) -> None:
-        self.far.step_after(seconds)
+    @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 2.5]), at_once=st.booleans())
+    def step(self, seconds: float, *, at_once: bool) -> None:
+        self.far.step_after(seconds, at_once=at_once)
         self._look_at_what_was_sent()
 
     @rule(refusing=st.sampled_from(["_STATE", None]))
@@ -211,6 +211,8 @@ class CommitterMachine(RuleBasedStateMachine):
             for request in list(self.far.requests):
                 self._answer(request, {})
 
+        assert self.far.committer.next_due_s() is None
+        assert not self.far.committer.unsaved
         assert all(tracker.committed == tracker.committable for tracker in self.far.trackers.values())
 
     @invariant()
@@ -273,6 +275,22 @@ def test_a_quarter_of_the_bound_is_committed_at_once() -> None:
     far.progress(P0, 1)
     far.step_after(0)
     assert len(far.requests) == 1
+
+
+def test_what_is_done_is_committed_at_once_when_asked() -> None:
+    far = Coordinator()
+    far.own(P0)
+    far.step_after(0)
+    far.progress(P0, 1)
+    assert far.committer.unsaved
+
+    far.step_after(0, at_once=True)
+    assert [request.marks[P0].offset for request in far.requests] == [1]
+
+    far.answer(far.requests[0])
+    far.step_after(0, at_once=True)
+    assert not far.committer.unsaved
+    assert not far.requests
 
 
 def test_an_answer_that_does_not_come_is_reported_and_the_offset_goes_again() -> None:

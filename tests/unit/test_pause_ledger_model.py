@@ -25,39 +25,39 @@ class LedgerMachine(RuleBasedStateMachine):
         self.owned: set[TopicPartition] = set()
         self.wanted: dict[TopicPartition, dict[PauseReason, float]] = {one: {} for one in PARTITIONS}
         self.client_paused: set[TopicPartition] = set()
+        self.own(PARTITIONS[0])
 
-    @rule(partition=ANY_PARTITION, reasons=st.sets(ANY_REASON, max_size=2))
-    def own(self, partition: TopicPartition, reasons: set[PauseReason]) -> None:
+    @rule(partition=ANY_PARTITION, tell=st.booleans())
+    def come_or_go(self, partition: TopicPartition, *, tell: bool) -> None:
         if partition in self.owned:
-            return
-        for reason in reasons:
-            self.put(partition, reason)
+            self.ledger.disown([partition])
+            self.owned.remove(partition)
+            self.wanted[partition].clear()
+        else:
+            self.own(partition)
+        if tell:
+            self.tell_the_client()
+
+    def own(self, partition: TopicPartition) -> None:
         paused = self.ledger.paused(partition)
         self.ledger.own(partition, paused=paused)
         self.owned.add(partition)
         (self.client_paused.add if paused else self.client_paused.discard)(partition)
 
-    @rule(partitions=st.sets(ANY_PARTITION))
-    def disown(self, partitions: set[TopicPartition]) -> None:
-        self.ledger.disown(partitions)
-        self.owned -= partitions
-        for partition in partitions:
-            self.wanted[partition].clear()
-
-    @rule(partition=ANY_PARTITION, reason=ANY_REASON)
-    def put(self, partition: TopicPartition, reason: PauseReason) -> None:
+    @rule(partition=ANY_PARTITION, reason=ANY_REASON, tell=st.booleans())
+    def put_or_take(self, partition: TopicPartition, reason: PauseReason, *, tell: bool) -> None:
         self.now_s += 1
+        since_s = self.wanted[partition].pop(reason, None)
+        if since_s is None:
+            assert self.ledger.take(partition, reason) is None
+            assert self.ledger.put(partition, reason, self.now_s)
+            self.wanted[partition][reason] = self.now_s
+        else:
+            assert not self.ledger.put(partition, reason, self.now_s)
+            assert self.ledger.take(partition, reason) == since_s
+        if tell:
+            self.tell_the_client()
 
-        new = self.ledger.put(partition, reason, self.now_s)
-
-        assert new == (reason not in self.wanted[partition])
-        self.wanted[partition].setdefault(reason, self.now_s)
-
-    @rule(partition=ANY_PARTITION, reason=ANY_REASON)
-    def take(self, partition: TopicPartition, reason: PauseReason) -> None:
-        assert self.ledger.take(partition, reason) == self.wanted[partition].pop(reason, None)
-
-    @rule()
     def tell_the_client(self) -> None:
         change = self.ledger.changes()
 
@@ -67,7 +67,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.client_paused.difference_update(change.resume)
         for partition in self.owned:
             assert (partition in self.client_paused) == bool(self.wanted[partition])
-        assert not any((self.ledger.changes().pause, self.ledger.changes().resume)), "told twice"
+        again = self.ledger.changes()
+        assert not again.pause, "told twice"
+        assert not again.resume, "told twice"
 
     @invariant()
     def reasons_are_those_of_the_model(self) -> None:
