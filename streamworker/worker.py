@@ -52,6 +52,9 @@ _FULL_WAIT_S, _OUTCOME_WAIT_S, _IDLE_WAIT_S = 0.02, 0.001, 0.1
 _FULL_POLL_S = 0.1
 # A batch that cannot be read so often in a row is not a glitch of the network.
 _UNREADABLE_TRIES = 3
+# On closing, retries that are due within this are still made, so that what was done beyond them can be committed;
+# longer back-offs are not waited for.
+_RETRY_GRACE_S = 1.0
 # For the handlers' close(), within the close timeout.
 _EXECUTOR_STOP_S = 1.0
 
@@ -114,6 +117,7 @@ class Worker:
         self._exit_code = ExitCode.OK
         self._admitted = 0
         self._poll_at_s = 0.0
+        self._retries_until_s = 0.0
         self._reopened = False
 
         self.assignment = Assignment()
@@ -430,6 +434,7 @@ class Worker:
             in_hand = [slice_ for slice_ in self.running if slice_.ownership is ownership]
             ownership.closes_at = 1 + max([partition.tracker.highest_done, *map(self._reached, in_hand)])
             self._schedulers[partition.handler].wake(partition.key)
+        self._retries_until_s = self._clock.monotonic_s() + _RETRY_GRACE_S
 
     def _reached(self, slice_: LaneSlice) -> int:
         """The offset that the handler may have in hand: a batch is handed over whole."""
@@ -439,11 +444,10 @@ class Worker:
 
     def _in_hand(self, keys: Iterable[TopicPartition]) -> bool:
         """Whether anything of these is with a handler, can be finished now, or is on its way to the dead letters."""
-        now_s = self._clock.monotonic_s()
         owned = [partition for key in keys if (partition := self.partitions.get(key)) is not None]
         return (
             any(slice_.ownership is one.ownership for slice_ in self.running for one in owned)
-            or any(self._schedulers[one.handler].unfinished(one.key, now_s) for one in owned)
+            or any(self._schedulers[one.handler].unfinished(one.key, self._retries_until_s) for one in owned)
             or any(self.writer.outstanding(one.key) and not self.writer.refused(one.key) for one in owned)
         )
 

@@ -280,13 +280,13 @@ class Scheduler:
         for lane in self._partitions[partition].lanes:
             self._enqueue(lane)
 
-    def unfinished(self, partition: TopicPartition, now_s: float) -> bool:
-        """Whether a closing `partition` still has records below its end that need not wait for a retry."""
+    def unfinished(self, partition: TopicPartition, until_s: float) -> bool:
+        """Whether a closing `partition` still has records below its end that can go on before `until_s`."""
         lanes = self._partitions[partition]
-        return not lanes.blocked and any(self._has_any_below(lane, lanes.end, now_s) for lane in lanes.lanes)
+        return not lanes.blocked and any(self._has_any_below(lane, lanes.end, until_s) for lane in lanes.lanes)
 
-    def _has_any_below(self, lane: Lane, end: float, now_s: float) -> bool:
-        if any(held.due_s <= now_s and held.messages[0].offset() < end for held in lane.held):
+    def _has_any_below(self, lane: Lane, end: float, until_s: float) -> bool:
+        if any(held.due_s <= until_s and held.messages[0].offset() < end for held in lane.held):
             return True
         waits = bool(lane.held) and self._ordering is Ordering.PARTITION
         return bool(lane.pending) and lane.pending[0].offset() < end and not waits

@@ -49,13 +49,15 @@ def test_sigkill_loses_nothing_and_keeps_the_order_of_every_key(
     assert broken_promises(fleet.lines(), ends, watcher) == []
 
 
-def test_a_stop_in_order_repeats_nothing(kafka: SharedKafka, tmp_path: Path) -> None:
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+def test_a_stop_in_order_repeats_nothing(kafka: SharedKafka, tmp_path: Path, protocol: str) -> None:
     """Promises of a bounded repeat and of a drain: a rolling restart under load handles each record once."""
     topic, group = kafka.topic("orders", partitions=PARTITIONS), kafka.group("roll")
     total = 2000
+    options = {"kafka.group_protocol": protocol, "app.work_s": 0.004}
 
     with (
-        Fleet(kafka.bootstrap_servers, group, topic, tmp_path, options={"app.work_s": 0.004}) as fleet,
+        Fleet(kafka.bootstrap_servers, group, topic, tmp_path, options=options) as fleet,
         CommitWatcher(kafka.bootstrap_servers, group, topic, PARTITIONS) as watcher,
     ):
         first, second = fleet.start(), fleet.start()

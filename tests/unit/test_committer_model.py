@@ -16,6 +16,7 @@ from streamworker.events import Listener
 from streamworker.interfaces import CommitAnswer, OffsetMark
 from streamworker.offsets import codec
 from streamworker.offsets.committer import Committer
+from streamworker.offsets.policy import BEGINNING
 from streamworker.offsets.tracker import OffsetTracker
 from streamworker.record import TopicPartition
 from streamworker.testing.virtual_time import VirtualTime
@@ -282,14 +283,29 @@ def test_what_is_done_is_committed_at_once_when_asked() -> None:
     far.own(P0)
     far.step_after(0)
     far.progress(P0, 1)
-    assert far.committer.unsaved
+    unsaved = [far.committer.unsaved]
 
     far.step_after(0, at_once=True)
     assert [request.marks[P0].offset for request in far.requests] == [1]
+    far.answer(far.requests[0])
+    unsaved.append(far.committer.unsaved)
+
+    far.step_after(0, at_once=True)
+    assert unsaved == [True, False]
+    assert not far.requests
+
+
+def test_an_epoch_from_the_beginning_of_the_log_has_no_offset_to_commit_again_before_its_first_record() -> None:
+    far = Coordinator()
+    far.own(P0)
+    far.progress(P0, 9)
+    far.step_after(0)
+    far.disown(P0)
+    far.own(P0, start=BEGINNING)
 
     far.answer(far.requests[0])
-    far.step_after(0, at_once=True)
-    assert not far.committer.unsaved
+    far.step_after(0)
+
     assert not far.requests
 
 
