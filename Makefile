@@ -29,6 +29,8 @@ lint: setup ## style, types and the architecture
 	@$(BIN)/ruff check . || { echo "→ some are mended by: $(BIN)/ruff check --fix ."; exit 1; }
 	@$(BIN)/ruff format --check . || { echo "→ mended by: $(BIN)/ruff format ."; exit 1; }
 	@$(BIN)/mypy --strict
+	@$(BIN)/mypy --strict tests/api/typed_examples.py
+	@cd examples/flights && ../../$(BIN)/mypy --strict .
 	@$(BIN)/lint-imports || { echo "→ the tiers and the doors are in .importlinter"; exit 1; }
 
 demo: setup ## a worker to watch, on a mock cluster or KAFKA=host:port

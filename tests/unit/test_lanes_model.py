@@ -49,7 +49,8 @@ class Epoch:
     has_shed: bool = False  # then a batch may be cut early: when its records came is known no more
     open: dict[int, Message] = field(default_factory=dict)  # offered and not done
     lane_of: dict[int, Lane] = field(default_factory=dict)
-    came_s: dict[int, float] = field(default_factory=dict)  # long ago for what was handed over before
+    came_s: dict[int, float] = field(default_factory=dict)
+    came_back: set[int] = field(default_factory=set)  # untried: they need not wait for a full batch again
     calls: Counter[int] = field(default_factory=Counter)  # spent on a record that waits for another try
     out: set[int] = field(default_factory=set)
     groups: list[Group] = field(default_factory=list)
@@ -266,6 +267,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         return (
             epoch.ownership.closing
             or epoch.has_shed
+            or first.offset() in epoch.came_back
             or len(waiting) >= batch.max_records
             or sum(map(len, waiting)) >= batch.max_bytes
             or self.now_s >= epoch.came_s[first.offset()] + batch.max_wait_s
@@ -353,7 +355,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def _forget_calls(epoch: Epoch, untried: Sequence[Message]) -> None:
         for offset in offsets(untried):
             epoch.calls[offset] = 0
-            epoch.came_s[offset] = 0.0
+            epoch.came_back.add(offset)
 
     def _take_back(self, slice_: LaneSlice, done: int) -> tuple[Epoch, Group | None, Sequence[Message]]:
         """Whence it came, and the records of a group handed over one by one that have not had their turn."""
