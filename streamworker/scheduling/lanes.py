@@ -318,8 +318,9 @@ class Scheduler:
         if lane.out and self._ordering is not Ordering.UNORDERED:
             return None
         if lane.held:
-            held = min(lane.held, key=_due)
-            if held.due_s <= now_s and held.messages[0].offset() < lane.of.end:
+            allowed = [held for held in lane.held if held.messages[0].offset() < lane.of.end]
+            held = min(allowed, key=_due, default=None)
+            if held is not None and held.due_s <= now_s:
                 return self._cut_held(lane, held)
             if self._ordering is Ordering.PARTITION:
                 return None
