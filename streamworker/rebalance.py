@@ -128,10 +128,16 @@ class Rebalancing:
         for partition in unknown:
             plan = plans.get(partition.key)
             if plan is not None:
-                self._source().seek(partition.key, plan.offset)
-                self._partitions.position(partition, plan.offset)
-                self._use(partition, plan)
-                self._partitions.release(partition, PauseReason.OFFSETS_UNKNOWN)
+                self._locate(partition, plan)
+
+    def _locate(self, partition: Partition, plan: StartPlan) -> None:
+        try:
+            self._source().seek(partition.key, plan.offset)
+        except ClientError:
+            return  # the client has not begun with it yet; it is asked about again
+        self._partitions.position(partition, plan.offset)
+        self._use(partition, plan)
+        self._partitions.release(partition, PauseReason.OFFSETS_UNKNOWN)
 
     def _begin(self, key: TopicPartition, plan: StartPlan | None) -> Start:
         handler = next(number for number, one in enumerate(self._declarations) if one.subscribes_to(key.topic))

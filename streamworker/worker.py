@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streamworker.dlq.writer import DeadLetterWriter
-from streamworker.errors import Misuse
+from streamworker.errors import ClientError, Misuse
 from streamworker.exit_code import ExitCode
 from streamworker.interfaces import FaultKind
 from streamworker.observability.status import LifeState
@@ -270,8 +270,7 @@ class Worker:
         if partition is None or not partition.positioned or self.state is not LifeState.RUNNING:
             return
         if key in self.assignment.began:
-            # The fetch crossed the assignment, so some of these may belong to an ownership before it.
-            self.source.seek(key, partition.start_offset)
+            self._fetch_anew(partition)
             return
         first = messages[0].offset()
         if first < partition.tracker.next_offset:
@@ -290,6 +289,15 @@ class Worker:
         self.backpressure.admitted(key, len(messages), size_bytes)
         self._schedulers[partition.handler].offer(key, messages, now_s)
         self._listener.fetched(key, len(messages), size_bytes)
+
+    def _fetch_anew(self, partition: Partition) -> None:
+        """Drop what a fetch brought that crossed the assignment: it may belong to an ownership before it."""
+        try:
+            self.source.seek(partition.key, partition.start_offset)
+        except ClientError:
+            # Going on would leave a gap: its start is found out again instead.
+            partition.positioned = False
+            self.partitions.hold(partition, PauseReason.OFFSETS_UNKNOWN)
 
     def _left_to_fetch(self) -> int:
         limit = self._bounds.max_records
@@ -379,13 +387,19 @@ class Worker:
             return
         in_hand = [slice_.highest for slice_ in self.running if slice_.ownership is partition.ownership]
         first = max([partition.tracker.highest_done, *in_hand]) + 1
-        dropped = self._schedulers[partition.handler].shed(partition.key, records, first)
-        if dropped:
+        scheduler = self._schedulers[partition.handler]
+        dropped = scheduler.shed(partition.key, records, first)
+        if not dropped:
+            return
+        try:
             self.source.seek(partition.key, dropped[0].offset())
-            partition.tracker.take_back(dropped[0].offset())
-            partition.at_end = False
-            self._admitted -= len(dropped)
-            self.backpressure.settled(partition.key, len(dropped), sum(map(len, dropped)))
+        except ClientError:
+            scheduler.offer(partition.key, dropped, self._clock.monotonic_s())
+            return
+        partition.tracker.take_back(dropped[0].offset())
+        partition.at_end = False
+        self._admitted -= len(dropped)
+        self.backpressure.settled(partition.key, len(dropped), sum(map(len, dropped)))
 
     def _bounds_reached(self) -> bool:
         bounds = self._bounds

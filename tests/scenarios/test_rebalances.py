@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from scenarios.oracle import violations
 from scenarios.worlds import (
@@ -22,8 +23,12 @@ from scenarios.worlds import (
 
 from streamworker import Batch, Ordering, Retry, TopicPartition
 from streamworker.config import LifecycleConfig
+from streamworker.errors import ClientError
 from streamworker.events import Listener
 from streamworker.work import Ownership, Slice
+
+if TYPE_CHECKING:
+    import pytest
 
 
 def test_a_graceful_revocation_finishes_what_runs_commits_it_and_repeats_nothing() -> None:
@@ -323,3 +328,29 @@ def test_a_partition_lost_before_its_offsets_were_known_is_not_sought() -> None:
     world.run_to_end("in")
 
     assert calls(world) == list(range(6))
+
+
+def test_a_fetch_that_crossed_the_assignment_and_cannot_be_sought_leaves_no_gap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Edge case 36: the client refuses the seek, so the start is found out again instead of going on behind it."""
+    world = make_world()
+    member = world.start(Obedient)
+    produce(world, *[b"fine"] * 5)
+    world.run_to_end("in")
+    refusals = iter([ClientError("not yet", code="_STATE")] * 2)
+    seek = member.source.seek
+
+    def refuse_at_first(partition: TopicPartition, offset: int) -> None:
+        for refusal in refusals:
+            raise refusal
+        seek(partition, offset)
+
+    monkeypatch.setattr(member.source, "seek", refuse_at_first)
+    produce(world, *[b"fine"] * 5)
+    world.broker.expel(member.source)
+
+    world.run_to_end("in")
+
+    assert {effect.offset for effect in world.effects} == set(range(10))
+    assert next(refusals, None) is None
