@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streamworker.observability.status import Board
     from streamworker.observability.watchdog import Watchdog
     from streamworker.partition import Partition
+    from streamworker.scheduling.lanes import LaneSlice
     from streamworker.worker import Worker
 
 _LOOK_EVERY_S = 0.5
@@ -66,6 +67,7 @@ class Observer:
         self._started_s = clock.monotonic_s()
         self._next_look_s = self._started_s
         self._stillness = Stillness()
+        self._calls: dict[LaneSlice, tuple[int, float]] = {}  # what was done at the last look, and since when
         self._said: set[tuple[StallKind, str]] = set()
         self._join_state: tuple[str, float] = ("", self._started_s)
 
@@ -130,18 +132,28 @@ class Observer:
 
     def _running(self, worker: Worker, now_s: float) -> tuple[RunningSlice, ...]:
         # The pool thread moves `done` and `started_s` on meanwhile: each is read once.
-        calls = [(one, one.started_s, min(one.done, len(one.messages) - 1)) for one in worker.running]
+        begun = [(one, one.started_s, min(one.done, len(one.messages) - 1)) for one in worker.running]
+        calls = [
+            (one, done, self._since(one, done, began_s, now_s)) for one, began_s, done in begun if began_s is not None
+        ]
+        self._calls = {one: (done, since_s) for one, done, since_s in calls}
         return tuple(
             RunningSlice(
                 handler=worker.declarations[slice_.handler].name,
                 topic=slice_.ownership.partition.topic,
                 partition=slice_.ownership.partition.partition,
                 offset=slice_.messages[done].offset(),
-                seconds=now_s - started_s,
+                seconds=now_s - since_s,
             )
-            for slice_, started_s, done in calls
-            if started_s is not None
+            for slice_, done, since_s in calls
         )
+
+    def _since(self, slice_: LaneSlice, done: int, began_s: float, now_s: float) -> float:
+        """Since when the call in progress runs, to within one look."""
+        if slice_ not in self._calls:
+            return now_s if done else began_s
+        seen, since_s = self._calls[slice_]
+        return since_s if seen == done else now_s
 
     def _act_on_stalls(self, worker: Worker, status: WorkerStatus, now_s: float) -> None:
         lifecycle = worker.config.lifecycle

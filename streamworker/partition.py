@@ -33,13 +33,13 @@ class Partition:
     budget: DeadLetterBudget
     start_offset: int  # where the client was told to begin; negative is the log's beginning
     positioned: bool = True  # false until the group's offset is known
+    admits: bool = True  # false once records were dropped that nothing fetches again: going on would leave a gap
     at_end: bool = False  # the end of the log was reached once
     stop: StopStatus | None = None
     retry_at_s: float | None = None  # when to let a stopped partition go on, to see
     attempts: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of records that failed
     unfunded: deque[tuple[Envelope, Callable[[], None]]] = field(default_factory=deque)  # letters without a budget
     unreadable_at: tuple[int, int] = (-1, 0)  # offset of the last unreadable batch, and how often in a row
-    progress_s: float = 0.0  # monotonic time of the last record delivered or done
     _retries: int = 0
 
     @property

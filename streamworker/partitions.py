@@ -90,7 +90,6 @@ class Partitions:
             budget=DeadLetterBudget(self._config.dead_letters, now_s),
             start_offset=BEGINNING if start_offset is None else start_offset,
             positioned=start_offset is not None,
-            progress_s=now_s,
         )
         if partition.positioned:
             stages.committer.own(key, partition.tracker)
@@ -144,8 +143,11 @@ class Partitions:
         self._listener.resumed(partition.key, reason.value, self._clock.monotonic_s() - since_s)
 
     def stop(self, partition: Partition, reason: str, detail: str, *, mends_itself: bool, retry: bool = False) -> None:
-        """Let `partition` stand still; with `retry` it is let go on after a back-off, to see."""
-        if partition.stop is not None:
+        """Let `partition` stand still; with `retry` it is let go on after a back-off, to see.
+
+        What waits for a person takes the place of what mends by itself, never the other way round.
+        """
+        if partition.stop is not None and (mends_itself or not partition.stop.mends_itself):
             return
         now_s = self._clock.monotonic_s()
         partition.retry_at_s = partition.next_retry_s(now_s) if retry else None

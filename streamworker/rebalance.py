@@ -80,12 +80,11 @@ class Rebalancing:
         self._abandon = abandon
         self._policy = parse_start(config.kafka.start)
         self._ask_at_s = 0.0
-        self.joined_once = False
+        self.draining = False  # set once: what is assigned from then on is neither asked about nor fetched
 
     def assigned(self, keys: Sequence[TopicPartition]) -> Mapping[TopicPartition, Start]:
         """Begin ownerships and say where they start."""
-        self.joined_once = True
-        plans = self._plans(keys, _OFFSETS_TIMEOUT_S)
+        plans = {} if self.draining else self._plans(keys, _OFFSETS_TIMEOUT_S)
         starts = {key: self._begin(key, plans.get(key)) for key in keys}
         if keys:
             self._listener.assigned(keys)

@@ -114,6 +114,10 @@ class Settlement:
         if failure.index is not None:
             failed = [slice_.messages[failure.index]]
             rest = [message for message in left if message is not failed[0]]
+        if not failed:
+            scheduler.finish(slice_)
+            self._fail(f"a pool thread failed outside of a record: {error!r}", ExitCode.FATAL)
+            return
         verdict = self._judge(slice_, error, attempts=self._declarations[slice_.handler].retry.attempts)
         if verdict.kind is not VerdictKind.WAIT:
             for message in failed:
@@ -230,7 +234,6 @@ class Settlement:
         if partition.attempts:
             for message in messages:
                 partition.attempts.pop(message.offset(), None)
-        partition.progress_s = self._clock.monotonic_s()
         self._stages.backpressure.settled(partition.key, len(messages), sum(map(len, messages)))
         self._stages.committer.progressed(partition.key)
         name = self._declarations[partition.handler].name

@@ -44,8 +44,8 @@ class Slice:
     Made by the loop thread, then owned by the pool thread that has it in hand; the loop reads `done` and
     `started_s` meanwhile, which is how an abandoned slice repeats only the call in progress.
     `attempt` is 1 for records that go for the first time. `done` counts the finished ones from the
-    front; of these, `rejected` (index, error) could not be decoded. `started_s` is the monotonic time of the
-    call in progress.
+    front; of these, `rejected` (index, error) could not be decoded. `started_s` is the monotonic time at
+    which the handler began with the slice.
     """
 
     __slots__ = ("attempt", "done", "handler", "messages", "ownership", "rejected", "started_s")

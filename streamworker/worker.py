@@ -187,12 +187,12 @@ class Worker:
         try:
             while self.stopping is None:
                 self.step()
+            return self.drain()
         except BaseException:
             # A defect of ours, and the process will end by it: others should take over at once.
             with self._deadline("close", self.config.lifecycle.close_timeout_s, ExitCode.CLOSE_TIMED_OUT):
                 self.source.close()
             raise
-        return self.drain()
 
     def begin(self) -> None:
         """Open the handlers and join the group; raises what a handler's `open` raised."""
@@ -269,15 +269,20 @@ class Worker:
         partition = self.partitions.get(key)
         if partition is None or not partition.positioned or self.state is not LifeState.RUNNING:
             return
+        if not partition.admits:
+            return
         if key in self.assignment.began:
             self._fetch_anew(partition)
             return
         first = messages[0].offset()
         if first < partition.tracker.next_offset:
             detail = f"delivered {first}, expected {partition.tracker.next_offset} or later: was the topic made anew?"
+            partition.admits = False
             self.partitions.stop(partition, "offset_went_back", detail, mends_itself=False)
             return
-        messages = messages[: self._left_to_fetch()]
+        left = self._left_to_fetch()
+        partition.admits = len(messages) <= left
+        messages = messages[:left]
         if not messages:
             return
         now_s = self._clock.monotonic_s()
@@ -285,7 +290,6 @@ class Worker:
             partition.tracker.deliver(first, count)
         size_bytes = sum(map(len, messages))
         self._admitted += len(messages)
-        partition.progress_s = now_s
         self.backpressure.admitted(key, len(messages), size_bytes)
         self._schedulers[partition.handler].offer(key, messages, now_s)
         self._listener.fetched(key, len(messages), size_bytes)
@@ -330,10 +334,9 @@ class Worker:
             self.partitions.stop(partition, fault.kind.value, fault.detail, mends_itself=False)
 
     def _take_commit_answers(self, answers: Sequence[CommitAnswer]) -> None:
-        self.committer.answered(answers)
-        for answer in answers:
-            partition = self.partitions.get(answer.partition)
-            if partition is not None and answer.error is None:
+        for key in self.committer.answered(answers):
+            partition = self.partitions.get(key)
+            if partition is not None:
                 self.partitions.release(partition, PauseReason.FIRST_COMMIT)
                 self._schedulers[partition.handler].wake(partition.key)
 
@@ -398,7 +401,6 @@ class Worker:
             return
         partition.tracker.take_back(dropped[0].offset())
         partition.at_end = False
-        self._admitted -= len(dropped)
         self.backpressure.settled(partition.key, len(dropped), sum(map(len, dropped)))
 
     def _bounds_reached(self) -> bool:
@@ -419,7 +421,7 @@ class Worker:
 
     def reopen(self, why: str, *, otherwise: ExitCode) -> None:
         """Make the consumer anew, once in the life of a worker; the second time end with `otherwise`."""
-        if self._reopened:
+        if self._reopened or self.state is LifeState.DRAINING:
             self.fail(why, otherwise)
             return
         self._reopened = True
@@ -479,9 +481,11 @@ class Worker:
         """Let what runs end, commit, leave the group; returns the exit code."""
         self.state = LifeState.DRAINING
         self._listener.draining(self._stop_reason or "asked to")
+        self._rebalancing.draining = True
         self._close([one.key for one in self.partitions])
         for one in self.partitions:
             self.partitions.hold(one, PauseReason.DRAINING)
+        self._regulate()
         until_s = self._clock.monotonic_s() + self.config.lifecycle.drain_timeout_s
         while self._in_hand([one.key for one in self.partitions]) and self._clock.monotonic_s() < until_s:
             self._regulate()
@@ -491,11 +495,8 @@ class Worker:
         abandoned = [
             f"{self._name(one)} {one.ownership.partition}@{one.messages[0].offset()}" for one in self._living()
         ]
-        abandoned += [
-            f"dead letters of {one.key}: {self.writer.outstanding(one.key)}"
-            for one in self.partitions
-            if self.writer.outstanding(one.key)
-        ]
+        letters = {one.key: self.writer.outstanding(one.key) + len(one.unfunded) for one in self.partitions}
+        abandoned += [f"dead letters of {key}: {count}" for key, count in letters.items() if count]
         with self._deadline("close", self.config.lifecycle.close_timeout_s, ExitCode.CLOSE_TIMED_OUT):
             self._leave()
         if self._exit_code is ExitCode.OK and abandoned:

@@ -39,7 +39,7 @@ The first SIGTERM or SIGINT finishes what runs, commits and leaves; the second l
 @click.command(help=_HELP, short_help="Run handlers as a member of a consumer group.")
 @click.argument("handlers", nargs=-1, required=True, metavar="MODULE:CLASS…")
 @click.option("--group", help="Consumer group; the same as --set kafka.group=….")
-@click.option("--until-end", is_flag=True, help="Stop at the end that each partition has at the start.")
+@click.option("--until-end", is_flag=True, help="Stop once the end of each partition was reached.")
 @click.option("--max-records", type=click.IntRange(min=1), help="Stop after so many records.")
 @settings_options
 @click.pass_context

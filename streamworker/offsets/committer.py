@@ -117,8 +117,9 @@ class Committer:
         if marks:
             self._send_request(marks, now_s)
 
-    def answered(self, answers: Iterable[CommitAnswer]) -> None:
-        """Take the coordinator's answers to asynchronous commits."""
+    def answered(self, answers: Iterable[CommitAnswer]) -> Sequence[TopicPartition]:
+        """Take the coordinator's answers to asynchronous commits; returns what is committed of present epochs."""
+        committed: list[TopicPartition] = []
         now_s = self._clock.monotonic_s()
         by_request: dict[int, list[CommitAnswer]] = {}
         for answer in answers:
@@ -129,6 +130,13 @@ class Committer:
             request = self._requests.pop(number)
             self._in_flight = None if self._in_flight == number else self._in_flight
             self._settle(request, own_answers, now_s)
+            committed += [
+                answer.partition
+                for answer in own_answers
+                if answer.error is None
+                and self._trackers.get(answer.partition) is request.trackers.get(answer.partition)
+            ]
+        return committed
 
     def commit_now(
         self, partitions: Iterable[TopicPartition], *, until_s: float, meanwhile: Callable[[float], None]

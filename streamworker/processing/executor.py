@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING, TypeVar
 
-from streamworker.config import Action
+from streamworker.config import Action, OnExhausted
 from streamworker.errors import BatchFailed, DecodeError, DependencyUnavailable
 from streamworker.record import Record, Records
 from streamworker.work import Failure, Slice, SliceOutcome
@@ -42,9 +42,7 @@ class SliceRunner:
         self._monotonic_s = clock.monotonic_s
         self._max_record_bytes = max_record_bytes
         # Else an undecodable record stands still, and none of its slice may overtake it.
-        self._goes_on = declaration.dead_letter is not None and not any(
-            rule.action is Action.STOP for rule in declaration.rules
-        )
+        self._goes_on = _dead_letters_all_undecodable(declaration)
         self._run = self._one_by_one if declaration.batch is None else self._as_batch
 
     def run(self, call: Call, slice_: S) -> SliceOutcome[S]:
@@ -141,6 +139,16 @@ class _Undecodable(Exception):
     def __init__(self, reason: DecodeError) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _dead_letters_all_undecodable(declaration: Declaration) -> bool:
+    """Whether no rule can make a record stand still whose bytes cannot be decoded."""
+    dead_letter = declaration.dead_letter
+    if dead_letter is None:
+        return False
+    blocks = OnExhausted(dead_letter.on_exhausted) is OnExhausted.BLOCK
+    stays = (Action.STOP, Action.RETRY) if blocks else (Action.STOP,)
+    return not any(rule.action in stays for rule in declaration.rules)
 
 
 def _needed(serde: AnySerde | None) -> AnySerde | None:

@@ -44,6 +44,7 @@ class ThreadPools(Generic[S]):
         # Not a SimpleQueue with a timeout: in CPython 3.11 and 3.12 a signal that comes while the main
         # thread waits in it can make it wait for ever.
         self._arrived = threading.Event()
+        self._monotonic_s = clock.monotonic_s
         self._pools = [
             _Pool(
                 declaration,
@@ -79,7 +80,9 @@ class ThreadPools(Generic[S]):
         """Let the threads close their instances; false if some had not ended after `timeout_s`."""
         for pool in self._pools:
             pool.stop()
-        return all(thread.joined(timeout_s) for pool in self._pools for thread in pool.threads)
+        until_s = self._monotonic_s() + timeout_s
+        threads = [thread for pool in self._pools for thread in pool.threads]
+        return all(thread.joined(max(until_s - self._monotonic_s(), 0.0)) for thread in threads)
 
     def _report(self, back: tuple[_PoolThread[S], SliceOutcome[S]]) -> None:
         """Take an outcome; called on pool threads."""

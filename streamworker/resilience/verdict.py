@@ -1,7 +1,7 @@
 """What follows from a failed call.
 
 Decided here: retry, wait, dead letter, skip, stop. Not decided here: how long a retry waits (`retry.py`) and
-how an ending is settled (`worker.py`). Pure, any thread; imports the vocabulary and the configuration.
+how an ending is settled (`settlement.py`). Pure, any thread; imports the vocabulary and the configuration.
 
 The order of the questions:
 

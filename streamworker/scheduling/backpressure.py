@@ -13,6 +13,7 @@ Paused partitions go on at `resume_at` of their share. Pure; the loop thread own
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -127,15 +128,21 @@ class Backpressure:
         return 1.0 if partitions < 2 else min(_LARGEST_SHARE, _ABOVE_EVEN / partitions)
 
     def _resume_below(self) -> float:
-        """All in hand at which one goes on: the others may keep their even split."""
-        others = 1 - 0.5 / max(len(self._loads), 1)
-        return max(self._config.resume_at, others) * self._config.max_inflight
+        """Share of the bounds at which one goes on: the others may keep their even split."""
+        return max(self._config.resume_at, 1 - 0.5 / max(len(self._loads), 1))
 
     def _above_even(self) -> Mapping[TopicPartition, int]:
         if len(self._loads) < 2:
             return {}
-        even = self._config.max_inflight // len(self._loads)
-        return {one: load.records - even for one, load in self._loads.items() if load.records > even}
+        excess = {one: self._excess(load, len(self._loads)) for one, load in self._loads.items()}
+        return {one: records for one, records in excess.items() if records > 0}
+
+    def _excess(self, load: _Load, partitions: int) -> int:
+        """Records above an even split of the places, or of the bytes by their mean size."""
+        by_places = load.records - self._config.max_inflight // partitions
+        even_bytes = self._config.max_buffer_bytes / partitions
+        by_bytes = ceil(load.records * (1 - even_bytes / load.size_bytes)) if load.size_bytes > even_bytes else 0
+        return max(by_places, by_bytes)
 
     def _must_pause(self, load: _Load, now_s: float, *, full: bool, stuck: bool) -> bool:
         if load.paused_s is not None or now_s - load.last_pause_s < _PAUSE_SPACING_S:
@@ -158,7 +165,8 @@ class Backpressure:
             load.paused_s is not None
             and load.records <= limit * self._config.max_inflight
             and load.size_bytes <= limit * self._config.max_buffer_bytes
-            and self.records <= self._resume_below()
+            and self.records <= self._resume_below() * self._config.max_inflight
+            and self.size_bytes <= self._resume_below() * self._config.max_buffer_bytes
         )
 
 

@@ -88,7 +88,7 @@ class Lane:
 class LaneSlice(Slice):
     """A slice that remembers where it was cut."""
 
-    __slots__ = ("arrivals", "held", "lane")
+    __slots__ = ("held", "lane")
 
     def __init__(self, handler: int, lane: Lane, messages: Sequence[Message], held: Held | None) -> None:
         super().__init__(handler, lane.of.ownership, messages, 1 if held is None else held.attempt + 1)
