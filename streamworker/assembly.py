@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from functools import partial
@@ -91,6 +92,10 @@ class Application:
             _log.info("serving metrics, probes and status", extra={"port": self._http.start()})
         self._lag.start()
         self._watchdog.start()
+        # What was loaded until here lives as long as the process: without this every full collection, which
+        # thousands of records in hand bring about often, walks through all of it again.
+        gc.collect()
+        gc.freeze()
         try:
             return self.worker.run()
         finally:

@@ -234,7 +234,8 @@ class Settlement:
         if partition.attempts:
             for message in messages:
                 partition.attempts.pop(message.offset(), None)
-        self._stages.backpressure.settled(partition.key, len(messages), sum(map(len, messages)))
+        size_bytes = self._stages.backpressure.size_of(partition.key, messages, partition.lanes.largest_bytes)
+        self._stages.backpressure.settled(partition.key, len(messages), size_bytes)
         self._stages.committer.progressed(partition.key)
         name = self._declarations[partition.handler].name
         self._listener.ended(name, partition.key, ending, len(messages), seconds)

@@ -54,7 +54,7 @@ class SliceRunner:
 
     def _one_by_one(self, call: Call, slice_: Slice) -> Failure | None:
         ownership, attempt = slice_.ownership, slice_.attempt
-        plain = self._value is None and self._key is None and not self._any_oversize(slice_.messages)
+        plain = self._value is None and self._key is None and not self._any_oversize(slice_)
         for index, message in enumerate(slice_.messages):
             if ownership.closing and message.offset() >= ownership.closes_at:
                 return None
@@ -82,7 +82,7 @@ class SliceRunner:
         good: Sequence[int] = range(len(messages))
         stop: Failure | None = None
         try:
-            if self._value is not None or self._key is not None or self._any_oversize(messages):
+            if self._value is not None or self._key is not None or self._any_oversize(slice_):
                 good, values, keys, stop = self._decode_all(slice_)
                 messages = [messages[index] for index in good]
             if messages:
@@ -121,8 +121,11 @@ class SliceRunner:
             keys.append(record.key)
         return good, values, keys, None
 
-    def _any_oversize(self, messages: Sequence[Message]) -> bool:
-        return max(map(len, messages)) > self._max_record_bytes
+    def _any_oversize(self, slice_: Slice) -> bool:
+        largest_bytes = slice_.largest_bytes
+        if largest_bytes is None:
+            largest_bytes = max(map(len, slice_.messages))
+        return largest_bytes > self._max_record_bytes
 
     def _decoded(self, message: Message, attempt: int) -> Record[object]:
         if len(message) > self._max_record_bytes:

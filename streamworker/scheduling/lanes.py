@@ -94,6 +94,7 @@ class LaneSlice(Slice):
         super().__init__(handler, lane.of.ownership, messages, 1 if held is None else held.attempt + 1)
         self.lane = lane
         self.held = held
+        self.largest_bytes = lane.of.largest_bytes
 
     @property
     def highest(self) -> int:
@@ -105,11 +106,12 @@ class LaneSlice(Slice):
 class PartitionLanes:
     """The lanes of one partition, for one epoch."""
 
-    __slots__ = ("blocked", "lanes", "ownership")
+    __slots__ = ("blocked", "lanes", "largest_bytes", "ownership")
 
     def __init__(self, ownership: Ownership, count: int) -> None:
         self.ownership = ownership
         self.lanes = [Lane(self) for _ in range(count)]
+        self.largest_bytes = 0  # of all values offered: spares most looks at single ones
         self.blocked = False  # nothing is cut while the partition is stopped or held back
 
     @property
@@ -184,7 +186,10 @@ class Scheduler:
 
     def offer(self, partition: TopicPartition, messages: Sequence[Message], now_s: float) -> None:
         """Take delivered records, in offset order."""
-        lanes = self._partitions[partition].lanes
+        of = self._partitions[partition]
+        largest_bytes = max(map(len, messages))
+        of.largest_bytes = max(of.largest_bytes, largest_bytes)
+        lanes = of.lanes
         if self._lane_count == 1:
             self._append(lanes[0], messages, now_s)
             return
@@ -337,7 +342,7 @@ class Scheduler:
             return None
         messages = self._next_of(lane)
         fitting = self._below_limit(lane, messages)
-        if batch is not None:
+        if batch is not None and len(fitting) * lane.of.largest_bytes > batch.max_bytes:
             fitting = _within_bytes(fitting, batch.max_bytes)
         if len(fitting) < len(messages):
             lane.pending[:0] = messages[len(fitting) :]
@@ -364,7 +369,8 @@ class Scheduler:
         full_s = lane.oldest_s() + batch.max_wait_s
         if len(lane.pending) >= batch.max_records or now_s >= full_s or lane.of.ownership.closing:
             return False
-        if sum(map(len, lane.pending)) >= batch.max_bytes:
+        could_be_full = len(lane.pending) * lane.of.largest_bytes >= batch.max_bytes
+        if could_be_full and sum(map(len, lane.pending)) >= batch.max_bytes:
             return False
         self._set_timer(lane, full_s)
         return True
@@ -424,8 +430,6 @@ class Scheduler:
 
 def _within_bytes(messages: list[Message], max_bytes: int) -> list[Message]:
     """The first of `messages` that fit; always at least one."""
-    if sum(map(len, messages)) <= max_bytes:
-        return messages
     size_bytes = 0
     for index, message in enumerate(messages):
         size_bytes += len(message)

@@ -94,7 +94,7 @@ def _filled(records: int) -> VirtualWorld:
 
 
 # What was counted, and less than one call more.
-LIMITS = {Single: 8.4, Keyed: 12.8, Many: 5.5}
+LIMITS = {Single: 7.5, Keyed: 12.0, Many: 3.4}
 
 
 @pytest.mark.parametrize("handler", LIMITS)
