@@ -13,7 +13,6 @@ Paused partitions go on at `resume_at` of their share. Pure; the loop thread own
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -151,9 +150,10 @@ class Backpressure:
     def _excess(self, load: _Load, partitions: int) -> int:
         """Records above an even split of the places, or of the bytes by their mean size."""
         by_places = load.records - self._config.max_inflight // partitions
-        even_bytes = self._config.max_buffer_bytes / partitions
-        by_bytes = ceil(load.records * (1 - even_bytes / load.size_bytes)) if load.size_bytes > even_bytes else 0
-        return max(by_places, by_bytes)
+        even_bytes = self._config.max_buffer_bytes // partitions
+        if load.size_bytes <= even_bytes:
+            return by_places
+        return max(by_places, load.records - load.records * even_bytes // load.size_bytes)
 
     def _must_pause(self, load: _Load, now_s: float, *, full: bool, stuck: bool) -> bool:
         if load.paused_s is not None or now_s - load.last_pause_s < _PAUSE_SPACING_S:
