@@ -39,11 +39,6 @@ class DeadLetterBudget:
         tokens, self._records = divmod(self._records + records, self._config.records_per_token)
         self._tokens = min(self._tokens + tokens, self._config.budget)
 
-    def next_token_s(self, now_s: float) -> float:
-        """When `take` will succeed if nothing is handled until then; `now_s` if it would now."""
-        self._refill(now_s)
-        return now_s if self._tokens else self._due_s
-
     def _refill(self, now_s: float) -> None:
         while self._tokens < self._config.budget and now_s >= self._due_s:
             self._tokens += 1

@@ -18,25 +18,18 @@ if TYPE_CHECKING:
 class Assignment:
     """The partitions owned now.
 
-    A fetch may cross a rebalance: between `begin_fetch` and the look at its records, what began or
-    ended is remembered.
+    A fetch may cross a rebalance: between `begin_fetch` and the look at its records, what began is
+    remembered.
     """
 
     def __init__(self) -> None:
         self._owned: dict[TopicPartition, Ownership] = {}
         self._epochs = 0
         self._began: set[TopicPartition] = set()
-        self._rebalanced = False
 
     def begin_fetch(self) -> None:
         """Forget the changes of the fetch before."""
         self._began.clear()
-        self._rebalanced = False
-
-    @property
-    def rebalanced(self) -> bool:
-        """Whether partitions came or went since `begin_fetch`."""
-        return self._rebalanced
 
     @property
     def began(self) -> Sequence[TopicPartition]:
@@ -48,7 +41,6 @@ class Assignment:
         self.end([partition])
         self._epochs += 1
         self._began.add(partition)
-        self._rebalanced = True
         ownership = self._owned[partition] = Ownership(partition, self._epochs)
         return ownership
 
@@ -65,12 +57,7 @@ class Assignment:
         for ownership in ended:
             ownership.closing = ownership.ended = True
             self._began.discard(ownership.partition)
-        self._rebalanced = self._rebalanced or bool(ended)
         return ended
-
-    def owns(self, partition: TopicPartition) -> bool:
-        """Whether `partition` is owned."""
-        return partition in self._owned
 
     def __iter__(self) -> Iterator[TopicPartition]:
         return iter(self._owned)

@@ -73,10 +73,6 @@ class PauseLedger:
             self._changed.add(partition)
         return since_s
 
-    def has(self, partition: TopicPartition, reason: PauseReason) -> bool:
-        """Whether the reason stands."""
-        return reason in self._reasons.get(partition, ())
-
     def paused(self, partition: TopicPartition) -> bool:
         """Whether any reason stands."""
         return bool(self._reasons.get(partition))
