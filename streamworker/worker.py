@@ -288,10 +288,11 @@ class Worker:
         now_s = self._clock.monotonic_s()
         for first, count in _consecutive(messages):
             partition.tracker.deliver(first, count)
-        size_bytes = sum(map(len, messages))
+        sizes = list(map(len, messages))
+        size_bytes = sum(sizes)
         self._admitted += len(messages)
         self.backpressure.admitted(key, len(messages), size_bytes)
-        self._schedulers[partition.handler].offer(key, messages, now_s)
+        self._schedulers[partition.handler].offer(key, messages, max(sizes), now_s)
         self._listener.fetched(key, len(messages), size_bytes)
 
     def _fetch_anew(self, partition: Partition) -> None:
@@ -397,7 +398,7 @@ class Worker:
         try:
             self.source.seek(partition.key, dropped[0].offset())
         except ClientError:
-            scheduler.offer(partition.key, dropped, self._clock.monotonic_s())
+            scheduler.offer(partition.key, dropped, max(map(len, dropped)), self._clock.monotonic_s())
             return
         partition.tracker.take_back(dropped[0].offset())
         partition.at_end = False

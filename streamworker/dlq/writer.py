@@ -35,6 +35,7 @@ Refused = Callable[[TopicPartition, int, str, str], None]
 
 METADATA_TIMEOUT_S = 0.5
 _FULL_RETRY_S = 0.05  # the producer's queue is full: reports empty it, and they are served with every poll
+_IDLE_POLL_S = 0.1  # without letters the producer is polled for its logs and errors alone
 # Answers that a smaller letter may not get. INVALID_RECORD is what brokers say of a single record in a batch.
 _TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_MSG_SIZE", "INVALID_RECORD"})
 _NO_SUCH_TOPIC = "UNKNOWN_TOPIC_OR_PART"
@@ -88,6 +89,7 @@ class DeadLetterWriter:
         self._on_refused = on_refused
         self._lanes: dict[TopicPartition, _Lane] = {}
         self._written = 0
+        self._idle_poll_s = 0.0
 
     @property
     def idle(self) -> bool:
@@ -111,6 +113,10 @@ class DeadLetterWriter:
 
     def poll(self) -> None:
         """Serve acknowledgements and refusals, and send what is due."""
+        now_s = self._clock.monotonic_s()
+        if not self._lanes and now_s < self._idle_poll_s:
+            return
+        self._idle_poll_s = now_s + _IDLE_POLL_S
         self._outbox.poll()
         for partition, lane in list(self._lanes.items()):
             self._send_due(lane)

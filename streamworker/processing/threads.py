@@ -8,9 +8,9 @@ owns the idle lists; threads own the slice in hand; outcomes of all pools come b
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from streamworker.errors import FatalError
@@ -28,6 +28,9 @@ S = TypeVar("S", bound=Slice)
 
 _log = logging.getLogger(__name__)
 
+# A slice that takes less is over before a second thread would have begun.
+_QUICK_S = 0.001
+
 
 class ThreadPools(Generic[S]):
     """One pool per handler of this process."""
@@ -40,7 +43,7 @@ class ThreadPools(Generic[S]):
         clock: Clock,
         max_record_bytes: int,
     ) -> None:
-        self._outcomes: deque[tuple[_PoolThread[S], SliceOutcome[S]]] = deque()
+        self._outcomes: deque[SliceOutcome[S]] = deque()
         # Not a SimpleQueue with a timeout: in CPython 3.11 and 3.12 a signal that comes while the main
         # thread waits in it can make it wait for ever.
         self._arrived = threading.Event()
@@ -66,13 +69,15 @@ class ThreadPools(Generic[S]):
 
     def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there; waits up to `timeout_s` for the first."""
+        for pool in self._pools:
+            pool.widen()
         if not self._outcomes and timeout_s > 0:
             self._arrived.wait(timeout_s)
         self._arrived.clear()
         collected: list[SliceOutcome[S]] = []
         while self._outcomes:
-            thread, outcome = self._outcomes.popleft()
-            thread.pool.idle.append(thread)
+            outcome = self._outcomes.popleft()
+            self._pools[outcome.slice.handler].last_s = outcome.seconds
             collected.append(outcome)
         return collected
 
@@ -84,26 +89,35 @@ class ThreadPools(Generic[S]):
         threads = [thread for pool in self._pools for thread in pool.threads]
         return all(thread.joined(max(until_s - self._monotonic_s(), 0.0)) for thread in threads)
 
-    def _report(self, back: tuple[_PoolThread[S], SliceOutcome[S]]) -> None:
+    def _report(self, outcome: SliceOutcome[S]) -> None:
         """Take an outcome; called on pool threads."""
-        self._outcomes.append(back)
+        self._outcomes.append(outcome)
         self._arrived.set()
 
 
 class _Pool(Generic[S]):
+    """Threads that share one queue of slices; loop thread unless said otherwise.
+
+    A thread is woken for each slice, unless the handler's last slice was quick and some thread is awake:
+    that one takes it in turn. Waking a second one costs more than such a slice, because both then wait
+    for the interpreter's lock. What is not begun one step later wakes as many threads as it needs.
+    """
+
     def __init__(
         self,
         declaration: Declaration,
         context: Context,
         runner: SliceRunner,
-        report: Callable[[tuple[_PoolThread[S], SliceOutcome[S]]], None],
+        report: Callable[[SliceOutcome[S]], None],
     ) -> None:
         self.declaration = declaration
         self.context = context
         self.runner = runner
         self.report = report
+        self.work: deque[S | None] = deque()
+        self.last_s = inf
         self.threads = [_PoolThread[S](self, number) for number in range(declaration.concurrency)]
-        self.idle = list(reversed(self.threads))
+        self.idle: list[_PoolThread[S]] = []
 
     def start(self) -> None:
         for thread in self.threads:
@@ -112,17 +126,48 @@ class _Pool(Generic[S]):
             thread.raise_if_not_opened()
 
     def submit(self, slice_: S) -> None:
-        self.idle.pop().work.put(slice_)
+        self.work.append(slice_)
+        if self.last_s > _QUICK_S or len(self.idle) == len(self.threads):
+            self._wake(1)
+
+    def widen(self) -> None:
+        """See to it that no slice waits while a thread is idle."""
+        if self.work:
+            self._wake(len(self.work))
 
     def stop(self) -> None:
-        for thread in self.threads:
-            thread.work.put(None)
+        self.work.extend([None] * len(self.threads))
+        self._wake(len(self.threads))
+
+    def take(self, thread: _PoolThread[S]) -> S | None:
+        """Wait for the next slice; None to end. Called on pool threads."""
+        while True:
+            try:
+                return self.work.popleft()
+            except IndexError:
+                pass
+            self.idle.append(thread)
+            if self.work:
+                self._wake(1)
+            thread.sleep()
+
+    def _wake(self, threads: int) -> None:
+        """Wake the threads that became idle last, as far as there are some. Called on any thread."""
+        for _ in range(threads):
+            try:
+                thread = self.idle.pop()
+            except IndexError:
+                return
+            thread.wake()
 
 
 class _PoolThread(Generic[S]):
     def __init__(self, pool: _Pool[S], number: int) -> None:
         self.pool = pool
-        self.work: queue.SimpleQueue[S | None] = queue.SimpleQueue()
+        self._asleep = threading.Lock()
+        self._asleep.acquire()
+        self.sleep: Callable[[], bool] = self._asleep.acquire
+        self.wake: Callable[[], None] = self._asleep.release
         self._opened = threading.Event()
         self._open_error: BaseException | None = None
         # Daemon, because a call that never returns must not keep the process from exiting.
@@ -152,12 +197,13 @@ class _PoolThread(Generic[S]):
         finally:
             self._opened.set()
         run, report = pool.runner.run, pool.report
-        while (slice_ := self.work.get()) is not None:
+        while (slice_ := pool.take(self)) is not None:
             try:
                 outcome = run(call, slice_)
             except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like an idle thread
                 outcome = SliceOutcome(slice_, 0.0, Failure(None, FatalError(repr(error))))
-            report((self, outcome))
+            report(outcome)
+            del slice_, outcome  # an idle thread keeps no records alive
         try:
             handler.close()
         except Exception:  # noqa: BLE001 - the thread ends here, and what was handled is settled

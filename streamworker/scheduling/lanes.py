@@ -184,10 +184,9 @@ class Scheduler:
             self._timers = [timer for timer in self._timers if id(timer[2]) not in gone]
             heapq.heapify(self._timers)
 
-    def offer(self, partition: TopicPartition, messages: Sequence[Message], now_s: float) -> None:
-        """Take delivered records, in offset order."""
+    def offer(self, partition: TopicPartition, messages: Sequence[Message], largest_bytes: int, now_s: float) -> None:
+        """Take delivered records, in offset order, none of which has a value of more than `largest_bytes`."""
         of = self._partitions[partition]
-        largest_bytes = max(map(len, messages))
         of.largest_bytes = max(of.largest_bytes, largest_bytes)
         lanes = of.lanes
         if self._lane_count == 1:

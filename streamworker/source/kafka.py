@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, ParamSpec, cast
 
 import msgspec
@@ -119,10 +120,7 @@ class KafkaSource:
         self._check_caller()
         if self._parked:
             raise self._parked.pop(0)
-        first = self._consumer.poll(timeout_s)
-        batch = [] if first is None else [first]
-        if first is not None and max_records > 1:
-            batch += self._take_more(max_records - 1)
+        batch = self._take(max_records) if timeout_s <= 0 and max_records else self._wait(max_records, timeout_s)
         if any(map(ClientMessage.error, batch)):
             batch = self._without_errors(batch)
         fetched = Fetched(self._runs(batch), self._noted, self._answers)
@@ -210,7 +208,13 @@ class KafkaSource:
         if os.getpid() != self._pid:
             raise Misuse("the process was forked after the consumer was made; start workers by spawn, or fork first")
 
-    def _take_more(self, max_records: int) -> list[ClientMessage]:
+    def _wait(self, max_records: int, timeout_s: float) -> list[ClientMessage]:
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        return [first, *self._take(max_records - 1)] if max_records > 1 else [first]
+
+    def _take(self, max_records: int) -> list[ClientMessage]:
         try:
             return self._consumer.consume(max_records, 0)
         except KafkaException as error:
@@ -218,11 +222,16 @@ class KafkaSource:
             return []
 
     def _runs(self, batch: Sequence[ClientMessage]) -> list[tuple[TopicPartition, Sequence[Message]]]:
-        runs = []
-        for key, messages in groupby(batch, self._key_of_run):
-            partition = key if isinstance(key, TopicPartition) else TopicPartition(str(self._only_topic), int(str(key)))
-            runs.append((partition, cast("Sequence[Message]", list(messages))))
-        return runs
+        keys = list(map(self._key_of_run, batch))
+        if keys and keys.count(keys[0]) == len(keys):  # nearly always: the client hands out one fetch after another
+            return [(self._partition(keys[0]), cast("Sequence[Message]", batch))]
+        return [
+            (self._partition(key), cast("Sequence[Message]", [message for _, message in run]))
+            for key, run in groupby(zip(keys, batch, strict=True), itemgetter(0))
+        ]
+
+    def _partition(self, key: object) -> TopicPartition:
+        return key if isinstance(key, TopicPartition) else TopicPartition(str(self._only_topic), int(str(key)))
 
     def _without_errors(self, batch: Iterable[ClientMessage]) -> list[ClientMessage]:
         records = []

@@ -139,7 +139,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for step, key, size in records:
             epoch.next_offset += step
             messages.append(MemoryMessage(partition, epoch.next_offset, key=key, value=b"x" * size))
-        self.scheduler.offer(partition, messages, self.now_s)
+        self.scheduler.offer(partition, messages, max(map(len, messages)), self.now_s)
         for message in messages:
             epoch.open[message.offset()] = message
             epoch.came_s[message.offset()] = self.now_s
@@ -434,7 +434,7 @@ class OnePartition:
 
     def offer(self, first: int, count: int, now_s: float = 0.0, key: bytes | None = None) -> None:
         messages = [MemoryMessage(self.partition, first + number, key=key) for number in range(count)]
-        self.scheduler.offer(self.partition, messages, now_s)
+        self.scheduler.offer(self.partition, messages, max(map(len, messages)), now_s)
 
     def take(self, now_s: float = 0.0) -> LaneSlice:
         slice_ = self.scheduler.take(now_s)

@@ -227,6 +227,37 @@ def test_outcomes_of_all_handlers_come_back_through_one_queue() -> None:
     assert pools.stop(PATIENCE_S)
 
 
+class FirstNeedsSecond(Handler[bytes]):
+    """Returns at once, but for offset 1, whose call lasts until offset 2 was handled."""
+
+    topics = ("t",)
+    concurrency = 2
+
+    def open(self, context: Context) -> None:
+        self.second = context.shared("second", threading.Event)
+
+    def handle(self, record: Record[bytes]) -> None:
+        if record.offset == 1:
+            assert self.second.wait(PATIENCE_S)
+        if record.offset == 2:
+            self.second.set()
+
+
+def test_a_slice_behind_a_call_that_lasts_is_begun_by_another_thread_though_the_handler_was_quick() -> None:
+    pools = pools_of(FirstNeedsSecond)
+    pools.start()
+    ownership = Ownership(AT, 1)
+    for offset in (0, 3, 4):
+        pools.submit(Slice(0, ownership, [MemoryMessage(AT, offset, value=b"v")], 1))
+        collect(pools, 1)
+    for offset in (1, 2):
+        pools.submit(Slice(0, ownership, [MemoryMessage(AT, offset, value=b"v")], 1))
+    outcomes = collect(pools, 2)
+    assert [outcome.failure for outcome in outcomes] == [None, None]
+    assert [outcome.slice.messages[0].offset() for outcome in outcomes] == [2, 1]
+    assert pools.stop(PATIENCE_S)
+
+
 class Race:
     """Records of several keys and partitions on their way through the scheduler and real threads."""
 
@@ -284,7 +315,7 @@ class Race:
                     MemoryMessage(partition, offset, key=b"k%d" % (offset * 31 % self.KEYS), value=b"v")
                     for offset in range(first, first + 20)
                 ]
-                self.scheduler.offer(partition, messages, clock.monotonic_s())
+                self.scheduler.offer(partition, messages, max(map(len, messages)), clock.monotonic_s())
             self._exchange(0.0)
         while len(self.back) < len(self.out):
             self._exchange(PATIENCE_S)
