@@ -6,6 +6,7 @@ which partitions to ask about, and looks for what stands still. A stalled client
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from streamworker.exit_code import ExitCode
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from streamworker.observability.watchdog import Watchdog
     from streamworker.partition import Partition
     from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.work import Ownership
     from streamworker.worker import Worker
 
 _LOOK_EVERY_S = 0.5
@@ -113,6 +115,9 @@ class Observer:
     def _partitions(self, worker: Worker) -> list[PartitionStatus]:
         ends = self._lag.end_offsets()
         positions = worker.source.positions()
+        behind_retries: Counter[Ownership] = Counter()
+        for slice_ in worker.running:
+            behind_retries[slice_.ownership] += slice_.parked
         return [
             PartitionStatus(
                 topic=one.key.topic,
@@ -122,7 +127,7 @@ class Observer:
                 next_offset=one.tracker.committable if one.positioned else None,
                 position=max(positions.get(one.key, 0), one.tracker.next_offset),
                 buffered_records=worker.backpressure.buffered(one.key),
-                parked_records=one.lanes.parked,
+                parked_records=one.lanes.parked + behind_retries[one.ownership],
                 pauses=_pauses(worker, one),
                 stopped=one.stop,
                 lag_records=lag_records(ends.get(one.key), one.tracker.committable) if one.positioned else None,

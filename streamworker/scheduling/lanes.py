@@ -97,6 +97,12 @@ class LaneSlice(Slice):
         self.largest_bytes = lane.of.largest_bytes
 
     @property
+    def parked(self) -> int:
+        """Records that wait behind it for its return."""
+        held = self.held
+        return 0 if held is None else len(held.messages) - len(self.messages) + len(held.followers)
+
+    @property
     def highest(self) -> int:
         """The highest offset among its records and those that wait behind them for its return."""
         with_it = [self.messages, *([self.held.messages, self.held.followers] if self.held else [])]
