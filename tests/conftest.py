@@ -13,11 +13,13 @@ from hypothesis import settings
 from streamworker.testing.fixtures import mock_kafka  # noqa: F401
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from servers.kafka import SharedKafka
 
 _IN_CI = os.environ.get("CI") == "true"
+
+_FIGURES = pytest.StashKey[list[tuple[str, str, dict[str, object]]]]()
 
 # No deadline: on a machine under load the time of one example says nothing.
 settings.register_profile("dev", deadline=None)
@@ -51,7 +53,23 @@ def _unavailable(reason: str, *, asked_for: bool) -> NoReturn:
     pytest.skip(reason)
 
 
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Note what a fault did, for the table at the end: the row of the catalogue, what was done, and figures."""
+
+    def note(row: str, fault: str, **values: object) -> None:
+        request.config.stash.setdefault(_FIGURES, []).append((row, fault, values))
+
+    return note
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = terminalreporter.config.stash.get(_FIGURES, [])
+    if rows:
+        terminalreporter.section("faults")
+    for row, fault, values in sorted(rows, key=lambda one: one[0]):
+        text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+        terminalreporter.write_line(f"{row:5} {fault}: {text}")
     reasons = Counter(report.longrepr[2] for report in terminalreporter.getreports("skipped"))
     if reasons:
         terminalreporter.section("skipped on this machine")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fleet.crash_points import reached
+from fleet.history import Effect, Journal
 
 from streamworker import DeadLetter, Handler, PoisonError, Retry, RetryableError
 
@@ -24,12 +27,13 @@ class Ledger(Handler[bytes]):
     retry = Retry(attempts=3, base_s=0.02, cap_s=0.1)
 
     def open(self, context: Context) -> None:
-        self._file = os.open(Path(str(context.app["ledger"])), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._journal = Journal(Path(str(context.app["ledger"])))
         self._work_s = float(str(context.app.get("work_s", 0)))
         self._idle = threading.Event()
 
     def handle(self, record: Record[bytes]) -> None:
         began_s = time.monotonic()
+        reached("before_handler")
         value = record.value.decode()
         if value.startswith("slow"):
             self._idle.wait(float(value[4:]))
@@ -41,20 +45,26 @@ class Ledger(Handler[bytes]):
             raise RetryableError(value, retry_after_s=float(value[5:]))
         if value.startswith("failing") or (value.startswith("flaky") and record.attempt < 3):
             raise ConnectionError(value)
-        line = {
-            "pid": os.getpid(),
-            "topic": record.topic,
-            "partition": record.partition,
-            "offset": record.offset,
-            "key": None if record.raw_key is None else record.raw_key.decode(),
-            "attempt": record.attempt,
-            "began_s": began_s,
-            "ended_s": time.monotonic(),
-        }
-        os.write(self._file, json.dumps(line).encode() + b"\n")
+        reached("mid_handler")
+        uid = record.headers.last("uid")
+        self._journal.write(
+            Effect(
+                pid=os.getpid(),
+                topic=record.topic,
+                partition=record.partition,
+                offset=record.offset,
+                key=None if record.raw_key is None else record.raw_key.decode(),
+                uid=None if uid is None else uid.decode(),
+                digest=sha256(record.value).hexdigest()[:16],
+                attempt=record.attempt,
+                began_s=began_s,
+                ended_s=time.monotonic(),
+            )
+        )
+        reached("after_effect_before_mark")
 
     def close(self) -> None:
-        os.close(self._file)
+        self._journal.close()
 
 
 class LedgerWithDeadLetters(Ledger):

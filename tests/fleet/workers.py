@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from confluent_kafka import Consumer, Producer, TopicPartition
+from fleet.history import Effect, Journal, Seen, Struck, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -36,20 +36,6 @@ QUICK: Mapping[str, object] = {
     "commit.interval_s": 0.2,
     "http.enabled": "false",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One call of a handler that ended well."""
-
-    pid: int
-    topic: str
-    partition: int
-    offset: int
-    key: str | None
-    attempt: int
-    began_s: float
-    ended_s: float
 
 
 @dataclass(slots=True)
@@ -77,8 +63,13 @@ class Fleet:
     def ledger(self) -> Path:
         return self.folder / "ledger"
 
-    def start(self, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
-        """One more worker, with more arguments of `run`; its log is `worker-N.log` in the folder."""
+    def start(
+        self, *arguments: str, crash_point: str = "", planted: str = "", **options: object
+    ) -> subprocess.Popen[bytes]:
+        """One more worker, with more arguments of `run`; its log is `worker-N.log` in the folder.
+
+        It kills itself at `crash_point`, see `fleet.crash_points`, and has the bug `planted`, see `planted.bugs`.
+        """
         self._started += 1
         settings = {
             "kafka.bootstrap_servers": self.bootstrap_servers,
@@ -88,27 +79,53 @@ class Fleet:
             **self.options,
             **options,
         }
-        command = [sys.executable, "-m", "streamworker", "run", self.handler, *arguments]
+        command = [sys.executable, "-m", "fleet.entry", "run", self.handler, *arguments]
         for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(_TESTS.parent), str(_TESTS)]),
+            "LEDGER_TOPIC": self.topic,
+            "FLEET_LEDGER": str(self.ledger),
+            "FLEET_CRASH_POINT": crash_point,
+            "FLEET_PLANTED": planted,
+        }
         with (self.folder / f"worker-{self._started}.log").open("wb") as log:
-            worker = subprocess.Popen(command, cwd=_TESTS, stdout=log, stderr=log, env=self._environment())
+            worker = subprocess.Popen(command, cwd=_TESTS, stdout=log, stderr=log, env=environment)
         self.workers.append(worker)
         return worker
 
-    def _environment(self) -> dict[str, str]:
-        path = os.pathsep.join([str(_TESTS.parent), str(_TESTS)])
-        return {**os.environ, "PYTHONPATH": path, "LEDGER_TOPIC": self.topic}
+    def living(self) -> list[subprocess.Popen[bytes]]:
+        """Workers that have not ended, oldest first."""
+        return [worker for worker in self.workers if worker.poll() is None]
 
-    def lines(self) -> list[Line]:
+    def kill(self, worker: subprocess.Popen[bytes]) -> None:
+        """End it by SIGKILL."""
+        self.strike("kill", worker)
+        worker.kill()
+        worker.wait(10)
+
+    def pause(self, worker: subprocess.Popen[bytes]) -> None:
+        """Stop its process from running, by SIGSTOP."""
+        self.strike("pause", worker)
+        worker.send_signal(signal.SIGSTOP)
+
+    def resume(self, worker: subprocess.Popen[bytes]) -> None:
+        """Let its process run again."""
+        self.strike("resume", worker)
+        worker.send_signal(signal.SIGCONT)
+
+    def strike(self, what: str, worker: subprocess.Popen[bytes] | None = None) -> None:
+        """Note a fault, so that what it may cause is told from what nothing explains."""
+        journal = Journal(self.ledger)
+        journal.write(Struck(what, None if worker is None else worker.pid, time.monotonic()))
+        journal.close()
+
+    def effects(self) -> list[Effect]:
         """What the handlers have done so far."""
-        if not self.ledger.exists():
-            return []
-        return [
-            Line(**json.loads(line))
-            for line in self.ledger.read_bytes().splitlines(keepends=True)
-            if line.endswith(b"\n")
-        ]
+        return [one for one in read(self.ledger) if isinstance(one, Effect)]
+
+    lines = effects
 
     def logs(self) -> str:
         """All workers' logs."""
@@ -152,7 +169,7 @@ class CommitWatcher:
     """Reads the group's offsets from outside, again and again, with the time just after each reading."""
 
     def __init__(self, bootstrap_servers: str, group: str, topic: str, partitions: int) -> None:
-        self.seen: list[tuple[float, int, int]] = []  # (monotonic time, partition, offset)
+        self.seen: list[Seen] = []
         self._reader = Consumer(
             {"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False}
         )
@@ -171,7 +188,7 @@ class CommitWatcher:
 
     def committed(self) -> dict[int, int]:
         """The offsets read last."""
-        return {partition: offset for _, partition, offset in self.seen}
+        return {one.partition: one.offset for one in self.seen}
 
     def _run(self) -> None:
         while not self._stopping.wait(0.1):
@@ -180,11 +197,13 @@ class CommitWatcher:
             except Exception:  # noqa: BLE001 - brokers are stopped in tests: no answer is no observation
                 continue
             now_s = time.monotonic()
-            self.seen += [(now_s, one.partition, one.offset) for one in found if one.offset >= 0 and one.error is None]
+            self.seen += [
+                Seen(one.partition, one.offset, now_s) for one in found if one.offset >= 0 and one.error is None
+            ]
 
 
 def broken_promises(
-    lines: list[Line], ends: Mapping[int, int], watcher: CommitWatcher, elsewhere: set[tuple[int, int]] = frozenset()
+    lines: list[Effect], ends: Mapping[int, int], watcher: CommitWatcher, elsewhere: set[tuple[int, int]] = frozenset()
 ) -> list[str]:
     """Loss, unsafe commits, disorder and overlap within a key. `elsewhere`: (partition, offset) of dead letters."""
     done: dict[tuple[int, int], float] = {}
@@ -196,7 +215,8 @@ def broken_promises(
         for offset in range(end)
         if (partition, offset) not in done and (partition, offset) not in elsewhere
     ]
-    for at_s, partition, committed in watcher.seen:
+    for one in watcher.seen:
+        at_s, partition, committed = one.at_s, one.partition, one.offset
         early = [
             offset
             for offset in range(committed)
@@ -206,9 +226,9 @@ def broken_promises(
     return found + _disorder(lines)
 
 
-def _disorder(lines: list[Line]) -> list[str]:
+def _disorder(lines: list[Effect]) -> list[str]:
     found: list[str] = []
-    by_key: dict[tuple[int, str], list[Line]] = {}
+    by_key: dict[tuple[int, str], list[Effect]] = {}
     for line in sorted(lines, key=lambda line: line.began_s):
         if line.key is not None:
             by_key.setdefault((line.partition, line.key), []).append(line)

@@ -1,0 +1,87 @@
+"""Workers that end at any instant, and others that take over."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from fleet.crash_points import HANDLER, METHODS
+from fleet.trial import Trial
+
+from streamworker.testing import MockKafka
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+SOAK = int(os.environ.get("STREAMWORKER_SOAK", "1"))
+PARTITIONS = 4
+DEEDS = {"flaky": 0.02, "poison": 0.01, "failing": 0.01}
+OPTIONS = {
+    "kafka.group_protocol": "classic",
+    "kafka.session_timeout_s": 1,
+    "lifecycle.revoke_timeout_s": 0.5,
+    "app.work_s": 0.002,
+}
+
+
+@pytest.fixture
+def kafka() -> Iterator[MockKafka]:
+    """A cluster for one run: what it keeps of a topic is little."""
+    with MockKafka(topics={"in": PARTITIONS, "in.dlq": 2}) as cluster:
+        yield cluster
+
+
+def trial_on(kafka: MockKafka, folder: Path, **options: object) -> Trial:
+    kind = {"handler": "fleet.apps:LedgerWithDeadLetters", "letter_partitions": 2, "deeds": DEEDS, "options": OPTIONS}
+    return Trial(kafka.bootstrap_servers, "in", "g", folder, partitions=PARTITIONS, **{**kind, **options})
+
+
+def test_kills_at_random_instants_lose_nothing_and_reorder_nothing(
+    kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-01."""
+    kills = 12 * SOAK
+
+    with trial_on(kafka, tmp_path, total=500 * kills, rate=400) as trial:
+        trial.fleet.start()
+        trial.fleet.start()
+        for kill in range(kills):
+            trial.wait_for_progress((kill + 0.5 + 0.5 * trial.draw.random()) / (kills + 1))
+            trial.fleet.kill(trial.draw.choice(trial.fleet.living()))
+            trial.fleet.start()
+        verdict = trial.verdict()
+
+    assert verdict.broken() == []
+    figures("F-01", "SIGKILL at random instants", kills=kills, **verdict.figures())
+
+
+# Those that a record passes by itself; of these the tenth time is tried as well.
+PER_RECORD = [*HANDLER, "before_dispatch", "after_dispatch", "after_outcome_before_mark"]
+
+
+@pytest.mark.parametrize(
+    "point", [*[f"{name}:1" for name in (*METHODS, *HANDLER)], *[f"{name}:10" for name in PER_RECORD]]
+)
+def test_a_kill_at_each_point_of_a_records_way_loses_nothing(
+    kafka: MockKafka, tmp_path: Path, point: str, figures: Callable[..., None]
+) -> None:
+    """F-02. One of two workers dies at the point; another one joins or the first drains if that is what it takes."""
+    with trial_on(kafka, tmp_path, total=400, rate=800, sends_at_once=False) as trial:
+        armed = trial.fleet.start(crash_point=point)
+        trial.fleet.start()
+        if "assign" not in point:
+            trial.wait_for_owners(2)
+        trial.send()
+        if "drain" in point or "revoke" in point:
+            trial.wait_for_progress(0.1)
+        if "drain" in point:
+            armed.terminate()
+        if "revoke" in point:
+            trial.fleet.start()
+        assert armed.wait(15) == -9
+        verdict = trial.verdict()
+
+    assert verdict.broken() == []
+    figures("F-02", f"SIGKILL at {point}", **verdict.figures())

@@ -1,0 +1,115 @@
+"""Bugs that the harness must find, each planted by replacing one name in a running worker process.
+
+A bug whose name is gone from the product cannot be planted, and says so.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from streamworker.dlq.writer import DeadLetterWriter
+from streamworker.interfaces import Fetched
+from streamworker.offsets.tracker import OffsetTracker
+from streamworker.partitions import Partitions
+from streamworker.scheduling import lanes
+from streamworker.source.kafka import KafkaSource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from confluent_kafka import KafkaError
+    from confluent_kafka import TopicPartition as ClientPartition
+
+    from streamworker.dlq.envelope import Envelope
+    from streamworker.partition import Partition
+    from streamworker.record import TopicPartition
+
+
+def _commit_polled() -> None:
+    """What was fetched counts as done."""
+    _replace(OffsetTracker, "committable", property(lambda self: self.next_offset))
+
+
+def _off_by_one_commit() -> None:
+    """The record at the committed offset counts as done."""
+    right = OffsetTracker.committable.fget
+    assert right is not None
+    _replace(OffsetTracker, "committable", property(lambda self: min(right(self) + 1, self.next_offset)))
+
+
+def _no_key_order() -> None:
+    """Records of a key go to any lane."""
+    _replace(lanes, "crc32", lambda _key: random.getrandbits(32))
+
+
+def _drop_on_callback_error() -> None:
+    """Client callbacks raise, which drops the records of the call, and the loop goes on."""
+    fetch, note = KafkaSource.fetch, KafkaSource._on_commit
+
+    def unguarded(_source: KafkaSource, callback: Callable[..., None]) -> Callable[..., None]:
+        return callback
+
+    def note_and_raise(source: KafkaSource, error: KafkaError | None, partitions: list[ClientPartition]) -> None:
+        note(source, error, partitions)
+        raise ValueError("a defect in what follows a commit")
+
+    def go_on(source: KafkaSource, max_records: int, timeout_s: float) -> Fetched:
+        try:
+            return fetch(source, max_records, timeout_s)
+        except ValueError:
+            return Fetched([], [], [])
+
+    _replace(KafkaSource, "_guarded", unguarded)
+    _replace(KafkaSource, "_on_commit", note_and_raise)
+    _replace(KafkaSource, "fetch", go_on)
+
+
+def _commit_before_dlq_ack() -> None:
+    """A dead letter counts as done when it is handed to the producer."""
+    write = DeadLetterWriter.write
+
+    def write_and_forget(writer: DeadLetterWriter, envelope: Envelope, on_done: Callable[[], None]) -> None:
+        write(writer, envelope, lambda: None)
+        on_done()
+
+    _replace(DeadLetterWriter, "write", write_and_forget)
+
+
+def _reuse_offset_after_revoke() -> None:
+    """A partition that comes back goes on where this worker had got to in fetching."""
+    own, end = Partitions.own, Partitions.end
+    reached: dict[TopicPartition, int] = {}
+
+    def remember(partitions: Partitions, keys: Sequence[TopicPartition]) -> None:
+        for key in keys:
+            partition = partitions.get(key)
+            reached[key] = reached.get(key, 0) if partition is None else partition.tracker.next_offset
+        end(partitions, keys)
+
+    def reuse(partitions: Partitions, key: TopicPartition, *, handler: int, start_offset: int | None) -> Partition:
+        known = None if start_offset is None else max(start_offset, reached.get(key, 0))
+        return own(partitions, key, handler=handler, start_offset=known)
+
+    _replace(Partitions, "end", remember)
+    _replace(Partitions, "own", reuse)
+
+
+BUGS: Mapping[str, Callable[[], None]] = {
+    "commit_polled": _commit_polled,
+    "off_by_one_commit": _off_by_one_commit,
+    "no_key_order": _no_key_order,
+    "drop_on_callback_error": _drop_on_callback_error,
+    "commit_before_dlq_ack": _commit_before_dlq_ack,
+    "reuse_offset_after_revoke": _reuse_offset_after_revoke,
+}
+
+
+def plant(name: str) -> None:
+    """Put the bug into this process."""
+    BUGS[name]()
+
+
+def _replace(owner: object, name: str, by: object) -> None:
+    assert hasattr(owner, name), f"{owner} has no {name} any more: plant the bug elsewhere"
+    setattr(owner, name, by)
