@@ -47,14 +47,20 @@ _SIGNATURES: Mapping[str, tuple[type | None, Sequence[type]]] = {
     "rd_kafka_mock_cluster_new": (c_void_p, (c_void_p, c_int)),
     "rd_kafka_mock_cluster_bootstraps": (c_char_p, (c_void_p,)),
     "rd_kafka_mock_topic_create": (c_int, (c_void_p, c_char_p, c_int, c_int)),
+    "rd_kafka_mock_topic_delete": (c_int, (c_void_p, c_char_p)),
     "rd_kafka_mock_topic_set_error": (None, (c_void_p, c_char_p, c_int)),
     "rd_kafka_mock_push_request_errors_array": (None, (c_void_p, c_int16, c_size_t, POINTER(c_int))),
     "rd_kafka_mock_broker_set_down": (c_int, (c_void_p, c_int32)),
     "rd_kafka_mock_broker_set_up": (c_int, (c_void_p, c_int32)),
     "rd_kafka_mock_broker_set_rtt": (c_int, (c_void_p, c_int32, c_int)),
+    "rd_kafka_mock_broker_set_host_port": (None, (c_void_p, c_int32, c_char_p, c_int)),
+    "rd_kafka_mock_broker_add": (c_int, (c_void_p, c_int32)),
+    "rd_kafka_mock_broker_decommission": (c_int, (c_void_p, c_int32)),
     "rd_kafka_mock_partition_set_leader": (c_int, (c_void_p, c_char_p, c_int32, c_int32)),
     "rd_kafka_mock_partition_delete_records": (c_int, (c_void_p, c_char_p, c_int32, c_int64)),
     "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, (c_void_p, c_int32)),
+    "rd_kafka_mock_set_group_consumer_session_timeout_ms": (None, (c_void_p, c_int)),
+    "rd_kafka_mock_set_group_consumer_heartbeat_interval_ms": (None, (c_void_p, c_int)),
     "rd_kafka_mock_coordinator_set": (c_int, (c_void_p, c_char_p, c_char_p, c_int32)),
 }
 
@@ -173,6 +179,7 @@ class Cluster:
 
     def __init__(self, library: Library, brokers: int) -> None:
         self._library = library
+        self._brokers = set(range(1, brokers + 1))
         # Level 2 is critical: a broker that is down on purpose is no news.
         client = library.client({"client.id": "mock-kafka", "log_level": "2"})
         self._cluster = library.call("rd_kafka_mock_cluster_new", client, brokers)
@@ -189,6 +196,10 @@ class Cluster:
     def create_topic(self, name: str, partitions: int, replication: int) -> None:
         """Fails for a topic that exists."""
         self._checked("topic_create", name.encode(), partitions, replication)
+
+    def delete_topic(self, name: str) -> None:
+        """Fails for a topic that does not exist."""
+        self._checked("topic_delete", name.encode())
 
     def push_errors(self, api_key: int, codes: Sequence[int]) -> None:
         """Answer the next requests of this kind with these codes, one each."""
@@ -211,6 +222,22 @@ class Cluster:
         """Delay the broker's answers."""
         self._checked("broker_set_rtt", broker, rtt_ms)
 
+    def advertise(self, broker: int, host: str, port: int) -> None:
+        """Name this address to clients; fails for an unknown broker, which librdkafka would ignore."""
+        if broker not in self._brokers:
+            raise LibraryError(f"no broker {broker}: there are {sorted(self._brokers)}")
+        self._call("broker_set_host_port", broker, host.encode(), port)
+
+    def add_broker(self, broker: int) -> None:
+        """Fails for a broker that exists."""
+        self._checked("broker_add", broker)
+        self._brokers.add(broker)
+
+    def decommission_broker(self, broker: int) -> None:
+        """Fails for a broker that does not exist."""
+        self._checked("broker_decommission", broker)
+        self._brokers.remove(broker)
+
     def leader(self, topic: str, partition: int, broker: int) -> None:
         """Make `broker` the leader; -1 leaves the partition without one."""
         self._checked("partition_set_leader", topic.encode(), partition, broker)
@@ -218,6 +245,11 @@ class Cluster:
     def coordinator(self, group: str, broker: int) -> None:
         """Make `broker` the coordinator of the group."""
         self._checked("coordinator_set", b"group", group.encode(), broker)
+
+    def group_session_timeout(self, timeout_ms: int, heartbeat_interval_ms: int) -> None:
+        """For groups of the protocol `consumer`."""
+        self._call("set_group_consumer_session_timeout_ms", timeout_ms)
+        self._call("set_group_consumer_heartbeat_interval_ms", heartbeat_interval_ms)
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """Make `before` the first offset of the partition."""

@@ -12,6 +12,7 @@ cannot outlive a test run that was killed.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -115,6 +116,13 @@ class MockKafka:
         """A topic that exists is an error. Topics that a client asks for come into being with 4 partitions."""
         self._ask(Call("create_topic", [name, partitions, replication]))
 
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic with its records; `create_topic` makes it anew, with another id and offsets from 0.
+
+        A client that still asks for it by name, as producers do, brings it back at once with 4 partitions.
+        """
+        self._ask(Call("delete_topic", [name]))
+
     def push_errors(self, api: str, *codes: int) -> None:
         """Answer the next requests of kind `api` with these codes, in order, one each; 0 lets one through."""
         if api not in API_KEYS:
@@ -140,6 +148,34 @@ class MockKafka:
         """Delay the broker's answers."""
         self._ask(Call("broker_rtt", [broker, rtt_ms]))
 
+    def broker_port(self, broker: int) -> int:
+        """Port on the loopback interface that the broker listens on, whatever it advertises.
+
+        Not known of brokers that were added later.
+        """
+        addresses = self.bootstrap_servers.split(",")
+        if not 1 <= broker <= len(addresses):
+            raise MockKafkaError(f"no port is known of broker {broker}, only of brokers 1 to {len(addresses)}")
+        return int(addresses[broker - 1].rpartition(":")[2])
+
+    def advertise(self, broker: int, host: str, port: int) -> None:
+        """Send clients to this address for the broker, such as a proxy's; it goes on listening where it did.
+
+        Clients learn of it with their next metadata, so does `produce_raw`. `bootstrap_servers` stays as it was.
+        """
+        self._ask(Call("advertise", [broker, host, port]))
+
+    def add_broker(self, broker: int) -> None:
+        """Start one more broker, on a port that clients learn of with their next metadata.
+
+        All partitions are dealt out anew over all brokers.
+        """
+        self._ask(Call("add_broker", [broker]))
+
+    def decommission_broker(self, broker: int) -> None:
+        """Take the broker out of the cluster for good. All partitions are dealt out anew over the others."""
+        self._ask(Call("decommission_broker", [broker]))
+
     def leader(self, topic: str, partition: int, broker: int) -> None:
         """Make `broker` the leader of the partition; -1 leaves it without one."""
         self._ask(Call("leader", [topic, partition, broker]))
@@ -147,6 +183,15 @@ class MockKafka:
     def coordinator(self, group: str, broker: int) -> None:
         """Make `broker` the coordinator of the group."""
         self._ask(Call("coordinator", [group, broker]))
+
+    def group_session_timeout(self, timeout_ms: int, heartbeat_interval_ms: int) -> None:
+        """How long a silent member of a group with the protocol `consumer` is waited for: 30 s unless set.
+
+        The interval is the one that members are told to keep, 3 s unless set; if it is longer than the timeout, living
+        members are expelled. A group takes both over with the next heartbeat of a member. In groups with the protocol
+        `classic` each member has its own `session.timeout.ms`.
+        """
+        self._ask(Call("group_session_timeout", [timeout_ms, heartbeat_interval_ms]))
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """Make `before` the first offset of the partition, as retention does."""
@@ -168,7 +213,8 @@ class MockKafka:
     def close(self) -> None:
         """End the process; its ports are closed when this returns. Idempotent."""
         stdin, stdout = self._pipes()
-        stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # a request that the process did not live to read
+            stdin.close()
         stdout.close()
         try:
             self._process.wait(_END_TIMEOUT_S)

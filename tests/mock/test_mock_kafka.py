@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -27,6 +28,15 @@ from streamworker.testing.mock_kafka import MockKafka
 kafka = MockKafka()
 print(kafka.bootstrap_servers, flush=True)
 input()
+"""
+
+MEMBER = """
+import sys
+from confluent_kafka import Consumer
+consumer = Consumer({"bootstrap.servers": sys.argv[1], "group.id": "readers", "group.protocol": "consumer"})
+consumer.subscribe(["in"], on_assign=lambda *_: print("assigned", flush=True))
+while True:
+    consumer.poll(1)
 """
 
 
@@ -58,6 +68,12 @@ def leaders(kafka: MockKafka, topic: str) -> list[int]:
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     found = admin.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
     return [partition.leader for partition in found.partitions.values()]
+
+
+def addresses(kafka: MockKafka) -> dict[int, str]:
+    """Where clients are told that each broker is."""
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 2})
+    return {number: f"{one.host}:{one.port}" for number, one in admin.list_topics(timeout=TIMEOUT_S).brokers.items()}
 
 
 def test_topics_have_the_partitions_that_were_asked_for() -> None:
@@ -118,6 +134,77 @@ def test_a_broker_that_is_down_refuses_connections_until_it_is_up(mock_kafka: Mo
     mock_kafka.broker_up(1)
 
     connect(mock_kafka.bootstrap_servers).close()
+
+
+def test_a_deleted_topic_is_made_anew_without_its_records(mock_kafka: MockKafka) -> None:
+    mock_kafka.create_topic("in", 1)
+    assert [mock_kafka.produce_raw("in", 0, None, value) for value in (b"a", b"b")] == [0, 1]
+
+    mock_kafka.delete_topic("in")
+    mock_kafka.create_topic("in", 2)
+
+    assert len(leaders(mock_kafka, "in")) == 2
+    assert mock_kafka.produce_raw("in", 0, None, b"c") == 0
+    assert [message.value() for message in consume(mock_kafka, "in", 1)] == [b"c"]
+
+
+def test_a_topic_that_is_not_there_cannot_be_deleted(mock_kafka: MockKafka) -> None:
+    with pytest.raises(MockKafkaError, match=r"topic_delete\('in',\): UNKNOWN_TOPIC_OR_PART"):
+        mock_kafka.delete_topic("in")
+
+
+def test_clients_are_sent_to_the_address_that_a_broker_advertises() -> None:
+    with MockKafka(brokers=2) as kafka:
+        before = addresses(kafka)
+
+        kafka.advertise(2, "localhost", 9)
+
+        assert before == {1: f"127.0.0.1:{kafka.broker_port(1)}", 2: f"127.0.0.1:{kafka.broker_port(2)}"}
+        assert addresses(kafka) == {**before, 2: "localhost:9"}
+        connect(f"127.0.0.1:{kafka.broker_port(2)}").close()
+
+
+def test_a_broker_that_is_not_there_has_no_port_and_no_address(mock_kafka: MockKafka) -> None:
+    with pytest.raises(MockKafkaError, match="no port is known of broker 0, only of brokers 1 to 1"):
+        mock_kafka.broker_port(0)
+    with pytest.raises(MockKafkaError, match=r"no broker 2: there are \[1\]"):
+        mock_kafka.advertise(2, "localhost", 9)
+
+
+def test_brokers_come_and_go_and_partitions_have_leaders_among_those_that_are_there() -> None:
+    with MockKafka(brokers=2, topics={"in": 4}) as kafka:
+        kafka.add_broker(7)
+        kafka.advertise(7, "localhost", 9)
+        assert addresses(kafka)[7] == "localhost:9"
+
+        kafka.decommission_broker(7)
+        kafka.decommission_broker(1)
+
+        assert addresses(kafka).keys() == {2}
+        assert leaders(kafka, "in") == [2, 2, 2, 2]
+        with pytest.raises(MockKafkaError, match=r"no broker 7: there are \[2\]"):
+            kafka.advertise(7, "localhost", 9)
+
+
+def test_a_broker_that_is_there_cannot_be_added_and_one_that_is_gone_cannot_go(mock_kafka: MockKafka) -> None:
+    with pytest.raises(MockKafkaError, match="broker_add"):
+        mock_kafka.add_broker(1)
+    with pytest.raises(MockKafkaError, match="BROKER_NOT_AVAILABLE"):
+        mock_kafka.decommission_broker(2)
+
+
+def test_a_member_that_dies_is_replaced_after_the_session_timeout_that_was_set(mock_kafka: MockKafka) -> None:
+    """The default is longer than this test waits."""
+    mock_kafka.create_topic("in", 1)
+    mock_kafka.group_session_timeout(1000, heartbeat_interval_ms=200)
+    with subprocess.Popen(
+        [sys.executable, "-c", MEMBER, mock_kafka.bootstrap_servers], stdout=subprocess.PIPE
+    ) as member:
+        assert member.stdout is not None
+        assert member.stdout.readline() == b"assigned\n"
+        member.kill()
+
+    assert assigned_within(TIMEOUT_S, mock_kafka)
 
 
 def test_leader_and_coordinator_move_where_they_are_told() -> None:
@@ -190,6 +277,14 @@ def test_a_closed_cluster_says_so_and_may_be_closed_again() -> None:
         kafka.create_topic("in", 1)
 
 
+def test_a_cluster_whose_process_was_killed_says_so_and_can_be_closed() -> None:
+    with MockKafka() as kafka:
+        os.kill(kafka.pid, signal.SIGKILL)
+
+        with pytest.raises(MockKafkaError, match="ended with code -9"):
+            kafka.create_topic("in", 1)
+
+
 def test_the_ports_are_closed_when_close_returns() -> None:
     with MockKafka() as kafka:
         address = kafka.bootstrap_servers
@@ -228,6 +323,18 @@ def test_the_pytest_plugin_costs_no_import_of_the_client() -> None:
 def connect(address: str) -> socket.socket:
     host, port = address.split(":")
     return socket.create_connection((host, int(port)), TIMEOUT_S)
+
+
+def assigned_within(timeout_s: float, kafka: MockKafka) -> bool:
+    """Whether another member gets something in that time."""
+    settings = {"bootstrap.servers": kafka.bootstrap_servers, "group.id": "readers", "group.protocol": "consumer"}
+    got: list[object] = []
+    with closing(Consumer({**settings, "log_level": 2})) as consumer:
+        consumer.subscribe(["in"], on_assign=lambda _consumer, partitions: got.extend(partitions))
+        deadline_s = time.monotonic() + timeout_s
+        while not got and time.monotonic() < deadline_s:
+            consumer.poll(0.1)
+    return bool(got)
 
 
 def refuses_connections_within(timeout_s: float, address: str) -> bool:
