@@ -12,7 +12,6 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -125,8 +124,6 @@ class Fleet:
         """What the handlers have done so far."""
         return [one for one in read(self.ledger) if isinstance(one, Effect)]
 
-    lines = effects
-
     def logs(self) -> str:
         """All workers' logs."""
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("worker-*.log")))
@@ -200,48 +197,6 @@ class CommitWatcher:
             self.seen += [
                 Seen(one.partition, one.offset, now_s) for one in found if one.offset >= 0 and one.error is None
             ]
-
-
-def broken_promises(
-    lines: list[Effect], ends: Mapping[int, int], watcher: CommitWatcher, elsewhere: set[tuple[int, int]] = frozenset()
-) -> list[str]:
-    """Loss, unsafe commits, disorder and overlap within a key. `elsewhere`: (partition, offset) of dead letters."""
-    done: dict[tuple[int, int], float] = {}
-    for line in sorted(lines, key=lambda line: line.ended_s):
-        done.setdefault((line.partition, line.offset), line.ended_s)
-    found = [
-        f"lost: {partition}@{offset}"
-        for partition, end in ends.items()
-        for offset in range(end)
-        if (partition, offset) not in done and (partition, offset) not in elsewhere
-    ]
-    for one in watcher.seen:
-        at_s, partition, committed = one.at_s, one.partition, one.offset
-        early = [
-            offset
-            for offset in range(committed)
-            if done.get((partition, offset), float("inf")) > at_s and (partition, offset) not in elsewhere
-        ]
-        found += [f"unsafe commit: {partition}@{committed} with {offset} not done" for offset in early[:1]]
-    return found + _disorder(lines)
-
-
-def _disorder(lines: list[Effect]) -> list[str]:
-    found: list[str] = []
-    by_key: dict[tuple[int, str], list[Effect]] = {}
-    for line in sorted(lines, key=lambda line: line.began_s):
-        if line.key is not None:
-            by_key.setdefault((line.partition, line.key), []).append(line)
-    for key, calls in by_key.items():
-        highest = -1
-        for before, after in pairwise(calls):
-            if after.began_s < before.ended_s:
-                found.append(f"overlap of {key}: {before} and {after}")
-        for call in calls:
-            if call.offset > highest + 1 and any(highest < other.offset < call.offset for other in calls):
-                found.append(f"{key}: {call.offset} came before an earlier record")
-            highest = max(highest, call.offset)
-    return found
 
 
 def page(port: int, path: str) -> tuple[int, str]:

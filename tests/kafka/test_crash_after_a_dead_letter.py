@@ -37,4 +37,4 @@ def test_a_dead_letter_is_written_twice_at_most_with_the_same_id_and_never_lost(
     letters = read(servers, letters_topic, 1, 2)
     assert {dict(one.headers() or [])["sw-id"] for one in letters} == {f"{group}/{topic}/0/1".encode()}
     assert [one.value() for one in letters] == [b"poison", b"poison"]
-    assert {line.offset for line in fleet.lines()} == {0, 2}
+    assert {line.offset for line in fleet.effects()} == {0, 2}

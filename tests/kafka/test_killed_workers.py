@@ -1,83 +1,72 @@
-"""Workers that die at any instant, on a real Kafka."""
+"""Workers that die at any instant and others that stop in order, on a real Kafka."""
 
 from __future__ import annotations
 
-import random
+import os
 from typing import TYPE_CHECKING
 
 import pytest
-from fleet.workers import CommitWatcher, Fleet, broken_promises, produce, terminate
+from fleet.trial import Trial
+from fleet.workers import terminate
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from servers.kafka import SharedKafka
 
+SOAK = int(os.environ.get("STREAMWORKER_SOAK", "1"))
 PARTITIONS = 4
-KEYS = 50
-
-
-def _records(count: int) -> list[tuple[str | None, str]]:
-    return [(f"k{number % KEYS}", f"flaky{number}" if number % 97 == 0 else str(number)) for number in range(count)]
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_sigkill_loses_nothing_and_keeps_the_order_of_every_key(
-    kafka: SharedKafka, tmp_path: Path, protocol: str
+    kafka: SharedKafka, tmp_path: Path, protocol: str, figures: Callable[..., None]
 ) -> None:
-    """Edge cases 1, 2, 3, 27: two workers, one of them killed and replaced three times over."""
-    topic, group = kafka.topic("orders", partitions=PARTITIONS), kafka.group("kill")
-    total = 3000
-    options = {"kafka.group_protocol": protocol, "app.work_s": 0.004}
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    draw = random.Random(seed)
+    """F-01. Edge cases 1, 2, 3, 27: two workers, one of them killed and replaced three times over."""
+    kills = 3 * SOAK
 
-    with (
-        Fleet(kafka.bootstrap_servers, group, topic, tmp_path, options=options) as fleet,
-        CommitWatcher(kafka.bootstrap_servers, group, topic, PARTITIONS) as watcher,
-    ):
-        fleet.start(), fleet.start()
-        ends = _ends(produce(kafka.bootstrap_servers, topic, _records(total), PARTITIONS), total)
-        for kill in range(3):
-            fleet.wait(lambda kill=kill: len(fleet.lines()) > total * (kill + 1) // 5, "progress")
-            victim = draw.choice([worker for worker in fleet.workers if worker.poll() is None])
-            victim.kill()
-            fleet.start()
-        fleet.wait(lambda: watcher.committed() == ends, f"all committed {ends}", timeout_s=60)
+    with _trial(kafka, tmp_path, protocol, total=1000 * kills) as trial:
+        trial.fleet.start()
+        trial.fleet.start()
+        for kill in range(kills):
+            trial.wait_for_progress((kill + trial.draw.random()) / (kills + 1))
+            trial.fleet.kill(trial.draw.choice(trial.fleet.living()))
+            trial.fleet.start()
+        verdict = trial.verdict()
 
-    assert broken_promises(fleet.lines(), ends, watcher) == []
+    assert verdict.broken() == []
+    figures("F-01", f"SIGKILL on Kafka, {protocol}", kills=kills, **verdict.figures())
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-def test_a_stop_in_order_repeats_nothing(kafka: SharedKafka, tmp_path: Path, protocol: str) -> None:
-    """Promises of a bounded repeat and of a drain: a rolling restart under load handles each record once."""
-    topic, group = kafka.topic("orders", partitions=PARTITIONS), kafka.group("roll")
-    total = 2000
-    options = {"kafka.group_protocol": protocol, "app.work_s": 0.004}
-
-    with (
-        Fleet(kafka.bootstrap_servers, group, topic, tmp_path, options=options) as fleet,
-        CommitWatcher(kafka.bootstrap_servers, group, topic, PARTITIONS) as watcher,
-    ):
-        first, second = fleet.start(), fleet.start()
-        ends = _ends(produce(kafka.bootstrap_servers, topic, _records(total), PARTITIONS), total)
+def test_a_stop_in_order_repeats_nothing(
+    kafka: SharedKafka, tmp_path: Path, protocol: str, figures: Callable[..., None]
+) -> None:
+    """F-24. Promises of a bounded repeat and of a drain: a rolling restart under load handles each record once."""
+    with _trial(kafka, tmp_path, protocol, total=2000) as trial:
+        first, second = trial.fleet.start(), trial.fleet.start()
         codes = []
-        for part, worker in ((4, first), (2, second)):
-            fleet.wait(lambda part=part: len(fleet.lines()) > total // part, "progress")
-            fleet.start()
+        for share, worker in ((0.25, first), (0.5, second)):
+            trial.wait_for_progress(share)
+            trial.fleet.start()
             codes.append(terminate(worker))
-        fleet.wait(lambda: watcher.committed() == ends, f"all committed {ends}")
+        verdict = trial.verdict()
 
     assert codes == [0, 0]
-    assert broken_promises(fleet.lines(), ends, watcher) == []
-    assert len(fleet.lines()) == total
+    assert verdict.broken() == []
+    assert verdict.repeats == 0
+    figures("F-24", f"rolling restart on Kafka, {protocol}", stops=2, **verdict.figures())
 
 
-def _ends(acknowledged: int, total: int) -> dict[int, int]:
-    """End offsets of the partitions, given that all of `_records` were written."""
-    assert acknowledged == total
-    ends = dict.fromkeys(range(PARTITIONS), 0)
-    for key, _ in _records(total):
-        ends[sum(str(key).encode()) % PARTITIONS] += 1
-    return ends
+def _trial(kafka: SharedKafka, folder: Path, protocol: str, *, total: int) -> Trial:
+    return Trial(
+        kafka.bootstrap_servers,
+        kafka.topic("orders", partitions=PARTITIONS),
+        kafka.group("orders"),
+        folder,
+        partitions=PARTITIONS,
+        total=total,
+        deeds={"flaky": 0.01},
+        options={"kafka.group_protocol": protocol, "app.work_s": 0.004},
+    )

@@ -35,7 +35,7 @@ def test_a_start_at_the_end_survives_a_crash_before_the_first_record(kafka: Shar
         fleet.start()
         fleet.wait(lambda: committed(servers, group, topic, 2) == {0: 20, 1: 20}, "all committed")
 
-    assert sorted((line.partition, line.offset) for line in fleet.lines()) == [
+    assert sorted((line.partition, line.offset) for line in fleet.effects()) == [
         (partition, offset) for partition in (0, 1) for offset in range(10, 20)
     ]
 

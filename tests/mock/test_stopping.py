@@ -69,7 +69,7 @@ def test_a_call_that_ends_in_time_is_finished_and_committed(kafka: MockKafka, tm
         code, seconds = stopped(worker)
 
     assert (code, seconds < DRAIN_S) == (0, True)
-    assert [line.offset for line in fleet.lines()] == [0]
+    assert [line.offset for line in fleet.effects()] == [0]
     assert committed(kafka.bootstrap_servers, "g", "in", 2) == {0: 1}
 
 
@@ -99,16 +99,17 @@ def test_a_stop_under_load_repeats_nothing(kafka: MockKafka, tmp_path: Path) -> 
         for part in range(6):
             worker = fleet.start(**{"app.work_s": 0.002})
             aim = total * part // 8 + draw.randrange(1, total // 8)
-            fleet.wait(lambda aim=aim: len(fleet.lines()) >= aim, "progress")
+            fleet.wait(lambda aim=aim: len(fleet.effects()) >= aim, "progress")
             worker.send_signal(draw.choice([signal.SIGINT, signal.SIGTERM]))
             codes.append(worker.wait(10))
         worker = fleet.start()
-        fleet.wait(lambda: len(fleet.lines()) >= total, "all records")
+        fleet.wait(lambda: len(fleet.effects()) >= total, "all records")
         codes.append(terminate(worker))
 
     assert codes == [0] * 7, f"seed {seed}: {fleet.logs()}"
-    assert len(fleet.lines()) == total, f"seed {seed}"
-    assert {(one.partition, one.offset) for one in fleet.lines()} == {(p, o) for p in (0, 1) for o in range(total // 2)}
+    assert len(fleet.effects()) == total, f"seed {seed}"
+    handled = {(one.partition, one.offset) for one in fleet.effects()}
+    assert handled == {(partition, offset) for partition in (0, 1) for offset in range(total // 2)}
     assert committed(kafka.bootstrap_servers, "g", "in", 2) == {0: total // 2, 1: total // 2}
 
 
@@ -149,7 +150,7 @@ def test_a_stop_while_the_broker_is_down_ends_within_its_time(kafka: MockKafka, 
     write(kafka, *(["x"] * 100))
     with fleet_of(kafka, tmp_path) as fleet:
         worker = fleet.start(**{"commit.interval_s": 60})
-        fleet.wait(lambda: len(fleet.lines()) == 100, "all records")
+        fleet.wait(lambda: len(fleet.effects()) == 100, "all records")
         kafka.broker_down(1)
 
         code, seconds = stopped(worker)

@@ -57,7 +57,7 @@ def test_a_run_to_the_end_handles_what_is_there_and_ends_with_0(mock_kafka: Mock
         codes = [fleet.start("--until-end").wait(20), fleet.start("--until-end").wait(20)]
 
     assert codes == [0, 0], fleet.logs()
-    assert len(fleet.lines()) == 100
+    assert len(fleet.effects()) == 100
     assert committed(servers, "g", "in", 3) == {0: 50, 1: 50}
 
 
@@ -71,7 +71,7 @@ def test_a_run_of_so_many_records_takes_no_more(mock_kafka: MockKafka, tmp_path:
         code = fleet.start("--max-records", "7").wait(20)
 
     assert code == 0, fleet.logs()
-    assert [line.offset for line in fleet.lines()] == list(range(7))
+    assert [line.offset for line in fleet.effects()] == list(range(7))
     assert committed(servers, "g", "in", 1) == {0: 7}
 
 

@@ -34,7 +34,7 @@ def test_a_header_name_that_is_not_utf_8_harms_neither_the_worker_nor_the_next_r
         code = fleet.start("--until-end").wait(20)
 
     assert code == 0, fleet.logs()
-    assert [(line.offset, line.attempt) for line in fleet.lines()][-2:] == [(WARM, 3), (WARM + 1, 1)]
+    assert [(line.offset, line.attempt) for line in fleet.effects()][-2:] == [(WARM, 3), (WARM + 1, 1)]
     assert committed(mock_kafka.bootstrap_servers, "g", "in", 1) == {0: WARM + 2}
 
 
