@@ -217,7 +217,8 @@ class Committer:
         current = self._trackers.get(partition)
         if tracker is None or current is None:
             return
-        if tracker is not current:
+        if tracker is not current or (answer.error is None and answer.mark.offset < tracker.committed):
+            # An older offset may have been written over a newer one: the client sends again what it finds no answer to.
             self.commit_again(partition)
         elif answer.error is None:
             tracker.acknowledge(answer.mark.offset)
