@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 from fleet.trial import Trial
 from fleet.workers import terminate
+from sizes import SOAK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from servers.kafka import SharedKafka
 
-SOAK = int(os.environ.get("STREAMWORKER_SOAK", "1"))
 PARTITIONS = 4
 
 

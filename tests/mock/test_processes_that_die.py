@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 from fleet.crash_points import HANDLER, METHODS
 from fleet.trial import Trial
+from sizes import SOAK
 
 from streamworker.testing import MockKafka
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-SOAK = int(os.environ.get("STREAMWORKER_SOAK", "1"))
 PARTITIONS = 4
 DEEDS = {"flaky": 0.02, "poison": 0.01, "failing": 0.01}
 OPTIONS = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sizes import SOAK
 
 from streamworker.record import TopicPartition
 from streamworker.source.assignment import Assignment
@@ -76,4 +77,4 @@ class AssignmentMachine(RuleBasedStateMachine):
 
 
 TestAssignment = AssignmentMachine.TestCase
-TestAssignment.settings = settings(max_examples=60, stateful_step_count=30)
+TestAssignment.settings = settings(max_examples=60 * SOAK, stateful_step_count=30)

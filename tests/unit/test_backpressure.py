@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sizes import SOAK
 
 from streamworker import Handler, PoisonError, Record, TopicPartition
 from streamworker.config import Config, FlowConfig, KafkaConfig
@@ -117,7 +118,7 @@ class BackpressureMachine(RuleBasedStateMachine):
 
 
 TestBackpressure = BackpressureMachine.TestCase
-TestBackpressure.settings = settings(max_examples=120, stateful_step_count=40)
+TestBackpressure.settings = settings(max_examples=120 * SOAK, stateful_step_count=40)
 
 
 def ticks(

@@ -12,6 +12,7 @@ from fleet.checker import Anomaly, check
 from fleet.history import Commit, Effect, History, Letter, Owned, Seen, Sent, Struck
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
+from sizes import SOAK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -207,7 +208,7 @@ PLANTS: dict[str, tuple[Anomaly, Callable[[History, random.Random], History]]] =
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=60 * SOAK)
 @given(seed=st.integers(0, 2**32))
 def test_a_clean_history_is_clean(seed: int) -> None:
     verdict = check(clean_history(random.Random(seed)))
@@ -217,7 +218,7 @@ def test_a_clean_history_is_clean(seed: int) -> None:
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-@settings(max_examples=60)
+@settings(max_examples=60 * SOAK)
 @given(seed=st.integers(0, 2**32))
 def test_a_planted_anomaly_is_found(plant: str, seed: int) -> None:
     anomaly, change = PLANTS[plant]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sizes import SOAK
 
 from streamworker.config import CommitConfig
 from streamworker.errors import ClientError
@@ -247,7 +248,7 @@ class CommitterMachine(RuleBasedStateMachine):
 
 
 TestCommitter = CommitterMachine.TestCase
-TestCommitter.settings = settings(max_examples=120, stateful_step_count=40)
+TestCommitter.settings = settings(max_examples=120 * SOAK, stateful_step_count=40)
 
 
 def test_a_commit_goes_out_once_an_interval_and_only_if_something_moved() -> None:

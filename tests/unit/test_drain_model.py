@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sizes import SOAK
 
 from streamworker import (
     Batch,
@@ -138,7 +139,7 @@ class Drained:
         return self.world.stop(self.member), time.monotonic_s() - began_s
 
 
-@settings(max_examples=150)
+@settings(max_examples=150 * SOAK)
 @given(
     ordering=st.sampled_from(Ordering),
     batches=st.booleans(),

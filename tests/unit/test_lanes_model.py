@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sizes import SOAK
 
 from streamworker.config import Batch, FlowConfig, Ordering
 from streamworker.record import TopicPartition
@@ -412,7 +413,7 @@ def offsets(messages: Sequence[Message]) -> list[int]:
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=150, stateful_step_count=50)
+TestScheduler.settings = settings(max_examples=150 * SOAK, stateful_step_count=50)
 
 
 class OnePartition:

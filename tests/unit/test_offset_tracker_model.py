@@ -7,6 +7,7 @@ import pickle
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from sizes import SOAK
 
 from streamworker.offsets.tracker import OffsetTracker
 
@@ -147,9 +148,9 @@ class LongTrackerMachine(TrackerMachine):
 
 
 TestOffsetTracker = TrackerMachine.TestCase
-TestOffsetTracker.settings = settings(max_examples=100, stateful_step_count=40)
+TestOffsetTracker.settings = settings(max_examples=100 * SOAK, stateful_step_count=40)
 TestLongOffsetTracker = LongTrackerMachine.TestCase
-TestLongOffsetTracker.settings = settings(max_examples=60, stateful_step_count=30)
+TestLongOffsetTracker.settings = settings(max_examples=60 * SOAK, stateful_step_count=30)
 
 
 def test_millions_of_records_that_end_in_order_take_no_room() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from sizes import SOAK
 
 from streamworker.record import TopicPartition
 from streamworker.source.flow import PauseLedger, PauseReason
@@ -79,7 +80,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 TestPauseLedger = LedgerMachine.TestCase
-TestPauseLedger.settings = settings(max_examples=100, stateful_step_count=40)
+TestPauseLedger.settings = settings(max_examples=100 * SOAK, stateful_step_count=40)
 
 
 def test_a_reason_that_comes_and_goes_between_two_calls_is_not_told() -> None:
