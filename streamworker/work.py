@@ -22,7 +22,7 @@ class Ownership:
     """One epoch of one partition.
 
     `closing`: only records below `closes_at` may still be started; pool threads look before each record.
-    `ended`: results are dropped.
+    `ended`: results are dropped, and no record is started any more.
     """
 
     __slots__ = ("closes_at", "closing", "ended", "epoch", "partition")

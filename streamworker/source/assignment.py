@@ -55,6 +55,7 @@ class Assignment:
         """End the epochs of these; partitions that are not owned are passed over."""
         ended = [self._owned.pop(partition) for partition in partitions if partition in self._owned]
         for ownership in ended:
+            ownership.closes_at = 0
             ownership.closing = ownership.ended = True
             self._began.discard(ownership.partition)
         return ended
