@@ -10,7 +10,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,9 +39,10 @@ class _Deadline:
 def report(reason: str) -> None:
     """Write `reason` and the stacks of all threads to the descriptor of stderr.
 
-    Not to `sys.stderr`, whose buffer has a lock.
+    Not to `sys.stderr`, whose buffer has a lock. What cannot be written (a full disk) is left out.
     """
-    os.write(_STDERR, f"streamworker watchdog: {reason}\n".encode())
+    with suppress(OSError):
+        os.write(_STDERR, f"streamworker watchdog: {reason}\n".encode())
     faulthandler.dump_traceback(_STDERR, all_threads=True)
 
 

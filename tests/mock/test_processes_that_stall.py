@@ -1,0 +1,288 @@
+"""Workers that are told to stop at odd moments, stand still, or do not get from the machine what they need."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from fleet.checker import Anomaly
+from fleet.history import Owned, read
+from fleet.in_process import Running, committed, config
+from fleet.trial import Trial
+from fleet.workers import Fleet, terminate
+from sizes import SOAK
+
+from streamworker import Handler
+from streamworker.testing import MockKafka
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from streamworker import Record
+
+PARTITIONS = 4
+MIB = 1024 * 1024
+OPTIONS = {
+    "kafka.group_protocol": "classic",
+    "kafka.session_timeout_s": 1,
+    "lifecycle.revoke_timeout_s": 0.5,
+    "app.work_s": 0.002,
+}
+
+
+@pytest.fixture
+def kafka() -> Iterator[MockKafka]:
+    """A cluster for one run: what it keeps of a topic is little."""
+    with MockKafka(topics={"in": PARTITIONS}) as cluster:
+        yield cluster
+
+
+def trial_on(
+    kafka: MockKafka, folder: Path, total: int, *, rate: float = 400, sends_at_once: bool = True, **options: object
+) -> Trial:
+    everything = {**OPTIONS, **{name.replace("__", "."): value for name, value in options.items()}}
+    return Trial(
+        kafka.bootstrap_servers,
+        "in",
+        "g",
+        folder,
+        partitions=PARTITIONS,
+        total=total,
+        rate=rate,
+        options=everything,
+        sends_at_once=sends_at_once,
+    )
+
+
+def test_a_signal_at_any_instant_of_a_start_or_a_rebalance_is_heeded(
+    kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-04. One worker stays; others come, and get one signal or two before, while or after they join."""
+    tries = 5 * SOAK
+    endings = []
+
+    with trial_on(kafka, tmp_path, total=500 * tries) as trial:
+        trial.fleet.start()
+        trial.wait_for_progress(0.5 / (tries + 1))
+        for number in range(tries):
+            worker = trial.fleet.start()
+            trial.wait_for_progress((number + 0.5 + trial.draw.random()) / (tries + 1))
+            trial.fleet.strike("signal", worker)
+            endings.append(ended_by_signals(worker, trial.draw.choice([1, 2])))
+        verdict = trial.verdict()
+
+    # Before the command listens, a signal does to it what it does to any Python process.
+    assert {code for code, _ in endings} <= {0, -signal.SIGTERM, 128 + signal.SIGTERM}, endings
+    assert max(seconds for _, seconds in endings) < 4 + 5  # the drain, and what leaving the group may take
+    assert verdict.broken() == []
+    figures("F-04", "SIGTERM at random", end_s_max=round(max(s for _, s in endings), 1), **verdict.figures())
+
+
+def ended_by_signals(worker: subprocess.Popen[bytes], times: int) -> tuple[int, float]:
+    """Exit code, and seconds from the last signal to the end."""
+    for _ in range(times):
+        worker.terminate()
+        signalled_s = time.monotonic()
+    return worker.wait(20), time.monotonic() - signalled_s
+
+
+def test_a_worker_that_was_stopped_for_longer_than_its_session_loses_nothing_when_it_goes_on(
+    kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-05."""
+    pauses = SOAK
+
+    with trial_on(kafka, tmp_path, total=2000 * pauses, rate=300, sends_at_once=False) as trial:
+        workers = [trial.fleet.start(), trial.fleet.start()]
+        trial.wait_for_owners(2)
+        trial.send()
+        for pause in range(pauses):
+            trial.wait_for_progress((pause + 0.1 + 0.3 * trial.draw.random()) / pauses)
+            trial.wait_for_owners(2)
+            stopped, other = trial.draw.sample(workers, 2)
+            held = owned_by(trial, stopped)
+            trial.fleet.pause(stopped)
+            wait_for_work(trial, other, held)
+            trial.fleet.resume(stopped)
+        verdict = trial.verdict()
+
+        assert len(trial.fleet.living()) == 2
+    # The calls that it was stopped in go on before it can hear that its partitions are another's.
+    assert verdict.broken(Anomaly.KEY_OVERLAP, Anomaly.FOREIGN_EFFECT) == []
+    figures("F-05", "SIGSTOP past the session", pauses=pauses, **verdict.figures())
+
+
+def owned_by(trial: Trial, worker: subprocess.Popen[bytes]) -> set[int]:
+    """Partitions that were given to it last."""
+    given = [one for one in read(trial.fleet.ledger) if isinstance(one, Owned) and one.what == "assigned"]
+    owners = {one.partition: one.pid for one in given}
+    return {number for number, pid in owners.items() if pid == worker.pid}
+
+
+def wait_for_work(trial: Trial, worker: subprocess.Popen[bytes], partitions: set[int]) -> None:
+    """Until it has handled something of each of these."""
+
+    def has_worked() -> bool:
+        return partitions <= {one.partition for one in trial.fleet.effects() if one.pid == worker.pid}
+
+    trial.fleet.wait(has_worked, f"work on {partitions} by {worker.pid}")
+
+
+def test_all_workers_killed_at_once_lose_nothing(
+    kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-06. For a while nobody is there, and the group is forgotten but for its offsets."""
+    with trial_on(kafka, tmp_path, total=2000) as trial:
+        for _ in range(3):
+            trial.fleet.start()
+        trial.wait_for_progress(0.2 + 0.2 * trial.draw.random())
+        for worker in trial.fleet.living():
+            trial.fleet.kill(worker)
+        struck_s = time.monotonic()
+        trial.workload.finish()
+        for _ in range(3):
+            trial.fleet.start()
+        verdict = trial.verdict(30)
+        rest_s = time.monotonic() - struck_s
+
+    assert verdict.broken() == []
+    figures("F-06", "SIGKILL of all workers at once", rest_s=round(rest_s, 1), **verdict.figures())
+
+
+def test_a_record_whose_call_never_returns_is_handled_after_a_restart(
+    mock_kafka: MockKafka, figures: Callable[..., None]
+) -> None:
+    """F-09. Until then other keys go on, and nothing is committed past it."""
+    servers = mock_kafka.bootstrap_servers
+    mock_kafka.create_topic("in", 2)
+    mock_kafka.produce_raw("in", 0, b"stuck", b"first")
+    for number in range(20):
+        mock_kafka.produce_raw("in", number % 2, b"other", b"x")
+    mock_kafka.produce_raw("in", 0, b"stuck", b"second")
+    released = threading.Event()
+    seen: list[tuple[int, int]] = []
+
+    class Stuck(Handler[bytes]):
+        topics = ("in",)
+        concurrency = 4
+        ordering = "key"
+
+        def handle(self, record: Record[bytes]) -> None:
+            if record.offset == 0 and record.partition == 0:
+                released.wait()
+            seen.append((record.partition, record.offset))
+
+    settings = config(
+        servers,
+        lifecycle__stall_timeout_s=1,
+        lifecycle__drain_timeout_s=0.2,
+        dead_letters__delivery_timeout_s=0.1,
+    )
+    began_s = time.monotonic()
+    with Running(settings, Stuck) as worker:
+        worker.wait(lambda: worker.recorder.of("stalled"), "told")
+        told_s = time.monotonic() - began_s
+        worker.wait(lambda: len(seen) == 20, "the other key")
+        assert worker.stop() == 3
+    offsets = committed(servers, "g", "in", 2)
+    handled = sorted(seen)
+    released.set()
+    with Running(settings, Stuck) as worker:
+        worker.wait(lambda: committed(servers, "g", "in", 2) == {0: 12, 1: 10}, "all committed")
+        assert worker.stop() == 0
+
+    assert offsets == {1: 10}
+    assert handled == [(0, offset) for offset in range(1, 11)] + [(1, offset) for offset in range(10)]
+    assert {(0, 0), (0, 11)} <= set(seen)
+    figures("F-09", "a call that never returns", stall_timeout_s=1, told_s=round(told_s, 1))
+
+
+def test_a_full_disk_under_the_log_stops_nobody(kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]) -> None:
+    """F-0A. No file of the worker may grow beyond a bound that only the log reaches."""
+    bound = MIB // 4
+    talkative = {"log__level": "DEBUG", "kafka__librdkafka__debug": "msg,fetch,protocol"}
+    with trial_on(kafka, tmp_path, total=500, **talkative) as trial:
+        worker = trial.fleet.start()
+        limit(worker, resource.RLIMIT_FSIZE, bound)
+        trial.fleet.wait(lambda: (tmp_path / "worker-1.log").stat().st_size == bound, "the log is full")
+        verdict = trial.verdict()
+
+        assert trial.fleet.ledger.stat().st_size < bound
+        assert terminate(worker) == 0
+    assert verdict.broken() == []
+    assert verdict.repeats == 0
+    figures("F-0A", "full disk under the log", **verdict.figures())
+
+
+def test_a_stall_that_cannot_be_reported_to_a_full_disk_ends_nobody(kafka: MockKafka, tmp_path: Path) -> None:
+    """F-0A. A call that is slow is its own business, whether or not the stacks of all threads can be written."""
+    kafka.produce_raw("in", 0, b"k", b"slow3")
+    log = tmp_path / "worker-1.log"
+    # With enough of a log at the start that it reaches the bound before the ledger does.
+    options = {**OPTIONS, "log.level": "DEBUG", "kafka.librdkafka.debug": "cgrp", "lifecycle.stall_timeout_s": 1}
+
+    with Fleet(kafka.bootstrap_servers, "g", "in", tmp_path, options=options) as fleet:
+        worker = fleet.start()
+        fleet.wait(lambda: '"assigned"' in fleet.logs(), "assigned")
+        limit(worker, resource.RLIMIT_FSIZE, log.stat().st_size)
+        fleet.wait(lambda: worker.poll() is not None or len(fleet.effects()) == 1, "the end of the call")
+
+        assert worker.poll() is None
+        assert terminate(worker) == 0
+    assert committed(kafka.bootstrap_servers, "g", "in", PARTITIONS) == {0: 1}
+
+
+def test_while_the_disk_under_a_handler_is_full_nothing_is_committed_past_what_it_could_not_do(
+    kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-0A. Its file is grown beyond the bound; the worker stays, and another one does the rest."""
+    own = tmp_path / "own"
+    with trial_on(kafka, tmp_path, total=1000, app__ledger=own) as trial:
+        worker = trial.fleet.start()
+        limit(worker, resource.RLIMIT_FSIZE, MIB)
+        trial.fleet.wait(lambda: len(read(own)) >= 300, "work")
+        trial.fleet.strike("disk full", worker)
+        os.truncate(own, 2 * MIB)
+        trial.fleet.wait(lambda: trial.fleet.logs().count('"partition stopped"') == PARTITIONS, "all stopped")
+        assert worker.poll() is None
+        assert terminate(worker) == 0
+
+        with trial.fleet.ledger.open("ab") as ledger:
+            ledger.write(own.read_bytes().partition(b"\0")[0])
+        trial.fleet.start(**{"app.ledger": str(trial.fleet.ledger)})
+        verdict = trial.verdict()
+
+    assert verdict.broken() == []
+    figures("F-0A", "full disk under a handler", **verdict.figures())
+
+
+def test_a_worker_that_may_open_too_few_files_says_so_and_ends(
+    kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-0B. With 64 it works as ever."""
+    with trial_on(kafka, tmp_path, total=500) as trial:
+        starved = trial.fleet.start()
+        limit(starved, resource.RLIMIT_NOFILE, 20)
+        began_s = time.monotonic()
+        code = starved.wait(10)
+        seconds = time.monotonic() - began_s
+        said = trial.fleet.logs()
+        limit(trial.fleet.start(), resource.RLIMIT_NOFILE, 64)
+        verdict = trial.verdict()
+
+    assert code == 1
+    assert "Too many open files" in said
+    assert verdict.broken() == []
+    assert verdict.repeats == 0
+    figures("F-0B", "20 open files, then 64", end_s=round(seconds, 1), **verdict.figures())
+
+
+def limit(worker: subprocess.Popen[bytes], what: int, most: int) -> None:
+    resource.prlimit(worker.pid, what, (most, most))
