@@ -27,7 +27,7 @@ from streamworker.serde.schemas import Inspection, SchemaText, load
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fastavro.types import NamedSchemas, Schema
 
@@ -37,6 +37,25 @@ S = TypeVar("S")
 _FRAME = struct.Struct(">bI")  # Confluent's wire format: a zero and the schema's id
 _MAGIC = 0
 _NATIVE = (bytes, dt.datetime, dt.date, dt.time, decimal.Decimal, uuid.UUID)
+
+# Making a Decimal of n bytes takes time in n²: minutes for a megabyte, and no other thread runs meanwhile. So decimals
+# go by a logical type of our own, read and written as fastavro does, up to 2400 digits; a megabyte of them takes 0.1 s.
+MAX_DECIMAL_BYTES = 1024
+_DECIMAL = "streamworker-decimal"
+
+
+_FASTAVRO_DECIMAL: Callable[..., decimal.Decimal] = fastavro.read.LOGICAL_READERS["bytes-decimal"]
+
+
+def _read_decimal(data: bytes, writer: object = None, reader: object = None) -> decimal.Decimal:
+    if len(data) > MAX_DECIMAL_BYTES:
+        raise ValueError(f"a decimal of {len(data)} bytes, expected at most {MAX_DECIMAL_BYTES}")
+    return _FASTAVRO_DECIMAL(data, writer, reader)
+
+
+for _kind in ("bytes", "fixed"):
+    fastavro.read.LOGICAL_READERS[f"{_kind}-{_DECIMAL}"] = _read_decimal
+    fastavro.write.LOGICAL_WRITERS[f"{_kind}-{_DECIMAL}"] = fastavro.write.LOGICAL_WRITERS[f"{_kind}-decimal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +102,8 @@ def parse(schema: SchemaText, referred: Sequence[SchemaText] = ()) -> ParsedSche
     tree = _parse(schema, named)
     try:
         Inspection(schema.origin, named).inspect(tree)
+        for parsed in (tree, *named.values()):
+            _bound_decimals(parsed)
     except RecursionError as error:
         raise ConfigurationError(f"{schema.origin}: the schema nests too deep to be looked at") from error
     name = tree.get("name", schema.origin) if isinstance(tree, dict) else schema.origin
@@ -98,6 +119,18 @@ def _parse(schema: SchemaText, named: NamedSchemas) -> Schema:
         raise ConfigurationError(
             brief(f"{schema.origin}: not an Avro schema: {type(error).__name__}: {error}")
         ) from error
+
+
+def _bound_decimals(schema: object) -> None:
+    """Put our own decimals into a parsed schema; nothing else holds it."""
+    if isinstance(schema, list):
+        for part in schema:
+            _bound_decimals(part)
+    elif isinstance(schema, dict):
+        if schema.get("logicalType") == "decimal":
+            schema["logicalType"] = _DECIMAL
+        for part in ("type", "items", "values", "fields"):
+            _bound_decimals(schema.get(part))
 
 
 def _plain(value: object) -> object:

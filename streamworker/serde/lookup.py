@@ -27,6 +27,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 CALLS_PER_S = 10  # a new schema costs two; nobody deploys five a second
+LARGEST_ID = 2**31 - 1  # ids are Java's ints; asked about more, Confluent's registry answers as to a wrong path
 UNKNOWN_FOR_S = 60.0
 MAX_ENTRIES = 1000  # of schemas and of refusals; the oldest goes first
 MAX_REFERENCES = 100  # schemas that one schema may name, directly or not
@@ -115,6 +116,8 @@ class SchemaLookup(Generic[P]):
             raise DecodeError(reason)
 
     def _ask(self, schema_id: int, topic: str) -> P:
+        if schema_id > LARGEST_ID:
+            raise DecodeError(f"schema id {schema_id}: expected at most {LARGEST_ID}")
         schema = self._call().fetch(schema_id)
         if schema is None:
             raise DecodeError(f"schema id {schema_id} is not known to {self.origin}")

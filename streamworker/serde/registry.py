@@ -1,8 +1,8 @@
 """The door to Confluent's schema registry client.
 
 Decided here: what its failures mean. What the registry answers about a schema is an answer; anything
-else (no connection, a timeout, a redirect, too many requests, refused credentials, a server error)
-leaves the record waiting, because it says nothing about the record. Any thread.
+else (no connection, a timeout, a redirect, too many requests, refused credentials, a path that nobody
+knows, a server error) leaves the record waiting, because it says nothing about the record. Any thread.
 
 The client's own deserializers are not used: they fetch what a schema refers to from anywhere and run
 rules that the registry supplies.
@@ -10,6 +10,7 @@ rules that the registry supplies.
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
@@ -27,6 +28,9 @@ T = TypeVar("T")
 _SCHEMES = ("https", "http", "mock")
 # Seconds to connect, and without a byte after that. A pool thread waits as long; a healthy registry takes milliseconds.
 TIMEOUT_S = 5
+# What the registry says itself of a subject, a version or a schema that it does not know. Without one of these, 404 is
+# the answer of something that knows no schemas: a wrong path, a proxy, a registry with another API.
+_UNKNOWN = range(40400, 40500)
 _NOT_FOUND = 404
 _REFUSED = frozenset({409, 422})  # incompatible with what is registered; not a valid schema
 
@@ -70,6 +74,8 @@ class ConfluentRegistry:
     def __init__(self, client: SchemaRegistryClient, origin: str) -> None:
         self.origin = origin
         self._client = client
+        # Nobody closes a serde, and a connection that is left to the garbage collection is a warning there.
+        weakref.finalize(self, client.__exit__)  # its `close` is later than 2.15
 
     def fetch(self, schema_id: int) -> SchemaText | None:
         """As `SchemaStore.fetch`."""
@@ -78,7 +84,9 @@ class ConfluentRegistry:
 
     def subjects(self, schema_id: int) -> Collection[str]:
         """As `SchemaStore.subjects`. With deleted ones: their records are still in the log."""
-        return self._ask(lambda: self._client.get_subjects_by_schema_id(schema_id, deleted=True)) or ()
+        # Not `get_subjects_by_schema_id`: not all registries have its path (Apicurio/apicurio-registry#7298).
+        versions = self._ask(lambda: self._client.get_schema_versions(schema_id, deleted=True)) or ()
+        return {one.subject for one in versions if one.subject is not None}
 
     def version(self, subject: str, version: int) -> SchemaText | None:
         """As `SchemaStore.version`."""
@@ -98,18 +106,21 @@ class ConfluentRegistry:
         return schema_id
 
     def _ask(self, question: Callable[[], T], *, refusals: Collection[int] = ()) -> T | None:
-        """The client's answer, None for 404; raises ConfigurationError for `refusals`."""
+        """The client's answer, None for what the registry does not know; raises ConfigurationError for `refusals`."""
         from confluent_kafka.schema_registry import SchemaRegistryError  # noqa: PLC0415 - as in `connect`
 
         try:
             return question()
         except SchemaRegistryError as error:
-            if error.http_status_code == _NOT_FOUND:
-                return None
             answer = f"{self.origin} answered {error.http_status_code}"
             if error.http_status_code in refusals:
                 raise ConfigurationError(f"{answer}: {brief(str(error.error_message))}") from error
-            raise DependencyUnavailable(answer) from error
+            if error.http_status_code != _NOT_FOUND:
+                raise DependencyUnavailable(answer) from error
+            if error.error_code in _UNKNOWN:
+                return None
+            hint = "without saying what it does not know; is the path in the url right?"
+            raise DependencyUnavailable(f"{answer} {hint}") from error
         except Exception as error:  # the client lets through what httpx, ssl and its JSON parsing raise
             raise DependencyUnavailable(f"{self.origin} cannot be asked: {type(error).__name__}") from error
 

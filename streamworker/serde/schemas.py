@@ -16,10 +16,13 @@ from streamworker.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 # fastavro reads by recursion in C, unchecked: 500 levels are read, 5000 crash the process (1.13.1, 8 MiB of stack).
 MAX_LEVELS = 200
+# Values of a record that take no bytes (nulls and the records inside it), beyond one for each that takes some.
+# A chain of `MAX_LEVELS` records makes as many.
+MAX_IDLE = 200
 
 _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
@@ -76,9 +79,14 @@ def _whereabouts(missing: Path) -> str:
 
 
 class Shape(NamedTuple):
-    """What matters of a type: can a value take no bytes, and how deep does it nest."""
+    """What matters of a type: what a value consists of at least, and how deep it nests.
 
-    may_be_empty: bool
+    `paid` values take at least a byte each, `idle` ones take none: a record with two numbers is 2 and 1. A choice, an
+    array and a map are one that is paid, whatever is in them, since an item or a branch takes a byte of its own.
+    """
+
+    paid: int
+    idle: int
     levels: int
 
 
@@ -89,6 +97,8 @@ class Inspection:
       them a record of n bytes has at most n items. (Map entries have keys, which take a byte.)
       Counting the items of each record first was the alternative; in Python it would cost more than
       the decoding, for a schema that hardly anybody writes.
+    - Records of which more is idle than paid, by `MAX_IDLE`: if each of thirty records holds the one
+      before it twice, no bytes at all become a billion values.
     - Types that hold themselves, and nesting beyond `MAX_LEVELS`: a record of 5 kB can nest deep
       enough to overflow the C stack, which no exception reports.
     """
@@ -109,19 +119,19 @@ class Inspection:
     def _shape(self, schema: object) -> Shape:  # noqa: PLR0911 - a table: one line, one answer
         match schema:
             case str():
-                return Shape(schema == "null", 1) if schema in _PRIMITIVES else self._reference(schema)
+                return _leaf(takes_bytes=schema != "null") if schema in _PRIMITIVES else self._reference(schema)
             case list():
-                return Shape(may_be_empty=False, levels=1 + _deepest(map(self.inspect, schema)))
+                return _container(map(self.inspect, schema))
             case {"type": "array", "items": items}:
                 return self._array(items)
             case {"type": "map", "values": values}:
-                return Shape(may_be_empty=False, levels=1 + self.inspect(values).levels)
+                return _container([self.inspect(values)])
             case {"type": "record" | "error", "name": str(name), "fields": list(fields)}:
                 return self._record(name, fields)
             case {"type": "fixed", "size": int(size)} if size >= 0:
-                return Shape(size == 0, 1)
+                return _leaf(takes_bytes=size > 0)
             case {"type": "enum"}:
-                return Shape(may_be_empty=False, levels=1)
+                return _leaf(takes_bytes=True)
             case {"type": str(inner)} if inner in _PRIMITIVES:
                 return self._shape(inner)
             case _:
@@ -129,19 +139,26 @@ class Inspection:
 
     def _array(self, items: object) -> Shape:
         shape = self.inspect(items)
-        if shape.may_be_empty:
+        if not shape.paid:
             raise self._refused(
                 "has an array whose items take no bytes, so that a few bytes can claim millions of them"
             )
-        return Shape(may_be_empty=False, levels=1 + shape.levels)
+        return _container([shape])
 
     def _record(self, name: str, fields: Iterable[object]) -> Shape:
         if name not in self._known:
             self._open.append(name)
             shapes = [self.inspect(field["type"]) for field in fields if isinstance(field, dict)]
             self._open.pop()
-            self._known[name] = Shape(all(shape.may_be_empty for shape in shapes), 1 + _deepest(shapes))
+            self._known[name] = self._sum(name, shapes)
         return self._known[name]
+
+    def _sum(self, name: str, shapes: Sequence[Shape]) -> Shape:
+        paid = sum(shape.paid for shape in shapes)
+        idle = 1 + sum(shape.idle for shape in shapes)
+        if idle > paid + MAX_IDLE:
+            raise self._refused(f"{name} makes {idle} values that take no bytes beside {paid} that do")
+        return Shape(paid, idle, 1 + _deepest(shapes))
 
     def _reference(self, name: str) -> Shape:
         if name in self._open:
@@ -152,6 +169,14 @@ class Inspection:
 
     def _refused(self, reason: str) -> ConfigurationError:
         return ConfigurationError(f"{self._origin}: the schema {reason}")
+
+
+def _leaf(*, takes_bytes: bool) -> Shape:
+    return Shape(int(takes_bytes), int(not takes_bytes), levels=1)
+
+
+def _container(held: Iterable[Shape]) -> Shape:
+    return Shape(paid=1, idle=0, levels=1 + _deepest(held))
 
 
 def _deepest(shapes: Iterable[Shape]) -> int:

@@ -22,19 +22,22 @@ from string import Template
 from typing import TYPE_CHECKING, Protocol
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not list what it exports
+    AdminClient,
+    NewTopic,
+)
 from servers.kafka_jars import ServerUnavailable, fetch_jars, require_java
 from servers.tethered import Tethered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _ROOT = Path(__file__).parents[2]
 _TEMPLATE = _ROOT / "deploy" / "kafka" / "server.properties.template"
 _COMPOSE_FILE = _ROOT / "docker-compose.kafka.yml"
 
 _START_TIMEOUT_S = 60.0  # 6 s on two idle cores
-_STOP_TIMEOUT_S = 30.0  # a broker hands over its partitions first
+STOP_TIMEOUT_S = 30.0  # a broker hands over its partitions first
 _ADMIN_TIMEOUT_S = 30.0
 _PULL_TIMEOUT_S = 300.0
 _CLOSE_GRACE_S = 20.0  # containers are stopped by their command line, which needs a moment
@@ -43,8 +46,8 @@ _CLOSE_GRACE_S = 20.0  # containers are stopped by their command line, which nee
 # killed broker would otherwise get its port sooner or later, and the broker could not come back.
 _PORTS = range(20_000, 32_000)
 
-# Fast compilation for a program that runs for a second.
-_SHORT_LIVED = ("-XX:TieredStopAtLevel=1",)
+# Fast compilation for a program that runs for a second, or that has nothing heavy to do.
+FAST_START = ("-XX:TieredStopAtLevel=1",)
 _BROKER = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn")
 
 
@@ -79,7 +82,7 @@ class GivenKafka:
 
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
-        _wait_until_it_answers(bootstrap_servers, alive=lambda: True)
+        wait_until_it_answers(bootstrap_servers)
 
     def restart(self) -> None:
         raise NotOurs(f"{self.bootstrap_servers} was given, so it is not restarted")
@@ -119,13 +122,13 @@ class StartedKafka:
     def restart(self) -> None:
         if self._process.running:
             self._process.send(signal.SIGTERM)
-            self._process.wait(_STOP_TIMEOUT_S)
+            self._process.wait(STOP_TIMEOUT_S)
         self._process.close()
         self._process = self._start()
 
     def kill(self) -> None:
         self._launch.kill(self._process)
-        self._process.wait(_STOP_TIMEOUT_S)
+        self._process.wait(STOP_TIMEOUT_S)
 
     def close(self) -> None:
         self._process.close()
@@ -135,12 +138,11 @@ class StartedKafka:
     def _start(self) -> Tethered:
         process = Tethered(self._launch.command, self._launch.folder, grace_s=_CLOSE_GRACE_S)
         try:
-            _wait_until_it_answers(self.bootstrap_servers, alive=lambda: process.running)
-        except ServerUnavailable as error:
-            log = process.log.read_text(errors="replace")[-2000:]
+            wait_until_it_answers(self.bootstrap_servers, process)
+        except ServerUnavailable:
             process.close()
             self._launch.clean()
-            raise ServerUnavailable(f"{error}; the end of its output:\n{log}") from error
+            raise
         return process
 
 
@@ -160,19 +162,12 @@ def obtain_kafka(given: str | None) -> KafkaServer:
 def by_java() -> _Launch:
     """One node in a Java process, from jars that Maven fetches once."""
     require_java()
-    libs = fetch_jars()
     folder = Path(tempfile.mkdtemp(prefix="streamworker-kafka-"))
-    port, controller_port = _free_ports(2)
-    settings = folder / "server.properties"
-    settings.write_text(
-        Template(_TEMPLATE.read_text()).substitute(
-            port=port, controller_port=controller_port, data_folder=folder / "data"
-        )
-    )
-    java = ("java", "-cp", f"{libs}/*")
-    _run([*java, *_SHORT_LIVED, "kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", str(settings)])
+    port, controller_port = free_ports(2)
+    settings = write_settings(folder, port, controller_port, {})
+    format_storage(settings, new_cluster_id())
     return _Launch(
-        command=[*java, *_BROKER, "kafka.Kafka", str(settings)],
+        command=broker_command(settings),
         folder=folder,
         port=port,
         kill=lambda process: process.send(signal.SIGKILL),
@@ -180,12 +175,37 @@ def by_java() -> _Launch:
     )
 
 
+def write_settings(folder: Path, port: int, controller_port: int, changes: Mapping[str, str]) -> Path:
+    """The settings of a node that keeps its data in `folder`: the template's, and `changes` laid over them."""
+    settings = folder / "server.properties"
+    template = Template(_TEMPLATE.read_text())
+    text = template.substitute(port=port, controller_port=controller_port, data_folder=folder / "data")
+    # Of a name that stands twice Java reads the later line.
+    settings.write_text(text + "\n" + "".join(f"{name}={value}\n" for name, value in changes.items()))
+    return settings
+
+
+def format_storage(settings: Path, cluster_id: str) -> None:
+    """Make the data folder of a node, which must not have one yet."""
+    run_tool("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(settings))
+
+
+def broker_command(settings: Path, *options: str) -> list[str]:
+    """What runs a node in the foreground, with `options` for its Java."""
+    return ["java", "-cp", f"{fetch_jars()}/*", *_BROKER, *options, "kafka.Kafka", str(settings)]
+
+
+def run_tool(name: str, *arguments: str) -> None:
+    """Run one of Kafka's own tools to its end; raises ServerUnavailable with its output if it fails."""
+    _run(["java", "-cp", f"{fetch_jars()}/*", *FAST_START, name, *arguments])
+
+
 def in_a_container() -> _Launch:
     """One node in a container, from the compose file that users are given."""
     if shutil.which("docker") is None:
         raise ServerUnavailable("no docker on the PATH")
     _run(["docker", "info"])
-    (port,) = _free_ports(1)
+    (port,) = free_ports(1)
     project = f"streamworker-{secrets.token_hex(4)}"
     compose = ["docker", "compose", "-p", project, "-f", str(_COMPOSE_FILE), "--profile", "kafka"]
     _run([*compose, "pull", "--quiet"], timeout_s=_PULL_TIMEOUT_S)
@@ -204,7 +224,7 @@ class SharedKafka:
     def __init__(self, server: KafkaServer) -> None:
         self.server = server
         self.bootstrap_servers = server.bootstrap_servers
-        self.admin = _admin(server.bootstrap_servers)
+        self.admin = admin_client(server.bootstrap_servers)
         self._run_id = f"sw{secrets.token_hex(3)}"
         self._topics: list[str] = []
         self._names = 0
@@ -244,24 +264,38 @@ class SharedKafka:
         raise TimeoutError(f"{topic}: no leaders within {_ADMIN_TIMEOUT_S} s")
 
 
-def _wait_until_it_answers(bootstrap_servers: str, *, alive: Callable[[], bool]) -> None:
-    """Ask for metadata until there is an answer that names a broker; each request waits for a connection."""
-    admin = _admin(bootstrap_servers)
+def wait_until_it_answers(bootstrap_servers: str, process: Tethered | None = None, node: int | None = None) -> None:
+    """Ask for metadata until an answer names a broker, or the one with the id `node`.
+
+    Raises ServerUnavailable when that takes too long or `process` has ended, with the end of its output.
+    """
+    admin = admin_client(bootstrap_servers)
     deadline_s = time.monotonic() + _START_TIMEOUT_S
-    while alive() and time.monotonic() < deadline_s:
+    while time.monotonic() < deadline_s and (process is None or process.running):
         with contextlib.suppress(KafkaException):
-            if admin.list_topics(timeout=1.0).brokers:
+            brokers = admin.list_topics(timeout=1.0).brokers  # waits for a connection
+            if node in brokers or (node is None and brokers):
                 return
-    what = f"no answer within {_START_TIMEOUT_S} s" if alive() else "it ended by itself"
+    what = f"no answer within {_START_TIMEOUT_S} s"
+    if process is not None:
+        log = process.log.read_text(errors="replace")[-2000:]
+        what = f"{what if process.running else 'it ended by itself'}; the end of its output:\n{log}"
     raise ServerUnavailable(f"Kafka at {bootstrap_servers}: {what}")
 
 
-def _admin(bootstrap_servers: str) -> AdminClient:
-    # Level 2 is critical: that a starting or killed broker refuses connections is no news.
-    return AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 2, "reconnect.backoff.max.ms": 200})
+def admin_client(bootstrap_servers: str, *, socket_timeout_s: float = 60.0) -> AdminClient:
+    """An admin client that is silent about brokers that are starting or killed: those are no news here."""
+    return AdminClient(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "log_level": 2,  # critical, as in syslog
+            "reconnect.backoff.max.ms": 200,
+            "socket.timeout.ms": round(socket_timeout_s * 1000),
+        }
+    )
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports of the loopback interface that nobody listens on, all different."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
@@ -276,7 +310,7 @@ def _free_ports(count: int) -> list[int]:
     raise ServerUnavailable(f"no {count} free ports from {_PORTS.start} to {_PORTS.stop}")
 
 
-def _cluster_id() -> str:
+def new_cluster_id() -> str:
     """A Kafka Uuid: 16 bytes as base64 without padding. It must not begin with a dash, which looks like an option."""
     return urlsafe_b64encode(b"\x00" + secrets.token_bytes(15)).decode().rstrip("=")
 

@@ -8,7 +8,7 @@ import pytest
 
 from streamworker.errors import ConfigurationError, DecodeError, DependencyUnavailable
 from streamworker.serde.avro import FramedAvro, parse
-from streamworker.serde.lookup import CALLS_PER_S, MAX_ENTRIES, UNKNOWN_FOR_S, SchemaLookup
+from streamworker.serde.lookup import CALLS_PER_S, LARGEST_ID, MAX_ENTRIES, UNKNOWN_FOR_S, SchemaLookup
 from streamworker.serde.schemas import Reference, SchemaText
 
 if TYPE_CHECKING:
@@ -125,6 +125,18 @@ def test_an_unknown_id_is_a_decode_error_and_not_asked_for_again_until_it_might_
 
     assert calls_before == 1
     assert world.serde.decode(framed(1), "orders") == {"qty": 7}
+
+
+def test_an_id_that_no_registry_gives_out_is_a_decode_error_without_asking() -> None:
+    world = World()
+
+    for schema_id in (LARGEST_ID + 1, 2**32 - 1):
+        with pytest.raises(DecodeError, match=f"schema id {schema_id}: expected at most {LARGEST_ID}"):
+            world.serde.decode(framed(schema_id), "orders")
+    with pytest.raises(DecodeError, match=f"schema id {LARGEST_ID} is not known"):
+        world.serde.decode(framed(LARGEST_ID), "orders")
+
+    assert len(world.store.calls) == 1
 
 
 @pytest.mark.parametrize(

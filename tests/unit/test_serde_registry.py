@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import gc
 import http.server
 import json
 import logging
 import struct
 import sys
 import threading
+import warnings
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,6 +25,8 @@ pytest.importorskip("certifi", reason="the extra `registry` is not installed")
 
 ORDER = '{"type": "record", "name": "Order", "fields": [{"name": "qty", "type": "int"}]}'
 
+UNKNOWN = b'{"error_code": 40403, "message": "Schema not found"}'
+
 
 def framed(schema_id: int, datum: bytes = b"\x0e") -> bytes:
     return struct.pack(">bI", 0, schema_id) + datum
@@ -32,6 +36,8 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class _Answering(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections stay open, as with real registries
+
     def do_GET(self) -> None:
         server = self.server
         assert isinstance(server, _Registry)
@@ -64,7 +70,7 @@ class _Registry(http.server.ThreadingHTTPServer):
 
 
 @contextmanager
-def registry(status: int = 404, headers: dict[str, str] | None = None, body: bytes = b"{}") -> Iterator[_Registry]:
+def registry(status: int = 404, headers: dict[str, str] | None = None, body: bytes = UNKNOWN) -> Iterator[_Registry]:
     with _Registry((status, headers or {}, body)) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), name="registry", daemon=True)
         thread.start()
@@ -83,7 +89,7 @@ def test_a_schema_is_read_over_http() -> None:
     with registry() as server:
         server.answers = {
             "/schemas/ids/5": as_json({"schema": ORDER}),
-            "/schemas/ids/5/subjects": as_json(["orders-value"]),
+            "/schemas/ids/5/versions": as_json([{"subject": "orders-value", "version": 1}]),
         }
 
         value = Avro.registry(url=server.address()).decode(framed(5), "orders")
@@ -99,6 +105,9 @@ def test_a_schema_is_read_over_http() -> None:
         (429, {}, b'{"error_code": 42901, "message": "slow down"}'),
         (401, {}, b""),
         (302, {"Location": "/elsewhere"}, b""),
+        (404, {}, b""),
+        (404, {}, b"<html>no such page</html>"),
+        (404, {}, b'{"error_code": 404, "message": "HTTP 404 Not Found"}'),
         (200, {}, b"<html>a login page</html>"),
         (200, {}, b""),
         (200, {}, b"[]"),
@@ -124,8 +133,18 @@ def test_a_registry_that_does_not_listen_leaves_the_record_waiting() -> None:
         Avro.registry(url=url).decode(framed(5), "orders")
 
 
-def test_a_404_is_an_answer() -> None:
-    with registry(404, {}, b'{"error_code": 40403, "message": "Schema not found"}') as server:
+def test_a_registry_without_the_list_of_where_a_schema_is_registered_leaves_the_record_waiting() -> None:
+    """The schema was taken for one of another topic: every record of the topic went to the dead letters."""
+    with registry() as server:
+        server.answers = {"/schemas/ids/5": as_json({"schema": ORDER}), "/schemas/ids/5/versions": (404, {}, b"")}
+        serde = Avro.registry(url=server.address())
+
+        with pytest.raises(DependencyUnavailable, match="answered 404 without saying what it does not know"):
+            serde.decode(framed(5), "orders")
+
+
+def test_a_404_that_says_what_is_not_known_is_an_answer() -> None:
+    with registry(404, {}, UNKNOWN) as server:
         serde = Avro.registry(url=server.address())
 
         with pytest.raises(DecodeError, match="schema id 5 is not known"):
@@ -149,8 +168,8 @@ def test_what_a_schema_refers_to_by_address_is_never_fetched() -> None:
         server.answers = {
             "/schemas/ids/5": as_json({"schema": json.dumps(reference), "schemaType": "JSON"}),
             "/schemas/ids/6": as_json({"schema": json.dumps({"type": reference})}),
-            "/schemas/ids/5/subjects": as_json(["orders-value"]),
-            "/schemas/ids/6/subjects": as_json(["orders-value"]),
+            "/schemas/ids/5/versions": as_json([{"subject": "orders-value", "version": 1}]),
+            "/schemas/ids/6/versions": as_json([{"subject": "orders-value", "version": 2}]),
         }
         serde = Avro.registry(url=server.address())
 
@@ -172,6 +191,20 @@ def test_credentials_in_the_url_are_sent_and_shown_nowhere(caplog: pytest.LogCap
     assert server.authorizations == {"Basic dXNlcjpzM2NyQHQ="}
     for text in (repr(serde), str(caught.value), repr(caught.value.__cause__), caplog.text):
         assert "s3cr" not in text
+
+
+def test_the_connection_is_closed_with_the_serde() -> None:
+    """It was left open until the garbage collection, which complains of that."""
+    with registry(500) as server, warnings.catch_warnings(record=True) as complaints:
+        warnings.simplefilter("always")
+        serde = Avro.registry(url=server.address())
+        with pytest.raises(DependencyUnavailable):
+            serde.decode(framed(5), "orders")
+
+        del serde
+        gc.collect()
+
+    assert complaints == []
 
 
 @pytest.mark.parametrize(
