@@ -109,7 +109,10 @@ _SENSITIVE = ("sasl.username", "sasl.oauthbearer.config", "ssl.ca.pem")
 # `per_token` is a rate of ours.
 _SECRET_NAME = re.compile(r"passw|pwd|passphrase|secret|(?<!per_)token|key|credential", re.IGNORECASE)
 _USER_INFO = re.compile(r"(?<=://)\S*@")
-_SECRET_PART = re.compile(r"((?:passw\w*|pwd|\w*secret|\w*token|credentials?)\s*[=:]\s*)[^\s;&,]+", re.IGNORECASE)
+# A word is looked at from its beginning only and never twice; else a long value would take time in its length squared.
+_SECRET_PART = re.compile(
+    r"((?<!\w)(?=\w*?(?:passw|pwd|secret|token|credential))\w++\s*+[=:]\s*+)[^\s;&,]+", re.IGNORECASE
+)
 
 _TRUE = ("true", "t", "1")  # what librdkafka reads as true
 

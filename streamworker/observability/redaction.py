@@ -17,13 +17,17 @@ _SECRET_NAME = re.compile(
     r"|(?:^|[._-])key(?:$|[._-])|\.pem$|sasl\.username|oauthbearer\.config",
     re.IGNORECASE,
 )
+# Both look at each word once, from its beginning, and take nothing back: text of an error may be a payload, and a
+# search that a text can blow up would hold up the loop.
 _IN_TEXT = re.compile(
-    r"""(?P<name>[\w.-]*(?:pass(?:word|phrase|wd)|secret|token|credential|authorization|api[._-]?key)[\w.-]*["']?\s*[=:]\s*)
-        (?:(?:basic|bearer)\s+)?
-        (?:"[^"]*"|'[^']*'|[^\s,;&]+)""",
+    r"""(?<![\w.-])
+        (?=[\w.-]*?(?:pass(?:word|phrase|wd)|secret|token|credential|authorization|api[._-]?key))
+        (?P<name>[\w.-]++["']?\s*+[=:]\s*+)
+        (?:(?:basic|bearer)\s++)?
+        (?:"[^"]*+"|'[^']*+'|[^\s,;&]++)""",
     re.IGNORECASE | re.VERBOSE,
 )
-_USER_OF_ADDRESS = re.compile(r"(?P<scheme>\b[a-z][a-z0-9+.-]*://)[^/\s@]+@", re.IGNORECASE)
+_USER_OF_ADDRESS = re.compile(r"(?P<scheme>(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://)[^/\s@]++@", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
