@@ -145,7 +145,11 @@ class KafkaConfig:
 
     def __post_init__(self) -> None:
         _at_least("kafka.session_timeout_s", self.session_timeout_s, 1)
-        _at_least("kafka.max_poll_interval_s", self.max_poll_interval_s, self.session_timeout_s)
+        _at_most("kafka.session_timeout_s", self.session_timeout_s, 3600)  # the client's bound
+        _at_least(
+            "kafka.max_poll_interval_s", self.max_poll_interval_s, self.session_timeout_s, "kafka.session_timeout_s"
+        )
+        _at_most("kafka.max_poll_interval_s", self.max_poll_interval_s, 86_400)  # the client's bound
         _at_least("kafka.queued_min_messages", self.queued_min_messages, 1)
         _at_least("kafka.queued_max_kbytes", self.queued_max_kbytes, 1)
         _at_least("kafka.max_record_bytes", self.max_record_bytes, 1)
@@ -216,9 +220,11 @@ class DeadLetterConfig:
 
     def __post_init__(self) -> None:
         _at_least("dead_letters.delivery_timeout_s", self.delivery_timeout_s, 0.1)
+        # The client counts milliseconds in 31 bits.
+        _at_most("dead_letters.delivery_timeout_s", self.delivery_timeout_s, 2_000_000)
         _at_least("dead_letters.max_unacknowledged", self.max_unacknowledged, 1)
         _at_least("dead_letters.retry_min_s", self.retry_min_s, 0.01)
-        _at_least("dead_letters.retry_max_s", self.retry_max_s, self.retry_min_s)
+        _at_least("dead_letters.retry_max_s", self.retry_max_s, self.retry_min_s, "dead_letters.retry_min_s")
         _at_least("dead_letters.budget", self.budget, 1)
         _at_least("dead_letters.records_per_token", self.records_per_token, 1)
         _at_least("dead_letters.seconds_per_token", self.seconds_per_token, 0.01)
@@ -281,9 +287,16 @@ def tables() -> Sequence[str]:
     return [table.name for table in fields(Config)]
 
 
-def _at_least(name: str, value: float, minimum: float) -> None:
+def _at_least(name: str, value: float, minimum: float, option: str | None = None) -> None:
+    """Refuse a `value` below `minimum`, which is that of another `option` if one is named."""
     if not value >= minimum:
-        raise ConfigurationError(f"{name}: expected at least {minimum:g}, got {value!r}")
+        least = f"{minimum:g}" if option is None else f"{option} ({minimum:g})"
+        raise ConfigurationError(f"{name}: expected at least {least}, got {value!r}")
+
+
+def _at_most(name: str, value: float, maximum: float) -> None:
+    if not value <= maximum:
+        raise ConfigurationError(f"{name}: expected at most {maximum:g}, got {value!r}")
 
 
 def _one_of(name: str, value: str, options: Sequence[str]) -> None:

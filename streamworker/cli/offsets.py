@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from streamworker.cluster import Cluster
     from streamworker.record import TopicPartition
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -175,7 +177,10 @@ def _moment(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise click.BadParameter(f"expected ISO 8601, like 2031-05-01T06:00:00Z, got {text!r}") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment < _EPOCH:
+        raise click.BadParameter(f"expected ISO 8601 from 1970 on, since Kafka knows no earlier times, got {text!r}")
+    return moment
 
 
 def _positions(

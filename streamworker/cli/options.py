@@ -6,6 +6,7 @@ The only reader of the environment.
 from __future__ import annotations
 
 import functools
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,10 +67,20 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_sources
 
 
+class _Seconds(click.FloatRange):
+    """A range that has no NaN in it: that compares with nothing, so click lets it through."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 timeout_option = click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0.1),
+    type=_Seconds(min=0.1, max=3600),  # the client takes no more
     default=10.0,
     show_default=True,
     help="Seconds to wait for each answer of the cluster.",

@@ -59,9 +59,15 @@ def load(*, files: Sequence[Path], environ: Mapping[str, str], overrides: Sequen
     settings = [setting for file in files for setting in from_file(file)]
     settings += from_environment(environ)
     settings += map(from_override, overrides)
-    chosen = {setting.path: setting for setting in map(with_file_read, settings)}
+    chosen = _without_headings({setting.path: setting for setting in map(with_file_read, settings)})
     _refuse_clashes(chosen)
     return Settings(_config(chosen), {setting.name: setting.origin for setting in chosen.values()})
+
+
+def _without_headings(chosen: Mapping[Names, Setting]) -> Mapping[Names, Setting]:
+    """Leave out empty tables that another place has filled."""
+    filled = {path[:end] for path in chosen for end in range(1, len(path))}
+    return {path: setting for path, setting in chosen.items() if setting.value != {} or path not in filled}
 
 
 def _refuse_clashes(chosen: Mapping[Names, Setting]) -> None:

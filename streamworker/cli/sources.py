@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
 
 from streamworker.config import Config, tables
 from streamworker.errors import ConfigurationError, nearest
+from streamworker.librdkafka import redact
 
 Names = tuple[str, ...]
 
@@ -33,6 +34,8 @@ WORDS: Mapping[object, str] = {
 }
 
 CLIENT = ("kafka", "librdkafka")
+# Deeper than anybody writes. What walks a table later does so by recursion.
+MAX_LEVELS = 50
 # The client's own options that name a file and so end like our `…_file` does once dots are underscores.
 _FILE_OPTIONS = frozenset(
     {
@@ -68,14 +71,39 @@ def from_file(file: Path) -> Iterator[Setting]:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{file}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # bad TOML, bad UTF-8, and whole numbers of more than 4300 digits
         raise ConfigurationError(f"{file}: not TOML: {error}") from error
+    except RecursionError as error:
+        raise _too_deep(str(file)) from error
+    _check_depth(content, str(file))
     for table, options in content.items():
         _check_table(table, str(file))
         if not isinstance(options, dict):
             raise ConfigurationError(f"{table}: expected a table, [{table}], got {kind_of(options)} ({file})")
         for option, value in options.items():
             yield from _file_settings((table, option), value, str(file))
+
+
+def _check_depth(content: Mapping[str, object], origin: str) -> None:
+    layer: list[object] = [content]
+    for _ in range(MAX_LEVELS):
+        layer = [inner for one in layer for inner in _inside(one)]
+        if not layer:
+            return
+    raise _too_deep(origin)
+
+
+def _too_deep(origin: str) -> ConfigurationError:
+    return ConfigurationError(f"expected at most {MAX_LEVELS} levels of tables and arrays ({origin})")
+
+
+def _inside(value: object) -> Iterable[object]:
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+    return ()
 
 
 def _file_settings(path: Names, value: object, origin: str) -> Iterator[Setting]:
@@ -115,7 +143,8 @@ def from_override(override: str) -> Setting:
     """What `table.option=value` from the command line says."""
     name, equals, value = override.partition("=")
     if not equals:
-        raise ConfigurationError(f"--set {name}: expected table.option=value, for instance kafka.group=orders")
+        shown = redact("--set", name)
+        raise ConfigurationError(f"--set {shown}: expected table.option=value, for instance kafka.group=orders")
     return _text_setting(tuple(name.strip().split(".")), value, COMMAND_LINE)
 
 
@@ -129,7 +158,17 @@ def _text_setting(names: Names, value: str, origin: str) -> Setting:
         raise ConfigurationError(f"kafka.librdkafka: a table; name one of the client's options ({origin})")
     if len(path) > 2 and path[0] != "app" and path[:2] != CLIENT:
         raise ConfigurationError(f"{'.'.join(path)}: {path[0]}.{path[1]} is a value, not a table ({origin})")
-    return Setting(path, value, origin, text=True)
+    if len(path) > MAX_LEVELS:
+        raise _too_deep(origin)
+    setting = Setting(path, value, origin, text=True)
+    if not _is_unicode(value):
+        raise setting.wrong("expected text in UTF-8")
+    return setting
+
+
+def _is_unicode(text: str) -> bool:
+    """False for what the system handed over as bytes that are not UTF-8; the clients cannot take it."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _check_table(table: str, origin: str) -> None:

@@ -217,8 +217,9 @@ class Committer:
         current = self._trackers.get(partition)
         if tracker is None or current is None:
             return
-        if tracker is not current or (answer.error is None and answer.mark.offset < tracker.committed):
-            # An older offset may have been written over a newer one: the client sends again what it finds no answer to.
+        if tracker is not current or answer.mark.offset < tracker.committed:
+            # An older offset may have been written over a newer one, even if its commit ends with an error: the client
+            # sends again what it finds no answer to.
             self.commit_again(partition)
         elif answer.error is None:
             tracker.acknowledge(answer.mark.offset)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streamworker.record import TopicPartition
 
 _EXAMPLE = "timestamp:2026-01-31T00:00:00Z"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BEGINNING = -2  # librdkafka's logical offset for the start of the log
 
 
@@ -71,6 +72,9 @@ def parse_start(text: str) -> StartPolicy:
     except ValueError as error:
         raise ConfigurationError(f"kafka.start: {moment!r} is not an ISO 8601 time: {error}") from error
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    if at < _EPOCH:
+        # Brokers take -1 for the end of the log and -2 for its beginning, and refuse what is further back.
+        raise ConfigurationError(f"kafka.start: {moment!r} is before 1970; for all records: earliest")
     return StartPolicy(StartKind.TIMESTAMP, int(at.timestamp() * 1000))
 
 
