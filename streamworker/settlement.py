@@ -85,10 +85,12 @@ class Settlement:
 
     def take_handled(self, partition: Partition, slice_: LaneSlice, seconds: float) -> None:
         """Settle what is handled of a slice; of one that still runs, what was handled so far."""
-        handled = slice_.messages if slice_.done == len(slice_.messages) else slice_.messages[: slice_.done]
+        settled, done = slice_.settled, slice_.done  # the pool thread may move it on meanwhile
+        slice_.settled = done
+        handled = slice_.messages if done - settled == len(slice_.messages) else slice_.messages[settled:done]
         if slice_.rejected:
             rejected = {index for index, _ in slice_.rejected}
-            handled = [message for index, message in enumerate(handled) if index not in rejected]
+            handled = [message for index, message in enumerate(handled, settled) if index not in rejected]
         if handled:
             partition.budget.handled(len(handled))
             partition.recovered()

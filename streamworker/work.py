@@ -43,19 +43,29 @@ class Slice:
 
     Made by the loop thread, then owned by the pool thread that has it in hand; the loop reads `done` and
     `started_s` meanwhile, which is how an abandoned slice repeats only the call in progress.
-    `attempt` is 1 for records that go for the first time. `done` counts the finished ones from the
-    front; of these, `rejected` (index, error) could not be decoded. `started_s` is the monotonic time at
-    which the handler began with the slice. No value is larger than `largest_bytes`, where that is known.
+    `attempt` is 1 for records that go for the first time. `done` counts the finished ones from the front; of these,
+    the first `settled` are settled, and `rejected` (index, error) could not be decoded. `started_s` is the monotonic
+    time at which the handler began with the slice. No value is larger than `largest_bytes`, where that is known.
     """
 
-    __slots__ = ("attempt", "done", "handler", "largest_bytes", "messages", "ownership", "rejected", "started_s")
+    __slots__ = (
+        "attempt",
+        "done",
+        "handler",
+        "largest_bytes",
+        "messages",
+        "ownership",
+        "rejected",
+        "settled",
+        "started_s",
+    )
 
     def __init__(self, handler: int, ownership: Ownership, messages: Sequence[Message], attempt: int) -> None:
         self.handler = handler
         self.ownership = ownership
         self.messages = messages
         self.attempt = attempt
-        self.done = 0
+        self.done = self.settled = 0
         self.largest_bytes: int | None = None
         self.rejected: list[tuple[int, BaseException]] = []
         self.started_s: float | None = None
