@@ -108,6 +108,7 @@ class Observer:
             inflight_bytes=worker.backpressure.size_bytes,
             running=running,
             last_commit_s=worker.committer.last_success_s,
+            commits_refused_since_s=worker.committer.refused_since_s,
             fatal=worker.stopping if worker.exit_code == ExitCode.FATAL else None,
             exit_code=worker.exit_code,
         )
@@ -128,6 +129,7 @@ class Observer:
                 position=max(positions.get(one.key, 0), one.tracker.next_offset),
                 buffered_records=worker.backpressure.buffered(one.key),
                 parked_records=one.lanes.parked + behind_retries[one.ownership],
+                awaits_commit=one.tracker.done_uncommitted >= worker.config.commit.max_uncommitted,
                 pauses=_pauses(worker, one),
                 stopped=one.stop,
                 lag_records=lag_records(ends.get(one.key), one.tracker.committable) if one.positioned else None,

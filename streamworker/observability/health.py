@@ -28,6 +28,9 @@ _REBALANCES = 2
 # Pauses that mean that the partition does not do its work; backpressure and draining are not among them.
 _PAUSES_LIKE_STOPS = frozenset({"stopped", "offsets_unknown", "dead_letter_budget"})
 
+# For which commits may be refused: a rebalance, or a coordinator that moves, takes less.
+_REFUSED_FOR_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -89,11 +92,17 @@ def ready(status: WorkerStatus, now_s: float, limits: Limits) -> Verdict:
             "started": status.state is not LifeState.STARTING and status.last_poll_s is not None,
             "not_draining": status.state not in (LifeState.DRAINING, LifeState.CLOSED),
             "joined": status.joined,
+            "commits_taken": _commits_taken(status, now_s),
             "none_stopped": not any(_is_stopped(one) for one in status.partitions),
             "none_stalled": all(stall.kind is StallKind.HANDLER for stall in found),
         },
         (*status.degraded, *slow),
     )
+
+
+def _commits_taken(status: WorkerStatus, now_s: float) -> bool:
+    since_s = status.commits_refused_since_s
+    return since_s is None or now_s - since_s <= _REFUSED_FOR_S
 
 
 def _polling(status: WorkerStatus, now_s: float, limits: Limits) -> bool:

@@ -86,7 +86,7 @@ class Stillness:
 
 
 def _could_move(partition: PartitionStatus) -> bool:
-    if partition.pauses or partition.stopped is not None or partition.parked_records:
+    if partition.pauses or partition.stopped is not None or partition.parked_records or partition.awaits_commit:
         return False
     return partition.buffered_records > 0 or _unfetched(partition) > 0
 

@@ -48,7 +48,8 @@ class PartitionStatus:
     `next_offset` is the lowest offset that is not done, `position` the next one to be fetched (past
     transaction markers at the end of the log). `buffered_records` were fetched and are not settled;
     `parked_records` of them wait for their retry. `lag_records` is None while it is unknown.
-    `still_since_s`: since when it could have moved and has not (see `Stillness`).
+    With `awaits_commit` nothing more is begun until the coordinator takes a commit. `still_since_s`: since when it
+    could have moved and has not (see `Stillness`).
     """
 
     topic: str
@@ -62,6 +63,7 @@ class PartitionStatus:
     pauses: tuple[PauseStatus, ...] = ()
     stopped: StopStatus | None = None
     lag_records: int | None = None
+    awaits_commit: bool = False
     still_since_s: float | None = None
 
     def __str__(self) -> str:
@@ -107,6 +109,7 @@ class WorkerStatus:
     running: tuple[RunningSlice, ...] = ()
     degraded: tuple[str, ...] = ()
     last_commit_s: float | None = None
+    commits_refused_since_s: float | None = None
     fatal: str | None = None
     exit_code: int | None = None
 
@@ -140,6 +143,7 @@ def as_json(status: WorkerStatus, now_s: float) -> dict[str, object]:
         "status_age_s": _age(status.now_s, now_s),
         "last_poll_age_s": _age(status.last_poll_s, now_s),
         "last_commit_age_s": _age(status.last_commit_s, now_s),
+        "commits_refused_for_s": _age(status.commits_refused_since_s, now_s),
         "joined": status.joined,
         "join_state": status.join_state,
         "join_state_age_s": _age(status.join_state_since_s, now_s),

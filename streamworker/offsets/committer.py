@@ -67,6 +67,7 @@ class Committer:
         self._next_tick_s = clock.monotonic_s()
         self._urgent = False
         self.last_success_s: float | None = None
+        self.refused_since_s: float | None = None  # the first refusal since then
 
     def own(self, partition: TopicPartition, tracker: OffsetTracker) -> None:
         """A new epoch of `partition` begins."""
@@ -210,7 +211,9 @@ class Committer:
         for error, partitions in by_error.items():
             self._listener.commit_answered(partitions, error, now_s - request.sent_s)
         if None in by_error:
-            self.last_success_s = now_s
+            self.last_success_s, self.refused_since_s = now_s, None
+        elif self.refused_since_s is None:
+            self.refused_since_s = now_s
 
     def _settle_one(self, tracker: OffsetTracker | None, answer: CommitAnswer) -> None:
         partition = answer.partition

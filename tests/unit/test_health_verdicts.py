@@ -147,3 +147,11 @@ def test_a_slow_call_is_degraded_and_ready() -> None:
 def test_lag_and_an_empty_assignment_are_ready() -> None:
     assert ready(replace(WELL, partitions=()), NOW_S, LIMITS).ok
     assert ready(replace(WELL, partitions=(replace(PARTITION, lag_records=1_000_000),)), NOW_S, LIMITS).ok
+
+
+def test_a_worker_whose_commits_are_refused_for_long_is_not_ready_and_lives() -> None:
+    refused = replace(WELL, commits_refused_since_s=NOW_S - 6.0)
+
+    assert failing(ready(refused, NOW_S, LIMITS)) == ["commits_taken"]
+    assert failing(live(refused, NOW_S, LIMITS)) == []
+    assert failing(ready(replace(WELL, commits_refused_since_s=NOW_S - 4.0), NOW_S, LIMITS)) == []
