@@ -1,11 +1,11 @@
 # Each target does its own set-up. Nothing is installed outside .venv and build, except that `make test` adds
-# Java and Maven by apt-get where that needs no password.
+# Java, Maven, gcc, spin and faketime by apt-get where that needs no password.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint demo bench docs dist lock clean kafka-jars
+.PHONY: help setup test soak fuzz lint demo bench docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,14 +16,26 @@ UV := build/uv/bin/uv
 
 KAFKA ?=
 TESTS ?=
+# How many times larger the tests are, and how long the load and each fuzz target run.
+SOAK ?= 20
+SOAK_S ?= 1800
+FUZZ_S ?= 300
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: $(INSTALLED) ## the environment in .venv, from requirements/dev.txt
 
-test: setup kafka-jars ## all tests; TESTS=tests/unit for some of them
+test: setup kafka-jars registry packages ## all tests; TESTS=tests/unit for some of them
 	$(PYTHON) -m pytest $(TESTS)
+
+soak: setup kafka-jars registry packages ## hours of load with faults, and all tests SOAK=20 times larger; SOAK_S=1800
+	STREAMWORKER_SOAK_S=$(SOAK_S) $(PYTHON) -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/soak
+	STREAMWORKER_SOAK=$(SOAK) $(PYTHON) -m pytest -o timeout=0 -o faulthandler_timeout=0
+	$(PYTHON) -m pytest -o timeout=0 -o faulthandler_timeout=0 tests/scenarios/test_simulation.py --seeds 10000
+
+fuzz: setup ## search each fuzz target for FUZZ_S=300 seconds
+	cd tests && ../$(PYTHON) -m fuzz --seconds $(FUZZ_S)
 
 lint: setup ## style, types and the architecture
 	@$(BIN)/ruff check . || { echo "→ some are mended by: $(BIN)/ruff check --fix ."; exit 1; }
@@ -67,6 +79,19 @@ kafka-jars: setup
 	    .ci/ensure maven 'mvn --version'; \
 	    $(PYTHON) tests/servers/kafka_jars.py; \
 	} || echo "going on without them"
+
+# The program of the tests' schema registry. Without it its tests are skipped, with the reason, or fail if CI=true.
+registry: setup
+	@[[ -n "$${STREAMWORKER_TEST_REGISTRY:-}" ]] || { \
+	    .ci/ensure openjdk-17-jre-headless 'java -version' || .ci/ensure default-jre-headless 'java -version'; \
+	    .ci/ensure maven 'mvn --version'; \
+	    PYTHONPATH=tests $(PYTHON) -m servers.registry; \
+	} || echo "going on without it"
+
+# What the tests of clocks and of the formal model need. Without it they are skipped, with the reason, or fail if CI=true.
+packages:
+	@.ci/ensure faketime 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' spin 'spin -V' gcc 'gcc --version' \
+	    || echo "going on without them"
 
 # Oldest first: what runs on it runs on the others.
 $(PYTHON):

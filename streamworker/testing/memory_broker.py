@@ -8,10 +8,12 @@ rebalance. Everything happens in `VirtualTime`; nothing here starts a thread.
 
 from __future__ import annotations
 
+import enum
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from streamworker.errors import ClientError
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _WAY_THERE_S = 0.001  # of a commit
+_PATIENCE_S = 1.0  # of a synchronous commit whose answer is lost
 _QUEUE_BYTES = 16 * 1024 * 1024  # what the client holds ready at most, hence what one fetch can bring of a partition
 
 
@@ -92,12 +95,33 @@ class MemoryMessage:
 
 @dataclass(frozen=True, slots=True)
 class CommitEntry:
-    """A commit that the broker took, as an outside watcher sees it."""
+    """A commit that the broker took, as an outside watcher sees it; `again` if the client has sent it twice."""
 
     at_s: float
     member: str
     partition: TopicPartition
     mark: OffsetMark
+    again: bool = False
+
+
+class TenureEnd(enum.Enum):
+    """How a member came to have a partition no more."""
+
+    REVOKED = "revoked"  # given back in a rebalance
+    LEFT = "left"  # given back as the member left the group
+    LOST = "lost"  # taken away without asking
+
+
+@dataclass(slots=True, eq=False)
+class Tenure:
+    """One assignment of a partition to a member, as the group's coordinator sees it."""
+
+    member: str
+    partition: TopicPartition
+    began_s: float
+    asked_s: float | None = None  # when the member was asked to give it back
+    ended_s: float | None = None  # None while it lasts
+    ending: TenureEnd | None = None
 
 
 @dataclass(slots=True)
@@ -114,17 +138,28 @@ class MemoryBroker:
     def __init__(self, time: VirtualTime, topics: Mapping[str, int]) -> None:
         self.time = time
         self.commits: list[CommitEntry] = []
+        self.moves: list[CommitEntry] = []  # of the group's offsets by `set_committed`
+        self.tenures: list[Tenure] = []
         self.commit_latency_s = 0.002
         self.produce_latency_s = 0.002
         self.commit_error: Callable[[TopicPartition], str | None] = lambda _key: None
+        self.commit_unsent: Callable[[], str | None] = lambda: None  # the client does not even send it
+        self.commit_unanswered: Callable[[], bool] = lambda: False  # the commit is taken and its answer lost
+        self.commit_resent_after_s: Callable[[], float | None] = lambda: None  # by the client that hears no answer
+        self.seek_error: Callable[[], str | None] = lambda: None
         self.produce_error: Callable[[str], str | None] = lambda _topic: None
+        self.produce_unsent: Callable[[], Exception | None] = lambda: None  # what the producer raises at once
+        self.produce_unanswered: Callable[[str], str | None] = lambda _topic: None  # the letter is taken all the same
         self.offsets_error: Callable[[], str | None] = lambda: None
         self.commit_raises: Callable[[], str | None] = lambda: None  # after the marks were taken one by one
+        self.longest_wait_s = inf  # of a fetch: others wait for their turn meanwhile
         self.coordinator_up = True
+        self.leaderless: set[TopicPartition] = set()  # nothing can be fetched from these
         self._logs = {TopicPartition(topic, one): _Log() for topic, count in topics.items() for one in range(count)}
         self._committed: dict[TopicPartition, OffsetMark] = {}
         self._members: list[MemorySource] = []
         self._holders: dict[TopicPartition, MemorySource] = {}
+        self._latest_tenures: dict[tuple[str, TopicPartition], Tenure] = {}
         self._targets: dict[MemorySource, set[TopicPartition]] | None = None  # until the group or a topic changes
 
     def produce(
@@ -172,7 +207,8 @@ class MemoryBroker:
 
     def set_committed(self, key: TopicPartition, offset: int, metadata: str = "") -> None:
         """Move the group's offset, as an operator's tool does."""
-        self._committed[key] = OffsetMark(offset, metadata)
+        mark = self._committed[key] = OffsetMark(offset, metadata)
+        self.moves.append(CommitEntry(self.time.monotonic_s(), "operator", key, mark))
 
     def delete_records(self, key: TopicPartition, before: int) -> None:
         """Delete the records below `before`."""
@@ -197,8 +233,7 @@ class MemoryBroker:
     def expel(self, member: MemorySource) -> None:
         """Take a member's partitions away without asking, as after its session timed out."""
         member.expelled = True
-        for key in [key for key, holder in self._holders.items() if holder is member]:
-            del self._holders[key]
+        self._take_from(member, TenureEnd.LOST)
 
     def crash(self, member: MemorySource) -> None:
         """A member is gone without a word, and its session with it."""
@@ -221,8 +256,7 @@ class MemoryBroker:
         if member in self._members:
             self._members.remove(member)
             self._targets = None
-        for key in [key for key, holder in self._holders.items() if holder is member]:
-            del self._holders[key]
+        self._take_from(member, TenureEnd.LEFT)
 
     def target(self, member: MemorySource) -> set[TopicPartition]:
         """What the assignor gives to `member`: an even split that moves little."""
@@ -242,19 +276,40 @@ class MemoryBroker:
         """Partitions that another member has not given back yet."""
         return {key for key, holder in self._holders.items() if holder is not member}
 
-    def hold(self, key: TopicPartition, member: MemorySource | None) -> None:
-        """Note who has a partition."""
-        if member is None:
-            self._holders.pop(key, None)
-        else:
-            self._holders[key] = member
+    def hold(self, key: TopicPartition, member: MemorySource) -> None:
+        """Give a partition to a member."""
+        self._holders[key] = member
+        tenure = Tenure(member.name, key, self.time.monotonic_s())
+        self.tenures.append(tenure)
+        self._latest_tenures[member.name, key] = tenure
+
+    def ask_back(self, keys: Sequence[TopicPartition], member: MemorySource) -> None:
+        """Note that a member begins to give partitions back."""
+        for key in keys:
+            self.latest_tenure(member.name, key).asked_s = self.time.monotonic_s()
+
+    def give_back(self, key: TopicPartition, member: MemorySource, ending: TenureEnd) -> None:
+        """Take a partition from the member that has it; nothing changes if it was taken away meanwhile."""
+        if self._holders.get(key) is not member:
+            return
+        del self._holders[key]
+        tenure = self.latest_tenure(member.name, key)
+        tenure.ended_s, tenure.ending = self.time.monotonic_s(), ending
+
+    def latest_tenure(self, member: str, key: TopicPartition) -> Tenure:
+        """The assignment of `key` to `member` that began last; KeyError if there was none."""
+        return self._latest_tenures[member, key]
+
+    def _take_from(self, member: MemorySource, ending: TenureEnd) -> None:
+        for key in [key for key, holder in self._holders.items() if holder is member]:
+            self.give_back(key, member, ending)
 
     def read(self, key: TopicPartition, offset: int, count: int) -> list[MemoryMessage] | None:
         """Records from `offset` on; None when it is outside of the log. A deleted topic has none."""
         log = self._logs.get(key)
-        if log is None:
+        if log is None or offset == log.end:
             return []
-        if not log.low <= offset <= log.end:
+        if not log.low <= offset < log.end:
             return None
         first = bisect_left(log.offsets, offset)
         return log.messages[first : first + count]
@@ -263,14 +318,16 @@ class MemoryBroker:
         """Offset of the oldest record kept."""
         return self._logs[key].low
 
-    def take_commit(self, member: MemorySource, key: TopicPartition, mark: OffsetMark) -> str | None:
+    def take_commit(
+        self, member: MemorySource, key: TopicPartition, mark: OffsetMark, *, again: bool = False
+    ) -> str | None:
         """Take a commit; returns librdkafka's name of the error. Ownership is not looked at, as on a broker."""
         if member.expelled or member not in self._members:
             return "UNKNOWN_MEMBER_ID"
         error = self.commit_error(key) if key in self._logs else "UNKNOWN_TOPIC_OR_PART"
         if error is None:
             self._committed[key] = mark
-            self.commits.append(CommitEntry(self.time.monotonic_s(), member.name, key, mark))
+            self.commits.append(CommitEntry(self.time.monotonic_s(), member.name, key, mark, again))
         return error
 
     def group_offset(self, key: TopicPartition) -> OffsetMark | None:
@@ -307,6 +364,7 @@ class MemorySource:
         self._silent: set[TopicPartition] = set()  # out of range, said once
         self._ended: set[TopicPartition] = set()
         self._closed = False
+        self._generation = 0  # counts how often it joined anew; commits from before are refused
 
     def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
         """Join the group."""
@@ -320,7 +378,7 @@ class MemorySource:
         As with the client's two calls, the first record is taken before the callbacks are served: it may
         belong to an ownership that they end.
         """
-        self._broker.time.wait(timeout_s, self._anything)
+        self._broker.time.wait(min(timeout_s, self._broker.longest_wait_s), self._anything)
         runs = self._take(1)
         self._rebalance_now()
         if max_records > 1:
@@ -342,17 +400,23 @@ class MemorySource:
 
     def commit(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
         """Send a commit that is answered later, if the coordinator is there."""
+        error = self._broker.commit_unsent()
+        if error is not None:
+            raise ClientError("the commit cannot be sent", code=error, retriable=True)
         if self._broker.coordinator_up:
-            self._broker.time.call_in(
-                min(self._broker.commit_latency_s, _WAY_THERE_S), partial(self._arrive, dict(marks))
-            )
+            self._broker.time.call_in(self._way_there_s(), partial(self._arrive, dict(marks), self._generation))
 
     def commit_now(self, marks: Mapping[TopicPartition, OffsetMark]) -> Sequence[CommitAnswer]:
-        """Commit and wait."""
-        if not self._broker.coordinator_up:
+        """Commit and wait: what was sent before arrives before."""
+        broker, generation = self._broker, self._generation
+        if not broker.coordinator_up:
             raise ClientError("no coordinator", code="_WAIT_COORD", retriable=True)
-        answers = self._commit(marks)
-        error = self._broker.commit_raises()
+        broker.time.wait(self._way_there_s(), lambda: False)
+        answers = self._commit(marks, generation)
+        if broker.commit_unanswered():
+            broker.time.wait(_PATIENCE_S, lambda: False)
+            raise ClientError("the answer was lost", code="_TIMED_OUT", retriable=True)
+        error = broker.commit_raises()
         if error is not None:
             raise ClientError("the commit failed for some", code=error)
         return answers
@@ -374,6 +438,9 @@ class MemorySource:
         """Deliver from `offset` next."""
         if partition not in self._positions:
             raise ClientError(f"{partition} is not assigned", code="_STATE")
+        error = self._broker.seek_error()
+        if error is not None:
+            raise ClientError(f"{partition} cannot be sought in", code=error, retriable=True)
         self._positions[partition] = self._resolve(partition, offset)
         self._silent.discard(partition)
 
@@ -393,13 +460,16 @@ class MemorySource:
         self._closed = True
         if not self.expelled:
             self._revoke(list(self._positions))
-            self._broker.leave(self)
+        self._broker.leave(self)
 
     def _anything(self) -> bool:
         return bool(self._answers or self._faults or self._rebalance_due() or any(map(self._readable, self._positions)))
 
+    def _fetches(self, key: TopicPartition) -> bool:
+        return key not in self.paused and key not in self._silent and key not in self._broker.leaderless
+
     def _readable(self, key: TopicPartition) -> bool:
-        if key in self.paused or key in self._silent:
+        if not self._fetches(key):
             return False
         records = self._broker.read(key, self._positions[key], 1)
         return records is None or bool(records) or (self._end_of_partition and key not in self._ended)
@@ -407,7 +477,7 @@ class MemorySource:
     def _take(self, max_records: int) -> list[tuple[TopicPartition, Sequence[Message]]]:
         runs: list[tuple[TopicPartition, Sequence[Message]]] = []
         for key in list(self._positions):
-            if key in self.paused or key in self._silent or max_records <= 0:
+            if max_records <= 0 or not self._fetches(key):
                 continue
             records = self._broker.read(key, self._positions[key], max_records)
             if records is None:
@@ -433,8 +503,9 @@ class MemorySource:
     def _rebalance_due(self) -> bool:
         if self.expelled:
             return True
-        target = self._broker.target(self)
-        owned = set(self._positions)
+        target, owned = self._broker.target(self), self._positions.keys()
+        if owned == target:
+            return False
         return bool(owned - target or (target - owned) - self._broker.held_by_others(self))
 
     def _rebalance_now(self) -> None:
@@ -444,17 +515,22 @@ class MemorySource:
             lost = list(self._positions)
             self._positions.clear()
             self.expelled = False
+            self._generation += 1
             self._rebalance.lost(lost)
         target = self._broker.target(self)
         self._revoke(sorted(key for key in self._positions if key not in target))
+        if self.expelled:
+            return
         self._assign(sorted(target - set(self._positions) - self._broker.held_by_others(self)))
 
     def _revoke(self, keys: Sequence[TopicPartition]) -> None:
         if keys and self._rebalance is not None:
+            self._broker.ask_back(keys, self)
             self._rebalance.revoked(keys)
+            ending = TenureEnd.LEFT if self._closed else TenureEnd.REVOKED
             for key in keys:
                 del self._positions[key]
-                self._broker.hold(key, None)
+                self._broker.give_back(key, self, ending)
 
     def _assign(self, keys: Sequence[TopicPartition]) -> None:
         if not keys or self._rebalance is None:
@@ -470,12 +546,31 @@ class MemorySource:
     def _resolve(self, key: TopicPartition, offset: int) -> int:
         return self._broker.low(key) if offset < 0 else offset
 
-    def _arrive(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
-        """The broker takes requests in the order in which they were sent; only its answer may be late."""
-        answers = self._commit(marks)
-        self._broker.time.call_in(self._broker.commit_latency_s, partial(self._answers.extend, answers))
+    def _way_there_s(self) -> float:
+        return min(self._broker.commit_latency_s, _WAY_THERE_S)
 
-    def _commit(self, marks: Mapping[TopicPartition, OffsetMark]) -> list[CommitAnswer]:
+    def _arrive(self, marks: Mapping[TopicPartition, OffsetMark], generation: int) -> None:
+        """The broker takes requests in the order in which they were sent; only its answer may be late."""
+        answers = self._commit(marks, generation)
+        resent_after_s = self._broker.commit_resent_after_s()
+        if resent_after_s is not None:
+            tenures = {key: self._broker.latest_tenure(self.name, key) for key in marks}
+            self._broker.time.call_in(resent_after_s, partial(self._arrive_again, marks, tenures))
+        elif not self._broker.commit_unanswered():
+            self._broker.time.call_in(self._broker.commit_latency_s, partial(self._answers.extend, answers))
+
+    def _arrive_again(
+        self, marks: Mapping[TopicPartition, OffsetMark], tenures: Mapping[TopicPartition, Tenure]
+    ) -> None:
+        """What the client sends a second time may come after a newer commit, but not after a rebalance."""
+        for key, mark in marks.items():
+            same = self._broker.latest_tenure(self.name, key) is tenures[key] and tenures[key].ended_s is None
+            error = self._broker.take_commit(self, key, mark, again=True) if same else "ILLEGAL_GENERATION"
+            self._answers.append(CommitAnswer(key, mark, error))
+
+    def _commit(self, marks: Mapping[TopicPartition, OffsetMark], generation: int) -> list[CommitAnswer]:
+        if generation != self._generation:
+            return [CommitAnswer(key, mark, "UNKNOWN_MEMBER_ID") for key, mark in marks.items()]
         return [CommitAnswer(key, mark, self._broker.take_commit(self, key, mark)) for key, mark in marks.items()]
 
 
@@ -498,6 +593,9 @@ class MemoryOutbox:
 
     def send(self, letter: Letter, done: Callable[[str | None], None]) -> None:
         """Hand over; acknowledged after the broker's latency."""
+        refusal = self._broker.produce_unsent()
+        if refusal is not None:
+            raise refusal
         self._under_way += 1
         self._broker.time.call_in(self._broker.produce_latency_s, partial(self._arrive, letter, done))
 
@@ -522,6 +620,7 @@ class MemoryOutbox:
         error = self._broker.produce_error(letter.topic)
         if error is None:
             self._broker.append(letter)
+            error = self._broker.produce_unanswered(letter.topic)
         self._reports.append((done, error))
 
 

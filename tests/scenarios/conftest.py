@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_SEEDS = 60
+_SEEDS = 300
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,163 +1,315 @@
-"""One seeded run of a small fleet under random faults.
+"""One run of a small fleet under a schedule of faults, and its verdict.
 
-`python -m scenarios.simulation SEED` (with `tests` on the path) replays one and prints what it broke. A
-seed gives the same run in every process: nothing here may depend on the order of a set.
+With `tests` on the path, `python -m scenarios.simulation SEED` plays the schedule of a seed: it prints the schedule as
+JSON on standard output and the verdict on standard error. `--schedule FILE` plays one that was printed before, and
+made shorter by hand. A schedule gives the same run in every process: nothing here may depend on the order of a set.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
+import traceback
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
-from scenarios.oracle import violations
+from scenarios.oracle import Terms, broken
+from scenarios.schedule import Fault, draw_schedule, parse_schedule
+from scenarios.weather import COMMIT_TIMEOUT_S, LETTER_PAUSE_S, Weather
 
-from streamworker import Batch, BatchFailed, BatchHandler, DeadLetter, Handler, Ordering, PoisonError, Retry
-from streamworker.config import CommitConfig, Config, FlowConfig, KafkaConfig, LifecycleConfig
-from streamworker.testing.virtual_worker import Member, VirtualWorld
+from streamworker import (
+    Batch,
+    BatchFailed,
+    BatchHandler,
+    DeadLetter,
+    DecodeError,
+    DependencyUnavailable,
+    Handler,
+    PoisonError,
+    Retry,
+    Rule,
+)
+from streamworker.config import CommitConfig, Config, DeadLetterConfig, FlowConfig, KafkaConfig, LifecycleConfig
+from streamworker.exit_code import ExitCode
+from streamworker.interfaces import Fault as Report
+from streamworker.interfaces import FaultKind
+from streamworker.testing.virtual_worker import VirtualWorld
 
 if TYPE_CHECKING:
-    from streamworker.record import Record, Records
+    from collections.abc import Iterator, Sequence
 
-PARTITIONS = 3
+    from scenarios.schedule import Schedule, Setting, Strike
+
+    from streamworker.record import Record, Records, TopicPartition
+    from streamworker.testing.memory_broker import MemoryMessage
+    from streamworker.testing.virtual_worker import Member
+
+# So long after the last fault everything is committed. The longest pause is that of half a minute before a partition
+# that waits for something is tried again.
+_RECOVERY_S = 60.0
+_MOST_MEMBERS, _MOST_PARTITIONS = 4, 6
+_LONGEST_WAIT_S = 0.03  # of a member that has nothing to do, so that the others' turn comes
+_COMMIT_SHARE_S = 2.0  # of the revoke timeout
+_DRAIN_TIMEOUT_S = 20.0
+_UNDECODABLE = b"!"
 
 
-def broken_promises(seed: int) -> list[str]:
-    """What the run of `seed` broke; a worker that crashed or stands still has broken one, too."""
+def broken_promises(schedule: Schedule) -> list[str]:
+    """What a run broke; a worker that crashed or stands still has broken one, too."""
     try:
-        return Simulation(seed).run()
+        return Simulation(schedule).run()
     except Exception as error:  # noqa: BLE001 - the border to the engine that is judged
-        return [f"crashed: {error!r}"]
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        return [f"crashed: {error!r} at {Path(frame.filename).name}:{frame.lineno}"]
 
 
 class Simulation:
-    """A world drawn from a seed: handler, ordering, traffic and faults."""
+    """A schedule and the world that it plays in."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
-        random.seed(seed)  # tenacity's jitter draws from the module
-        draw = self.random
-        self.ordering = draw.choice(list(Ordering))
-        self.has_batches = draw.random() < 0.4
-        config = Config(
-            kafka=KafkaConfig(group="sim"),
-            commit=CommitConfig(interval_s=draw.choice([0.05, 0.3, 1.0]), max_uncommitted=draw.choice([8, 64, 16_384])),
-            flow=FlowConfig(
-                max_inflight=draw.choice([20, 200, 10_000]), pause_after_s=0.1, max_slice=draw.choice([1, 7, 500])
-            ),
-            lifecycle=LifecycleConfig(revoke_timeout_s=draw.choice([0.0, 0.05, 3.0]), drain_timeout_s=20.0),
+    def __init__(self, schedule: Schedule) -> None:
+        random.seed(schedule.seed)  # tenacity's jitter draws from the module
+        self.setting = schedule.setting
+        self.world = VirtualWorld(
+            {"in": self.setting.partitions, "dlq": 2},
+            config=_config(self.setting),
+            shortest_wait_s=self.setting.shortest_wait_s,
         )
-        self.world = VirtualWorld({"in": PARTITIONS, "dlq": 2}, config=config)
-        self.produced = 0
-        self.total = draw.choice([40, 150, 300])
-        self._slow = draw.choice([0.0005, 0.01, 0.2])
+        self.weather = Weather(schedule, self.world.time.monotonic_s(), self.world.time.monotonic_s)
+        self.weather.link(self.world.broker)
+        self.world.broker.longest_wait_s = _LONGEST_WAIT_S
+        self._handler = _handler(self.setting, self.weather)
+        self._produced = 0
+        self._deleted: list[MemoryMessage] = []
+        self._leavers: list[tuple[Member, bool]] = []  # whether another comes for it
+        self._unlucky: set[str] = set()  # names of the workers whose consumers died
+        self._exits: list[str] = []
 
     def run(self) -> list[str]:
         """Play it; returns the promises that were broken."""
-        draw = self.random
-        self._start()
-        while self.produced < self.total:
-            self._produce(draw.randrange(1, 30))
-            self.world.run_for(draw.choice([0.01, 0.1, 1.0]))
-            self._strike()
+        for _ in range(self.setting.members):
+            self._start()
+        for spell in self.weather.spells:
+            self.world.time.call_at(spell.from_s, partial(self._strike, spell.strike))
+            self.world.time.call_at(spell.until_s, partial(self.weather.turn, self.world.broker))
+        self._let_time_pass(self.weather.over_s)
         self._heal()
-        self.world.run_to_end("in")
-        codes = [self.world.stop(member) for member in list(self.world.members)]
-        ordered = self.ordering is not Ordering.UNORDERED
-        broken = list(violations(self.world, "in", "dlq", ordered=ordered, batches=self.has_batches))
-        return broken + [f"exit code {code}" for code in codes if code != 0]
+        stuck = list(self._stuck())
+        for member in list(self.world.members):
+            self._stop(member, expected=(0,))
+        return [*stuck, *self._exits, *broken(self.world, self._terms(), deleted=self._deleted)]
 
-    def _start(self) -> Member:
-        draw = self.random
-        return self.world.start(
-            self._handler(),
-            duration_s=lambda slice_: self._slow * len(slice_.messages) * draw.uniform(0.1, 2.0),
-            eager=lambda: draw.random() < 0.3,
+    def _terms(self) -> Terms:
+        setting = self.setting
+        return Terms(
+            topic="in",
+            dead_letters="dlq" if setting.on_exhausted else None,
+            ordering=setting.ordering,
+            attempts=setting.attempts,
+            batches=bool(setting.batch_records),
+            max_uncommitted=setting.max_uncommitted,
+            finish_s=max(setting.revoke_timeout_s - _COMMIT_SHARE_S, 0.0),
+            drain_timeout_s=_DRAIN_TIMEOUT_S,
+            undecodable=_UNDECODABLE,
+            starts_late=setting.start == "latest",
+            calm=self.weather.calm,
         )
 
-    def _handler(self) -> type[Handler[bytes]] | type[BatchHandler[bytes]]:
-        draw, ordering = self.random, self.ordering
-        poison_rate, flaky_rate = draw.choice([0.0, 0.05]), draw.choice([0.0, 0.1, 0.3])
-        patience = Retry(attempts=draw.choice([1, 3]), base_s=0.05, cap_s=draw.choice([0.1, 2.0]))
-
-        def fate(record: Record[bytes]) -> None:
-            if record.offset % 100 < 100 * poison_rate:
-                raise PoisonError("bad record")
-            if draw.random() < flaky_rate:
-                raise ConnectionError("flaky")
-
-        class One(Handler[bytes]):
-            topics = ("in",)
-            concurrency = 4
-            dead_letter = DeadLetter("dlq")
-            retry = patience
-
-            def handle(self, record: Record[bytes]) -> None:
-                fate(record)
-
-        class Many(BatchHandler[bytes]):
-            topics = ("in",)
-            concurrency = 4
-            dead_letter = DeadLetter("dlq")
-            retry = patience
-            batch = Batch(max_records=draw.choice([1, 5, 50]), max_wait_s=draw.choice([0.0, 0.2]))
-
-            def handle(self, records: Records[bytes]) -> None:
-                for index, record in enumerate(records):
-                    try:
-                        fate(record)
-                    except (PoisonError, ConnectionError) as error:
-                        if draw.random() < 0.5:
-                            raise
-                        raise BatchFailed(index, error) from error
-
-        chosen: type[Handler[bytes]] | type[BatchHandler[bytes]] = Many if self.has_batches else One
-        chosen.ordering = ordering
-        return chosen
-
-    def _produce(self, count: int) -> None:
-        draw = self.random
-        for _ in range(count):
-            key = None if draw.random() < 0.1 else f"k{draw.randrange(12)}".encode()
-            partition = draw.randrange(PARTITIONS) if key is None else key[1] % PARTITIONS
-            gap = draw.choice([0, 0, 0, 0, 1, 50])
-            self.world.broker.produce("in", partition, b"x" * draw.randrange(20), key=key, gap=gap)
-            self.produced += 1
-
-    def _strike(self) -> None:
-        draw, world = self.random, self.world
-        match draw.randrange(14):
-            case 0 if len(world.members) < 4:
+    def _strike(self, strike: Strike) -> None:
+        """Let happen what happens once; what lasts is the weather's."""
+        self.weather.turn(self.world.broker)
+        match strike.fault:
+            case Fault.PRODUCE:
+                self._produce(int(strike.amount))
+            case Fault.JOIN if len(self.world.members) < _MOST_MEMBERS:
                 self._start()
-            case 1 if len(world.members) > 1:
-                world.stop(draw.choice(world.members))
-            case 2:
-                world.kill(draw.choice(world.members))
-                self._start()
-            case 3:
-                world.broker.expel(draw.choice(world.members).source)
-            case 4:
-                world.broker.commit_error = lambda _key: "REBALANCE_IN_PROGRESS" if draw.random() < 0.5 else None
-            case 5:
-                world.broker.commit_latency_s = draw.choice([0.001, 0.5, 5.0])
-            case 6:
-                world.broker.produce_error = lambda _topic: "_MSG_TIMED_OUT" if draw.random() < 0.5 else None
-            case 7:
-                world.broker.offsets_error = lambda: "STALE_MEMBER_EPOCH" if draw.random() < 0.5 else None
-            case 8:
-                world.broker.coordinator_up = False
+            case Fault.GROW | Fault.DELETE_RECORDS | Fault.UNAUTHORIZED:
+                self._strike_topic(strike)
+            case Fault.LEAVE | Fault.RESTART | Fault.CRASH | Fault.EXPEL | Fault.CONSUMER_DIES if self.world.members:
+                self._strike_member(strike, self.world.members[strike.which % len(self.world.members)])
+
+    def _strike_topic(self, strike: Strike) -> None:
+        keys = self.world.broker.partitions("in")
+        key = keys[strike.which % len(keys)]
+        match strike.fault:
+            case Fault.GROW if len(keys) < _MOST_PARTITIONS:
+                self.world.broker.add_partitions("in", len(keys) + 1)
+            case Fault.DELETE_RECORDS:
+                self._delete_committed(key)
+            case Fault.UNAUTHORIZED:
+                self._refuse(key)
+
+    def _strike_member(self, strike: Strike, member: Member) -> None:
+        match strike.fault:
+            case Fault.CRASH:
+                self.world.kill(member)
+            case Fault.EXPEL:
+                self.world.broker.expel(member.sources[-1])
+            case Fault.CONSUMER_DIES:
+                if member.name not in self._unlucky:  # the second time the worker would end
+                    self._unlucky.add(member.name)
+                    member.source.report(Report(FaultKind.FATAL, None, None, "unusable"))
             case _:
-                self._heal()
+                # It drains when its turn comes, not in the midst of another's.
+                self._leavers.append((member, strike.fault is Fault.RESTART))
+
+    def _produce(self, records: int) -> None:
+        chance, partitions = self.weather.chance, len(self.world.broker.partitions("in"))
+        for number in range(self._produced, self._produced + records):
+            key = f"k{int(12 * chance('key', number))}".encode() if chance("keyed", number) < 0.9 else None
+            where = crc32(key or number.to_bytes(8)) % partitions
+            gap = int(51 * max(0.0, chance("gap", number) - 0.7) / 0.3)
+            value = _UNDECODABLE if chance("undecodable", number) < self.setting.undecodable else None
+            size = int(21 * chance("size", number))
+            self.world.broker.produce("in", where, value or b"x" * size or None, key=key, gap=gap)
+        self._produced += records
+
+    def _delete_committed(self, key: TopicPartition) -> None:
+        """As retention does that never overtakes the group."""
+        broker, before = self.world.broker, self.world.broker.committed(key) or 0
+        if before > broker.low(key):
+            records = [record for record in broker.records("in") if record.partition() == key.partition]
+            self._deleted += [record for record in records if record.offset() < before]
+            broker.delete_records(key, before)
+
+    def _refuse(self, key: TopicPartition) -> None:
+        for member in self.world.members:
+            position = member.sources[-1].positions().get(key)
+            if position is not None:
+                member.sources[-1].report(Report(FaultKind.UNAUTHORIZED, key, position, "not authorized"))
+
+    def _start(self) -> None:
+        weather, eager = self.weather, self.setting.eager
+        self.world.start(self._handler, duration_s=weather.duration_s, eager=lambda: weather.draw("eager") < eager)
+
+    def _stop(self, member: Member, *, expected: Sequence[int]) -> None:
+        code = self.world.stop(member)
+        if code == ExitCode.FATAL and member.name in self._unlucky:
+            return  # its consumer died while it drained
+        if code not in expected:
+            self._exits.append(f"exit: {member.name} ended with {code}, expected one of {expected}")
+
+    def _let_time_pass(self, until_s: float) -> None:
+        """Let the fleet work; whoever was told to leave does so between the turns of the others."""
+        time = self.world.time
+        while self._leavers or time.monotonic_s() <= until_s:
+            self.world.run(lambda: bool(self._leavers) or time.monotonic_s() > until_s)
+            leavers, self._leavers = self._leavers, []
+            for member, another_comes in leavers:
+                if member in self.world.members:
+                    self._stop(member, expected=(0, 3, -9))
+                if another_comes:
+                    self._start()
 
     def _heal(self) -> None:
-        broker = self.world.broker
-        broker.commit_error = lambda _key: None
-        broker.produce_error = lambda _topic: None
-        broker.offsets_error = lambda: None
-        broker.coordinator_up = True
-        broker.commit_latency_s = 0.002
+        """No fault lasts any more; what waits for a person gets one."""
+        if self.setting.on_exhausted != "dlq":
+            self.weather.mended = True
+            for member in list(self.world.members):
+                self._stop(member, expected=(0, 3))
+        if not self.world.members:
+            self._start()
+
+    def _stuck(self) -> Iterator[str]:
+        """Partitions that are not committed to their end in time."""
+        broker, until_s = self.world.broker, self.world.time.monotonic_s() + _RECOVERY_S
+        keys = broker.partitions("in")
+        self.world.run(lambda: all(map(self.world.caught_up, keys)) or self.world.time.monotonic_s() > until_s)
+        for key in keys:
+            if not self.world.caught_up(key):
+                yield f"stuck: {key} is committed to {broker.committed(key)} of {broker.end(key)}"
+
+
+class _Marked:
+    """A serde that knows which records nobody can decode, as long as nobody has mended it."""
+
+    def __init__(self, weather: Weather) -> None:
+        self._weather = weather
+
+    def decode(self, data: bytes, topic: str) -> bytes:
+        if data == _UNDECODABLE and not self._weather.mended:
+            raise DecodeError("marked as undecodable")
+        return data
+
+    def encode(self, value: bytes, topic: str) -> bytes:
+        return value
+
+
+def _handler(setting: Setting, weather: Weather) -> type[Handler[bytes]] | type[BatchHandler[bytes]]:
+    letters = DeadLetter("dlq", on_exhausted=setting.on_exhausted) if setting.on_exhausted else None
+    patience = Retry(attempts=setting.attempts, base_s=0.05, cap_s=setting.retry_cap_s)
+    to_skip = (Rule.skip(LookupError),) if letters else ()
+
+    class One(Handler[bytes]):
+        topics = ("in",)
+        concurrency = setting.concurrency
+        value = _Marked(weather)
+        ordering = setting.ordering
+        dead_letter = letters
+        rules = to_skip
+        retry = patience
+
+        def handle(self, record: Record[bytes]) -> None:
+            weather.befall(record)
+
+    class Many(BatchHandler[bytes]):
+        topics = ("in",)
+        concurrency = setting.concurrency
+        value = _Marked(weather)
+        ordering = setting.ordering
+        dead_letter = letters
+        rules = to_skip
+        retry = patience
+        batch = Batch(max_records=max(setting.batch_records, 1), max_wait_s=setting.batch_wait_s)
+
+        def handle(self, records: Records[bytes]) -> None:
+            for index, record in enumerate(records):
+                try:
+                    weather.befall(record)
+                except (PoisonError, LookupError, ConnectionError, DependencyUnavailable) as error:
+                    how = weather.chance("how", record.partition, record.offset)
+                    if how < 0.5:
+                        raise
+                    raise BatchFailed(index if how < 0.95 else len(records), error) from error
+
+    return Many if setting.batch_records else One
+
+
+def _config(setting: Setting) -> Config:
+    return Config(
+        kafka=KafkaConfig(group="sim", start=setting.start),
+        commit=CommitConfig(
+            interval_s=setting.commit_interval_s, timeout_s=COMMIT_TIMEOUT_S, max_uncommitted=setting.max_uncommitted
+        ),
+        flow=FlowConfig(max_inflight=setting.max_inflight, pause_after_s=0.1, max_slice=setting.max_slice),
+        lifecycle=LifecycleConfig(revoke_timeout_s=setting.revoke_timeout_s, drain_timeout_s=_DRAIN_TIMEOUT_S),
+        dead_letters=DeadLetterConfig(
+            budget=setting.letter_budget,
+            seconds_per_token=0.5,
+            max_unacknowledged=setting.max_unacknowledged_letters,
+            retry_max_s=LETTER_PAUSE_S,
+        ),
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Play what the command line says; 1 if a promise was broken."""
+    parser = argparse.ArgumentParser(prog="scenarios.simulation")
+    parser.add_argument("seed", type=int, nargs="?", help="play the schedule of this seed")
+    parser.add_argument("--schedule", type=Path, metavar="FILE", help="play the schedule in this file")
+    options = parser.parse_args(arguments)
+    if (options.seed is None) == (options.schedule is None):
+        parser.error("expected a seed or --schedule FILE")
+    given = options.schedule
+    schedule = draw_schedule(options.seed) if given is None else parse_schedule(given.read_text("utf-8"))
+    sys.stdout.write(schedule.text())
+    sys.stdout.flush()
+    verdict = broken_promises(schedule) or ["all promises are kept"]
+    sys.stderr.write("".join(f"{sentence}\n" for sentence in verdict))
+    return int(verdict != ["all promises are kept"])
 
 
 if __name__ == "__main__":
-    for sentence in broken_promises(int(sys.argv[1])):
-        sys.stdout.write(f"{sentence}\n")
+    sys.exit(main(sys.argv[1:]))

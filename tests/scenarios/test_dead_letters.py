@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 from scenarios.oracle import violations
@@ -13,6 +14,9 @@ from streamworker import ConfigurationError, DeadLetter, Handler, Ordering, Pois
 from streamworker.assembly import refuse_loops
 from streamworker.config import DeadLetterConfig
 from streamworker.handler import declarations
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Poisoned(Obedient):
@@ -106,14 +110,15 @@ def test_a_letter_that_fails_again_fifty_times_does_not_grow() -> None:
     assert all(one[0] == ("trace", b"1") for one in headers)
 
 
-def test_a_worker_that_would_read_its_own_dead_letters_is_refused() -> None:
-    """Edge case 61. Otherwise what fails goes round for ever."""
+def test_a_worker_that_would_read_its_own_dead_letters_is_refused(figures: Callable[..., None]) -> None:
+    """F-66. Edge case 61. Otherwise what fails goes round for ever."""
 
     class Snake(Obedient):
         topics = ("in", "^dlq.*")
 
     with pytest.raises(ConfigurationError, match="for ever"):
         refuse_loops(declarations([Snake]))
+    figures("F-66", "a handler reads its own dead letters", start="refused")
 
 
 def test_a_smaller_dead_letter_topic_keeps_the_order_of_each_source_partition() -> None:
@@ -136,7 +141,7 @@ def test_a_smaller_dead_letter_topic_keeps_the_order_of_each_source_partition() 
 
 
 def test_a_deploy_that_fails_everything_writes_a_bounded_number_of_letters() -> None:
-    """Edge case 66. The partition pauses and says so; what it does not write, it does not drop."""
+    """F-67. Edge case 66. The partition pauses and says so; what it does not write, it does not drop."""
     world = make_world()
     produce(world, *[b"bad"] * 3000)
 

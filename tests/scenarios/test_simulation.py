@@ -1,4 +1,4 @@
-"""Random fleets under random faults keep every promise; a seed that breaks one can be replayed."""
+"""Random fleets under random faults keep every promise; a seed that breaks one can be replayed and shortened."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from scenarios.simulation import broken_promises
+import msgspec
+import pytest
+from scenarios.schedule import Fault, Strike, draw_schedule, parse_schedule
+from scenarios.simulation import Simulation, broken_promises, main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from scenarios.schedule import Schedule
 
 _ROOT = Path(__file__).parents[2]
 _DIGEST = """
 from hashlib import sha256
+from scenarios.schedule import draw_schedule
 from scenarios.simulation import Simulation
 for seed in (3, 10):
-    simulation = Simulation(seed)
+    simulation = Simulation(draw_schedule(seed))
     simulation.run()
     world = simulation.world
     print(sha256(repr((world.effects, world.broker.commits)).encode()).hexdigest())
@@ -23,7 +33,7 @@ for seed in (3, 10):
 
 def test_a_fleet_under_faults_keeps_its_promises(seed: int) -> None:
     """Edge cases 1, 2, 19, 38: whatever strikes, nothing is lost, no commit is early, keys stay in order."""
-    broken = broken_promises(seed)
+    broken = broken_promises(draw_schedule(seed))
 
     assert not broken, "\n".join([*broken[:5], f"replay: PYTHONPATH=.:tests python -m scenarios.simulation {seed}"])
 
@@ -43,3 +53,54 @@ def test_a_seed_gives_the_same_run_whatever_the_hashes() -> None:
     ]
 
     assert runs[0] == runs[1] != b""
+
+
+def test_a_printed_schedule_plays_the_same_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "schedule.json"
+
+    code = main(["7"])
+    printed = capsys.readouterr()
+    file.write_text(printed.out)
+    code_again = main(["--schedule", str(file)])
+
+    assert parse_schedule(printed.out) == draw_schedule(7)
+    assert (code_again, capsys.readouterr()) == (code, printed)
+
+
+@pytest.mark.parametrize("arguments", [[], ["7", "--schedule", "file"]])
+def test_a_seed_and_a_schedule_exclude_each_other(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+
+    assert "expected a seed or --schedule FILE" in capsys.readouterr().err
+
+
+def test_a_misspelled_schedule_is_refused() -> None:
+    text = draw_schedule(7).text().replace('"fault":"produce"', '"fault":"produces"', 1)
+
+    with pytest.raises(msgspec.ValidationError, match=r"produces.*strikes\[0\]\.fault"):
+        parse_schedule(text)
+
+
+def test_the_fate_of_a_record_is_the_same_when_a_strike_is_left_out() -> None:
+    shorter = draw_schedule(7).only(Fault.PRODUCE).set(flaky=0.3, batch_records=0, on_exhausted="dlq")
+    crash = Strike(at_s=1.0, fault=Fault.CRASH)
+    longer = msgspec.structs.replace(shorter, strikes=(*shorter.strikes, crash))
+
+    fates, fates_with_a_crash = dict(first_fates(shorter)), dict(first_fates(longer))
+
+    assert fates == fates_with_a_crash
+    assert set(fates.values()) == {True, False}
+
+
+def first_fates(schedule: Schedule) -> Iterator[tuple[tuple[int, int], bool]]:
+    simulation = Simulation(schedule)
+    simulation.run()
+    for effect in reversed(simulation.world.effects):
+        yield (effect.partition.partition, effect.offset), effect.ok
+
+
+def test_every_fault_strikes_within_the_first_hundred_seeds() -> None:
+    struck = {strike.fault for seed in range(1, 101) for strike in draw_schedule(seed).strikes}
+
+    assert struck == set(Fault)

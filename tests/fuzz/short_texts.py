@@ -1,0 +1,96 @@
+"""The small parsers: times on the command line and in the configuration, commit metadata, log lines."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from datetime import UTC, datetime, timedelta
+
+import click
+from fuzz.costs import bounded
+from fuzz.target import target
+from hypothesis import strategies as st
+
+from streamworker.cli.offsets import _moment
+from streamworker.errors import ConfigurationError
+from streamworker.observability.redaction import error_text
+from streamworker.offsets import codec
+from streamworker.offsets.policy import StartKind, parse_start
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_TIMES_OF_DAY = ("", "T00:00", "T23:59:59.9999999Z", "T24:00", "t10", " 10:20+23:59:59.999999", "-23:59", "W01", "Z")
+_MOMENTS = st.one_of(
+    st.datetimes().map(datetime.isoformat),
+    st.datetimes(timezones=st.timezones()).map(datetime.isoformat),
+    st.builds("{}{}".format, st.dates(), st.sampled_from(_TIMES_OF_DAY)),
+    st.text("0123456789-:TZ.+W", max_size=30),
+    st.text(max_size=10),
+)
+
+
+_NO_TIME = "times before 1970 are no times to a broker: -1 is the end, -2 the beginning"
+
+
+def _check_start(text: str) -> None:
+    with contextlib.suppress(ConfigurationError):
+        policy = parse_start(text)
+        if policy.kind is StartKind.TIMESTAMP:
+            assert policy.timestamp_ms >= 0, _NO_TIME
+            at = datetime.fromisoformat(text.partition(":")[2])
+            at = at if at.tzinfo else at.replace(tzinfo=UTC)
+            # A record early is a repeat; a millisecond late, for a time between two, leaves nothing out.
+            assert -_MILLISECOND < at - (_EPOCH + policy.timestamp_ms * _MILLISECOND) < 2 * _MILLISECOND
+
+
+def _check_moment(text: str) -> None:
+    with contextlib.suppress(click.BadParameter):
+        moment = _moment(text)
+        assert moment is not None
+        assert moment >= _EPOCH, _NO_TIME
+
+
+def _check_metadata(text: str) -> None:
+    request = codec.decode(text)
+    if request is None:
+        assert re.fullmatch("sw1 q=[0-9]{1,18}", text) is None
+    else:
+        assert int(text.removeprefix("sw1 q=")) == request
+        assert codec.decode(codec.encode(request)) == request
+        assert len(codec.encode(request)) <= codec.MAX_METADATA_BYTES
+
+
+def _check_log_line(parts: list[tuple[str, int]]) -> None:
+    """The text of an error, which may hold a payload, as one line of a log."""
+    text = "".join(part * min(count, 20_000 // max(1, len(part))) for part, count in parts)[:20_000]
+    with bounded(len(text)):
+        line = error_text(ValueError(text))
+    assert line.isprintable() or not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", line)
+    assert len(line) <= 4 * 512 + 1
+
+
+START = target(
+    "start",
+    st.builds("timestamp:{}".format, _MOMENTS) | _MOMENTS,
+    _check_start,
+    seeds=("earliest", "latest", "timestamp:1969-12-31T23:59:59.999Z", "timestamp:2026-01-31T00:00:00.001Z"),
+)
+MOMENT = target("moment", _MOMENTS, _check_moment)
+METADATA = target(
+    "metadata",
+    st.text(max_size=30) | st.from_regex(r"\Asw1 q=\d{0,20}\n?\Z") | st.integers(0, 10**18).map("sw1 q={}".format),
+    _check_metadata,
+)
+LOG_LINE = target(
+    "log-line",
+    st.lists(
+        st.tuples(
+            st.sampled_from(("password", "secret", "=", "a", "a.", "://", "@", '"', "a+", "\n", "\u2028", "\udcff"))
+            | st.text(max_size=4),
+            st.integers(1, 20_000),
+        ),
+        max_size=6,
+    ),
+    _check_log_line,
+    seeds=([("password", 130)],),
+)
