@@ -54,7 +54,10 @@ _FAULT_KINDS = {
     "_FENCED": FaultKind.FENCED,
     "FENCED_INSTANCE_ID": FaultKind.FENCED,
     "UNRELEASED_INSTANCE_ID": FaultKind.FENCED,
+    "_FATAL": FaultKind.FATAL,
 }
+# The error callback is given fatal errors as `_FATAL`, with the reason in words alone.
+_FENCED_REASONS = tuple(KafkaError(code).str() for code in (KafkaError.FENCED_INSTANCE_ID, 111))  # 111: unreleased
 
 
 class _GroupStatistics(msgspec.Struct):
@@ -339,6 +342,8 @@ def _client_error(raised: KafkaException) -> ClientError:
 def _fault(error: KafkaError, message: ClientMessage | None) -> Fault:
     code = error.name()
     kind = _FAULT_KINDS.get(code, FaultKind.PASSING)
+    if kind is FaultKind.FATAL and any(reason in error.str() for reason in _FENCED_REASONS):
+        kind = FaultKind.FENCED
     if kind is not FaultKind.FENCED and error.fatal():
         kind = FaultKind.FATAL
     topic = None if message is None else message.topic()
