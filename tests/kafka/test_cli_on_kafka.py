@@ -55,7 +55,7 @@ def streamworker(kafka: SharedKafka, *arguments: str) -> Result:
 
 
 def test_offsets_of_a_stopped_group_can_be_shown_set_and_reset(kafka: SharedKafka) -> None:
-    """Edge case 10: this is what mends a stopped partition."""
+    """F-15. Edge case 10: this is what mends a stopped partition."""
     topic, group = kafka.topic("in"), kafka.group("moved")
     produce(kafka.bootstrap_servers, topic, [(None, "x")] * 10, 1)
     seen: list[int] = []

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def test_a_dead_letter_is_written_twice_at_most_with_the_same_id_and_never_lost(
     kafka: SharedKafka, dead_letters_of: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Edge cases 1, 55: the second worker finds no commit, so it writes the letter again."""
+    """F-61. Edge cases 1, 55: the second worker finds no commit, so it writes the letter again."""
     servers = kafka.bootstrap_servers
     topic, group = kafka.topic("in"), kafka.group("crash")
     letters_topic = dead_letters_of(topic)

@@ -23,7 +23,7 @@ LIMIT_BYTES = 2000
 def test_headers_go_first_then_the_value_and_the_neighbours_stay_whole(
     kafka: SharedKafka, dead_letters_of: Callable[..., str]
 ) -> None:
-    """Edge cases 56, 59: the partition does not stand still for it."""
+    """F-55. Edge cases 56, 59: the partition does not stand still for it."""
     servers, group = kafka.bootstrap_servers, kafka.group("large")
     topic = kafka.topic("in")
     letters_topic = dead_letters_of(topic, max_message_bytes=str(LIMIT_BYTES))

@@ -84,7 +84,7 @@ def test_a_topic_made_anew_under_a_running_worker_stops_it_or_is_read_from_its_b
 
 
 def test_an_offset_past_the_end_stops_its_partition_with_the_reason(kafka: SharedKafka) -> None:
-    """Edge case 10: somebody set it by hand."""
+    """F-15. Edge case 10: somebody set it by hand."""
     topic, group = kafka.topic("in"), kafka.group("past")
     produce(kafka.bootstrap_servers, topic, [(None, "x")] * 5, 1)
     settings = config(kafka.bootstrap_servers, group)

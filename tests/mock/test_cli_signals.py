@@ -77,6 +77,7 @@ def test_the_second_signal_leaves_at_once(first: signal.Signals, second: signal.
 
 
 def test_a_hangup_does_nothing() -> None:
+    """F-04."""
     process = started("ends")
 
     process.send_signal(signal.SIGHUP)

@@ -71,7 +71,7 @@ class BrokenClock(SystemClock):
 
 
 def test_a_listener_that_raises_in_every_event_loses_no_record(mock_kafka: MockKafka) -> None:
-    """Edge case 22: two members, so that partitions come and go while records flow."""
+    """F-43. Edge case 22: two members, so that partitions come and go while records flow."""
     mock_kafka.create_topic("in", 4)
     seen: list[tuple[int, int]] = []
 
@@ -98,7 +98,7 @@ def test_a_listener_that_raises_in_every_event_loses_no_record(mock_kafka: MockK
 
 
 def test_an_error_in_the_statistics_comes_out_of_the_next_fetch_and_costs_no_record(mock_kafka: MockKafka) -> None:
-    """Edge case 22: the client would drop the record that it took in the same call."""
+    """F-43. Edge case 22: the client would drop the record that it took in the same call."""
     mock_kafka.create_topic("in", 1)
     source = KafkaSource(
         consumer_settings(config(mock_kafka.bootstrap_servers).kafka, end_of_partition=False), BrokenClock()
@@ -121,7 +121,7 @@ def test_an_error_in_the_statistics_comes_out_of_the_next_fetch_and_costs_no_rec
 
 
 def test_an_error_in_the_assignment_is_raised_and_not_swallowed(mock_kafka: MockKafka) -> None:
-    """Edge case 22: nothing was assigned, so nothing is delivered; the next fetch says why, and closing still works."""
+    """F-43. Edge case 22: nothing was assigned, so nothing is delivered; the next fetch says why, closing works."""
     mock_kafka.create_topic("in", 1)
     mock_kafka.produce_raw("in", 0, None, b"x")
     settings = consumer_settings(config(mock_kafka.bootstrap_servers).kafka, end_of_partition=False)

@@ -33,7 +33,7 @@ FENCED_MEMBER_EPOCH, STALE_MEMBER_EPOCH = 110, 113
     ],
 )
 def test_a_refused_commit_is_sent_again_and_costs_no_record(mock_kafka: MockKafka, protocol: str, code: int) -> None:
-    """Edge cases 2, 14, 15a, 17: it does not count as committed, and the offset never goes back."""
+    """F-10, F-11, F-14. Edge cases 2, 14, 15a, 17: it does not count as committed, and the offset never goes back."""
     servers = mock_kafka.bootstrap_servers
     mock_kafka.create_topic("in", 2)
     seen: list[tuple[int, int]] = []

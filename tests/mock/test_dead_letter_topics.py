@@ -39,7 +39,7 @@ class WithoutDeadLetters(Judge):
 def test_a_missing_dead_letter_topic_refuses_the_start_with_the_command_that_makes_it(
     mock_kafka: MockKafka, tmp_path: Path
 ) -> None:
-    """Edge case 63."""
+    """F-60. Edge case 63."""
     mock_kafka.create_topic("in", 1)
     with Fleet(mock_kafka.bootstrap_servers, "g", "in", tmp_path, handler="fleet.apps:LedgerWithDeadLetters") as fleet:
         code = fleet.start().wait(20)
@@ -51,7 +51,7 @@ def test_a_missing_dead_letter_topic_refuses_the_start_with_the_command_that_mak
 
 
 def test_a_topic_that_refuses_stops_the_partition_until_it_takes_the_letter(mock_kafka: MockKafka) -> None:
-    """Edge cases 40, 44, 55, 56: nothing is committed past the record, readiness says so, and it mends by itself."""
+    """F-60. Edge cases 40, 44, 55, 56: nothing is committed past the record, readiness says so, it mends by itself."""
     servers = mock_kafka.bootstrap_servers
     mock_kafka.create_topic("in", 2)
     mock_kafka.create_topic("in.dlq", 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from fleet.in_process import Running, committed, config
@@ -11,14 +12,18 @@ from fleet.workers import produce
 from streamworker import Handler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streamworker import Record
     from streamworker.testing.mock_kafka import MockKafka
 
 HALF = 500
 
 
-def test_a_partition_paused_by_backpressure_goes_on_after_a_round_trip(mock_kafka: MockKafka) -> None:
-    """Edge cases 18, 19, 20, 31, 33."""
+def test_a_partition_paused_by_backpressure_goes_on_after_a_round_trip(
+    mock_kafka: MockKafka, figures: Callable[..., None]
+) -> None:
+    """F-17. Edge cases 18, 19, 20, 31, 33."""
     servers = mock_kafka.bootstrap_servers
     mock_kafka.create_topic("in", 2)
     produce(servers, "in", [(None, "x")] * (2 * HALF), 2)
@@ -47,10 +52,14 @@ def test_a_partition_paused_by_backpressure_goes_on_after_a_round_trip(mock_kafk
             second.stop()
         first.wait(lambda: len(first.recorder.of("assigned")) == 2, "given back to the first")
         gate.set()
+        given_s, known = time.monotonic(), len(seen)
+        first.wait(lambda: len(seen) > known, "a record", timeout_s=5)
+        first_record_s = time.monotonic() - given_s
         first.wait(lambda: committed(servers, "g", "in", 2) == {0: HALF, 1: HALF}, "all committed")
         assert first.stop() == 0
 
     assert len(seen) == 2 * HALF
+    figures("F-17", "a paused partition comes back", first_record_s=round(first_record_s, 1))
 
 
 def test_a_partition_that_stands_still_leaves_the_others_their_share(mock_kafka: MockKafka) -> None:

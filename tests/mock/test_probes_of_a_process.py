@@ -95,7 +95,7 @@ def test_the_lag_of_a_paused_partition_is_the_truth(kafka: MockKafka, tmp_path: 
 def test_a_call_that_never_returns_is_reported_and_holds_nobody_else_up(
     kafka: MockKafka, tmp_path: Path, port: int
 ) -> None:
-    """Edge cases 39, 90: the log has its stack, the metric counts it, the probes stay green."""
+    """F-09. Edge cases 39, 90: the log has its stack, the metric counts it, the probes stay green."""
     kafka.produce_raw("in", 0, None, b"slow9999")
     with fleet_of(kafka, tmp_path, port, lifecycle__stall_timeout_s=1, **SHORT_DRAIN) as fleet:
         worker = fleet.start()

@@ -12,6 +12,8 @@ from streamworker import Handler, RetryableError
 from streamworker.interfaces import Fault, FaultKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streamworker import Record
     from streamworker.testing.mock_kafka import MockKafka
 
@@ -23,8 +25,10 @@ QUICK_POLLS = {
 }
 
 
-def test_a_call_or_a_back_off_longer_than_the_poll_interval_keeps_its_partition(mock_kafka: MockKafka) -> None:
-    """Edge cases 34, 39, 99: partition 0 has the slow call, 1 the long back-off, 2 goes on meanwhile."""
+def test_a_call_or_a_back_off_longer_than_the_poll_interval_keeps_its_partition(
+    mock_kafka: MockKafka, figures: Callable[..., None]
+) -> None:
+    """F-18, F-64. Edge cases 34, 39, 99: partition 0 has the slow call, 1 the long back-off, 2 goes on meanwhile."""
     servers = mock_kafka.bootstrap_servers
     mock_kafka.create_topic("in", 3)
     seen: list[tuple[int, int, int]] = []
@@ -53,3 +57,5 @@ def test_a_call_or_a_back_off_longer_than_the_poll_interval_keeps_its_partition(
     assert FaultKind.MAX_POLL_EXCEEDED not in [
         one.kind for (one,) in worker.recorder.of("fault") if isinstance(one, Fault)
     ]
+    figures("F-18", "a call longer than the poll interval", records=len(seen), lost_partitions=0, repeats=0)
+    figures("F-64", "a back-off longer than the poll interval", records=len(seen), lost_partitions=0, repeats=0)

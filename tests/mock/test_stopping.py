@@ -14,6 +14,7 @@ from fleet.workers import Fleet, free_port, page, produce, terminate
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Callable
     from pathlib import Path
 
     from streamworker.testing.mock_kafka import MockKafka
@@ -48,8 +49,8 @@ def stopped(worker: subprocess.Popen[bytes]) -> tuple[int, float]:
     return terminate(worker), time.monotonic() - began_s
 
 
-def test_an_idle_worker_leaves_at_once(kafka: MockKafka, tmp_path: Path) -> None:
-    """Edge case 93."""
+def test_an_idle_worker_leaves_at_once(kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]) -> None:
+    """F-03. Edge case 93."""
     with fleet_of(kafka, tmp_path) as fleet:
         worker = fleet.start()
         said(fleet, '"assigned"')
@@ -57,10 +58,13 @@ def test_an_idle_worker_leaves_at_once(kafka: MockKafka, tmp_path: Path) -> None
         code, seconds = stopped(worker)
 
     assert (code, seconds < 2) == (0, True)
+    figures("F-03", "SIGTERM, idle", exit_code=code, end_s=round(seconds, 1))
 
 
-def test_a_call_that_ends_in_time_is_finished_and_committed(kafka: MockKafka, tmp_path: Path) -> None:
-    """Edge case 93: the second record is not begun any more."""
+def test_a_call_that_ends_in_time_is_finished_and_committed(
+    kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-03. Edge case 93: the second record is not begun any more."""
     write(kafka, "slow1.5", "next")
     with fleet_of(kafka, tmp_path) as fleet:
         worker = fleet.start(**{"http.enabled": "true", "http.port": (port := free_port())})
@@ -71,10 +75,13 @@ def test_a_call_that_ends_in_time_is_finished_and_committed(kafka: MockKafka, tm
     assert (code, seconds < DRAIN_S) == (0, True)
     assert [line.offset for line in fleet.effects()] == [0]
     assert committed(kafka.bootstrap_servers, "g", "in", 2) == {0: 1}
+    figures("F-03", "SIGTERM, a call that ends in time", exit_code=code, end_s=round(seconds, 1))
 
 
-def test_a_call_that_does_not_end_is_abandoned_named_and_repeated(kafka: MockKafka, tmp_path: Path) -> None:
-    """Edge case 93: what was done before it is committed; nothing is lost."""
+def test_a_call_that_does_not_end_is_abandoned_named_and_repeated(
+    kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-03. Edge case 93: what was done before it is committed; nothing is lost."""
     write(kafka, "done", "slow9999", "next")
     with fleet_of(kafka, tmp_path) as fleet:
         worker = fleet.start(**{"http.enabled": "true", "http.port": (port := free_port())})
@@ -86,10 +93,11 @@ def test_a_call_that_does_not_end_is_abandoned_named_and_repeated(kafka: MockKaf
         assert DRAIN_S <= seconds < DRAIN_S + 5
         assert '"abandoned": ["LedgerInOrder in[0]@' in fleet.logs()
         assert committed(kafka.bootstrap_servers, "g", "in", 2) == {0: 1}
+    figures("F-03", f"SIGTERM, a call that never ends, drain {DRAIN_S} s", exit_code=code, end_s=round(seconds, 1))
 
 
-def test_a_stop_under_load_repeats_nothing(kafka: MockKafka, tmp_path: Path) -> None:
-    """Edge cases 1, 2, 93: signals at random instants while records flow; each worker goes on where the last ended."""
+def test_a_stop_under_load_repeats_nothing(kafka: MockKafka, tmp_path: Path, figures: Callable[..., None]) -> None:
+    """F-03, F-45. Edge cases 1, 2, 93: signals at random instants; each worker goes on where the last ended."""
     draw = random.Random(seed := random.randrange(2**32))
     total = 3000
     produce(kafka.bootstrap_servers, "in", [(None, str(number)) for number in range(total)], 2)
@@ -111,13 +119,14 @@ def test_a_stop_under_load_repeats_nothing(kafka: MockKafka, tmp_path: Path) -> 
     handled = {(one.partition, one.offset) for one in fleet.effects()}
     assert handled == {(partition, offset) for partition in (0, 1) for offset in range(total // 2)}
     assert committed(kafka.bootstrap_servers, "g", "in", 2) == {0: total // 2, 1: total // 2}
+    figures("F-03", "signals under load", stops=len(codes), records=total, repeats=len(fleet.effects()) - total)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_ends_it_at_once_and_commits_nothing_unfinished(
     kafka: MockKafka, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    """Edge case 93."""
+    """F-04. Edge case 93."""
     write(kafka, "slow9999")
     with fleet_of(kafka, tmp_path) as fleet:
         worker = fleet.start(**{"http.enabled": "true", "http.port": (port := free_port())})
@@ -133,7 +142,7 @@ def test_a_second_signal_ends_it_at_once_and_commits_nothing_unfinished(
 
 
 def test_a_stop_while_a_record_waits_for_its_retry_does_not_wait_for_it(kafka: MockKafka, tmp_path: Path) -> None:
-    """Edge case 94: the back-off is longer than the drain; the record comes again."""
+    """F-64. Edge case 94: the back-off is longer than the drain; the record comes again."""
     write(kafka, "done", "later60")
     with fleet_of(kafka, tmp_path) as fleet:
         worker = fleet.start()
@@ -146,7 +155,7 @@ def test_a_stop_while_a_record_waits_for_its_retry_does_not_wait_for_it(kafka: M
 
 
 def test_a_stop_while_the_broker_is_down_ends_within_its_time(kafka: MockKafka, tmp_path: Path) -> None:
-    """Edge case 94: without a coordinator nothing can be committed, and nothing is waited for."""
+    """F-44. Edge case 94: without a coordinator nothing can be committed, and nothing is waited for."""
     write(kafka, *(["x"] * 100))
     with fleet_of(kafka, tmp_path) as fleet:
         worker = fleet.start(**{"commit.interval_s": 60})
@@ -180,7 +189,7 @@ def test_a_stop_while_the_dead_letter_topic_refuses_ends_within_its_time(kafka: 
 
 
 def test_a_stop_before_the_group_is_joined_is_heeded(kafka: MockKafka, tmp_path: Path) -> None:
-    """Edge case 94: no broker has answered yet."""
+    """F-04. Edge case 94: no broker has answered yet."""
     with fleet_of(kafka, tmp_path) as fleet:
         kafka.broker_down(1)
         worker = fleet.start()

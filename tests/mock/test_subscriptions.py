@@ -11,6 +11,7 @@ from fleet.workers import Fleet, produce
 from streamworker import BatchHandler, DeadLetter, Handler, PoisonError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from streamworker import Record, Records
@@ -75,8 +76,10 @@ def test_a_run_of_so_many_records_takes_no_more(mock_kafka: MockKafka, tmp_path:
     assert committed(servers, "g", "in", 1) == {0: 7}
 
 
-def test_errors_that_come_instead_of_records_are_never_handled(mock_kafka: MockKafka) -> None:
-    """Edge case 98: an error event carries its text where a record has its value."""
+def test_errors_that_come_instead_of_records_are_never_handled(
+    mock_kafka: MockKafka, figures: Callable[..., None]
+) -> None:
+    """F-49. Edge case 98: an error event carries its text where a record has its value."""
     servers = mock_kafka.bootstrap_servers
     mock_kafka.create_topic("in", 1)
     values: list[bytes] = []
@@ -99,3 +102,4 @@ def test_errors_that_come_instead_of_records_are_never_handled(mock_kafka: MockK
 
     assert values == [b"x"] * 20
     assert "unauthorized" in str(worker.recorder.of("stopped"))
+    figures("F-49", "errors instead of records", records=len(values), calls_with_an_error=0)

@@ -22,7 +22,7 @@ WARM = 40  # records after which the interpreter calls the client's methods in i
 def test_a_header_name_that_is_not_utf_8_harms_neither_the_worker_nor_the_next_record(
     mock_kafka: MockKafka, tmp_path: Path
 ) -> None:
-    """Edge case 109: in a process of its own, because reading such headers twice crashes it; retries included."""
+    """F-52. Edge case 109: in a process of its own, because reading such headers twice crashes it; retries included."""
     mock_kafka.create_topic("in", 1)
     mock_kafka.create_topic("in.dlq", 1)
     for number in range(WARM):
@@ -39,7 +39,7 @@ def test_a_header_name_that_is_not_utf_8_harms_neither_the_worker_nor_the_next_r
 
 
 def test_a_record_with_unreadable_headers_is_dead_lettered_with_a_mark(mock_kafka: MockKafka, tmp_path: Path) -> None:
-    """Edge cases 57, 109: at once, and after retries that have read them."""
+    """F-52. Edge cases 57, 109: at once, and after retries that have read them."""
     mock_kafka.create_topic("in", 1)
     mock_kafka.create_topic("in.dlq", 1)
     for number in range(WARM):
@@ -60,7 +60,7 @@ def test_a_record_with_unreadable_headers_is_dead_lettered_with_a_mark(mock_kafk
 
 
 def test_headers_of_all_kinds_survive_to_the_dead_letter_byte_for_byte(mock_kafka: MockKafka) -> None:
-    """Edge cases 57, 58, 109: nulls, empty ones, repeated names, bytes that are no text, foreign `sw-` names."""
+    """F-52. Edge cases 57, 58, 109: nulls, empty ones, repeated names, bytes that are no text, foreign `sw-` names."""
     mock_kafka.create_topic("in", 3)
     mock_kafka.create_topic("in.dlq", 3)
     headers = [

@@ -13,6 +13,8 @@ from streamworker import FatalError, Handler, Retry
 from streamworker.errors import Misuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from streamworker import Record
     from streamworker.testing.mock_kafka import MockKafka
 
@@ -41,8 +43,10 @@ print(application.run(), flush=True)
 """
 
 
-def test_a_handler_that_uses_the_consumer_gets_an_error_and_the_worker_goes_on(mock_kafka: MockKafka) -> None:
-    """Edge case 37."""
+def test_a_handler_that_uses_the_consumer_gets_an_error_and_the_worker_goes_on(
+    mock_kafka: MockKafka, figures: Callable[..., None]
+) -> None:
+    """F-47. Edge case 37."""
     mock_kafka.create_topic("in", 1)
     for _ in range(3):
         mock_kafka.produce_raw("in", 0, None, b"x")
@@ -69,10 +73,13 @@ def test_a_handler_that_uses_the_consumer_gets_an_error_and_the_worker_goes_on(m
     assert len(errors) == 9
     assert "belongs to the thread that made it" in str(errors[0])
     assert committed(mock_kafka.bootstrap_servers, "g", "in", 1) == {0: 3}
+    figures("F-47", "a handler uses the consumer", calls=len(errors), refused=len(errors), lost=0)
 
 
-def test_a_worker_made_before_a_fork_refuses_to_run_in_the_child(mock_kafka: MockKafka) -> None:
-    """Edge case 37: in a fork the client's threads are missing; the parent's worker is none the worse."""
+def test_a_worker_made_before_a_fork_refuses_to_run_in_the_child(
+    mock_kafka: MockKafka, figures: Callable[..., None]
+) -> None:
+    """F-48. Edge case 37: in a fork the client's threads are missing; the parent's worker is none the worse."""
     mock_kafka.create_topic("in", 1)
     mock_kafka.produce_raw("in", 0, None, b"x")
 
@@ -90,6 +97,7 @@ def test_a_worker_made_before_a_fork_refuses_to_run_in_the_child(mock_kafka: Moc
         "7",
         "0",
     ], done.stderr
+    figures("F-48", "a fork after the worker was made", child="refuses to run", parent_exit_code=0)
 
 
 def test_an_error_that_is_fatal_ends_the_worker_and_leaves_its_record(mock_kafka: MockKafka) -> None:

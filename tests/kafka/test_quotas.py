@@ -1,0 +1,97 @@
+"""Brokers that slow a worker down because it has used its quota up."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+from fleet.trial import Trial
+from servers.kafka import run_tool
+from servers.kafka_jars import ServerUnavailable, require_java
+from sizes import SOAK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from servers.kafka import SharedKafka
+
+PARTITIONS = 4
+PADDING = "x" * 500  # most of a record
+BYTES_PER_S = 100_000
+# Brokers count over eleven windows of one second (quota.window.num), so that what is for ten seconds comes at once.
+AT_ONCE_S = 10
+THROTTLED_S = 4 * SOAK
+RECORDS = (AT_ONCE_S + THROTTLED_S) * BYTES_PER_S // len(PADDING)
+
+
+@pytest.fixture
+def throttled(kafka: SharedKafka) -> Iterator[str]:
+    """Name of clients that may fetch no more than `BYTES_PER_S` together."""
+    client_id = kafka.group("throttled")
+    missing = None
+    try:
+        require_java()
+        _alter_quota(kafka, client_id, "--add-config", f"consumer_byte_rate={BYTES_PER_S}")
+    except ServerUnavailable as error:
+        missing = str(error)
+    if missing is not None:
+        _unavailable(missing)
+    yield client_id
+    _alter_quota(kafka, client_id, "--delete-config", "consumer_byte_rate")
+
+
+def _alter_quota(kafka: SharedKafka, client_id: str, *change: str) -> None:
+    """By Kafka's own tool: the client has no such request."""
+    entity = ("--entity-type", "clients", "--entity-name", client_id)
+    run_tool("kafka.admin.ConfigCommand", "--bootstrap-server", kafka.bootstrap_servers, "--alter", *entity, *change)
+
+
+def _unavailable(reason: str) -> NoReturn:
+    """Skip where the tool is optional; fail in CI, where nobody reads of skips."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.mark.timeout(120 * SOAK)
+def test_a_quota_slows_workers_down_and_does_nothing_else(
+    kafka: SharedKafka, throttled: str, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-3F."""
+    options = {
+        "kafka.librdkafka.client.id": throttled,
+        # A fetch that is larger than what is left of the quota is paid for by a longer silence.
+        "kafka.librdkafka.max.partition.fetch.bytes": BYTES_PER_S // PARTITIONS // 2,
+    }
+
+    with Trial(
+        kafka.bootstrap_servers,
+        kafka.topic("in", partitions=PARTITIONS),
+        kafka.group("quota"),
+        tmp_path,
+        partitions=PARTITIONS,
+        total=RECORDS,
+        deeds={PADDING: 1.0},
+        options=options,
+        sends_at_once=False,
+    ) as trial:
+        trial.fleet.start()
+        trial.fleet.start()
+        trial.wait_for_owners(2)
+        trial.send()
+        trial.workload.finish()
+        verdict = trial.verdict()
+        called_s = sorted(effect.began_s for effect in trial.fleet.effects())
+        lines = [line for line in trial.fleet.logs().splitlines() if line]
+
+    at_once = AT_ONCE_S * BYTES_PER_S // len(PADDING)
+    throttled_s = called_s[-1] - called_s[at_once]
+    assert verdict.broken() == []
+    assert verdict.repeats == 0
+    assert [line for line in lines if json.loads(line)["level"] != "info"] == []
+    assert throttled_s > THROTTLED_S / 2
+    rate = round((len(called_s) - at_once) * len(PADDING) / 1000 / throttled_s)
+    figures("F-3F", f"quota of {BYTES_PER_S // 1000} kB/s", then_kb_per_s=rate, **verdict.figures())
