@@ -6,7 +6,6 @@ becomes `ClientError`.
 
 from __future__ import annotations
 
-import logging
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 
 from streamworker.errors import ClientError
 from streamworker.interfaces import CommitAnswer, OffsetMark
+from streamworker.librdkafka import ClientLogger
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Cluster:
         try:
             self._client = AdminClient(
                 {**settings, "error_cb": self._on_error},  # type: ignore[dict-item]  # the stub knows no callbacks
-                logger=logging.getLogger("librdkafka"),
+                logger=ClientLogger(),
             )
         except KafkaException as error:
             raise _client_error(error.args[0]) from error

@@ -7,6 +7,7 @@ record. A listener must not block; what it raises is logged once per event and h
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Listeners(Listener):
         culprit = getattr(call, "__qualname__", repr(call))
         if culprit not in self._complained:
             self._complained.add(culprit)
-            logging.getLogger(__name__).error("listener %s failed; said once", culprit, exc_info=error)
+            with suppress(Exception):  # a log handler that raises: there is nobody left to tell
+                logging.getLogger(__name__).error("listener %s failed; said once", culprit, exc_info=error)
 
 
 EVENTS = tuple(name for name in vars(Listener) if not name.startswith("_"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from streamworker.config import OnExhausted
 from streamworker.dlq.envelope import Attempt, envelope
 from streamworker.exit_code import ExitCode
+from streamworker.observability.redaction import described, error_text
 from streamworker.record import Ending
 from streamworker.resilience.retry import Backoff
 from streamworker.resilience.verdict import Verdict, VerdictKind, judge
@@ -118,7 +119,7 @@ class Settlement:
             rest = [message for message in left if message is not failed[0]]
         if not failed:
             scheduler.finish(slice_)
-            self._fail(f"a pool thread failed outside of a record: {error!r}", ExitCode.FATAL)
+            self._fail(f"a pool thread failed outside of a record: {described(error)}", ExitCode.FATAL)
             return
         verdict = self._judge(slice_, error, attempts=self._declarations[slice_.handler].retry.attempts)
         if verdict.kind is not VerdictKind.WAIT:
@@ -130,7 +131,7 @@ class Settlement:
             scheduler.finish(slice_, left)
             return
         if verdict.kind is VerdictKind.WAIT:
-            self._partitions.stop(partition, "dependency_unavailable", str(error), mends_itself=True, retry=True)
+            self._partitions.stop(partition, "dependency_unavailable", error_text(error), mends_itself=True, retry=True)
             due_s = partition.retry_at_s or now_s
             scheduler.hold(slice_, failed, rest, attempt=attempt - 1, due_s=due_s)
         elif verdict.kind is VerdictKind.RETRY:
@@ -167,10 +168,10 @@ class Settlement:
     ) -> None:
         self._report_failure(partition, message, error, attempt, Ending.STOPPED)
         if verdict.kind is VerdictKind.STOP:
-            self._partitions.stop(partition, verdict.reason, repr(error), mends_itself=False)
-            self._fail(f"{verdict.reason}: {error!r}", ExitCode.FATAL)
+            self._partitions.stop(partition, verdict.reason, described(error), mends_itself=False)
+            self._fail(f"{verdict.reason}: {described(error)}", ExitCode.FATAL)
         else:
-            detail = f"offset {message.offset()}: {error!r}"
+            detail = f"offset {message.offset()}: {described(error)}"
             self._partitions.stop(partition, verdict.reason, detail, mends_itself=False)
 
     def _dead_letter(

@@ -11,7 +11,6 @@ trimmed for its own size only.
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streamworker.errors import ClientError, ClientFatal, ConfigurationError
-from streamworker.librdkafka import without_secrets
+from streamworker.librdkafka import ClientLogger, without_secrets
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -118,7 +117,7 @@ class KafkaOutbox:
 
     def _new_producer(self) -> Producer:
         try:
-            return self._make_producer(dict(self._settings), logger=logging.getLogger("librdkafka"))
+            return self._make_producer(dict(self._settings), logger=ClientLogger())
         except KafkaException as error:
             reason = without_secrets(error.args[0].str(), self._settings)
             raise ConfigurationError(f"kafka.librdkafka: the producer refuses its settings: {reason}") from error

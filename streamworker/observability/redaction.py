@@ -64,6 +64,11 @@ def safe_value(name: str, value: object) -> object:
             return one_line(safe_text(str(value)))
 
 
+def described(error: BaseException) -> str:
+    """The error's class and its own words; never raises."""
+    return f"{type(error).__name__}: {error_text(error)}"
+
+
 def error_text(error: BaseException, limit_bytes: int = 512) -> str:
     """The error's own words, cut at `limit_bytes` of UTF-8; never raises."""
     try:

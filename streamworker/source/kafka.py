@@ -8,7 +8,6 @@ error, and the fetch that ran them raises it after its records are safe.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from itertools import groupby
@@ -22,7 +21,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from streamworker.errors import ClientError, ConfigurationError, Misuse
 from streamworker.interfaces import CommitAnswer, Fault, FaultKind, Fetched, Membership, OffsetMark
-from streamworker.librdkafka import without_secrets
+from streamworker.librdkafka import ClientLogger, without_secrets
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
@@ -200,7 +199,7 @@ class KafkaSource:
             "error_cb": self._guarded(self._on_error),
         }
         try:
-            return Consumer({**settings, **callbacks}, logger=logging.getLogger("librdkafka"))
+            return Consumer({**settings, **callbacks}, logger=ClientLogger())
         except KafkaException as error:
             reason = without_secrets(error.args[0].str(), settings)
             raise ConfigurationError(f"kafka.librdkafka: the consumer refuses its settings: {reason}") from error
