@@ -57,7 +57,7 @@ def test_a_refused_commit_is_sent_again_and_costs_no_record(mock_kafka: MockKafk
 
     assert set(seen) == {(partition, offset) for partition in (0, 1) for offset in range(100)}
     for partition in (0, 1):
-        offsets = [offset for _, number, offset in watcher.seen if number == partition]
+        offsets = [one.offset for one in watcher.seen if one.partition == partition]
         assert offsets == sorted(offsets)
 
 
