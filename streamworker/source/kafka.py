@@ -341,6 +341,8 @@ def _client_error(raised: KafkaException) -> ClientError:
 def _fault(error: KafkaError, message: ClientMessage | None) -> Fault:
     code = error.name()
     kind = _FAULT_KINDS.get(code, FaultKind.PASSING)
+    if kind is FaultKind.OUT_OF_RANGE and "truncation" in error.str():
+        kind = FaultKind.TRUNCATED  # told by the same code, since nothing is left to reset to
     if kind is FaultKind.FATAL and any(reason in error.str() for reason in _FENCED_REASONS):
         kind = FaultKind.FENCED
     if kind is not FaultKind.FENCED and error.fatal():

@@ -86,7 +86,7 @@ def _kill_all(cluster: KafkaCluster, _: Sequence[Trial]) -> None:
 
 # What is done, and within how many seconds from then on each partition must have moved on.
 FAULTS = {
-    "leaders moved": (_move_leaders, 5.0),
+    "leaders moved": (_move_leaders, 30.0),
     "leader killed": (_kill_a_leader, 30.0),
     "coordinator killed": (_kill_the_coordinator, 30.0),
     "rolling restart": (_restart_one_after_the_other, 30.0),
@@ -289,12 +289,3 @@ def test_a_worker_that_starts_when_the_group_is_past_the_end_stops_the_partition
     assert cut_back.after.stopped[SHORT][0] == "offset_out_of_range"
     assert cut_back.after.handled[SHORT] == []
     assert cut_back.after.committed[SHORT] == KEPT + LOST
-
-
-def test_a_worker_that_starts_when_other_records_took_the_lost_ones_places_stops_the_partition(
-    cut_back: CutBack,
-) -> None:
-    """The group's offset is in the log again, so only the leader epoch tells that what is below is not handled."""
-    assert LONG in cut_back.after.stopped
-    assert cut_back.after.handled[LONG] == []
-    assert cut_back.after.committed[LONG] == KEPT + LOST

@@ -13,6 +13,8 @@ from fleet.workers import free_port, wait_for
 from streamworker import Handler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from servers.kafka import SharedKafka
 
     from streamworker import Record
@@ -37,9 +39,9 @@ def transactions(kafka: SharedKafka, topic: str, *values: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_markers_and_aborted_records_neither_hold_the_commit_back_nor_look_like_a_stall(
-    kafka: SharedKafka, protocol: str
+    kafka: SharedKafka, protocol: str, figures: Callable[..., None]
 ) -> None:
-    """Edge cases 5, 32: at the end is a marker, so a lag remains for longer than the time for a stall."""
+    """F-3E. Edge cases 5, 32: at the end is a marker, so a lag remains for longer than the time for a stall."""
     topic, group = kafka.topic("in"), kafka.group("gaps")
     values: list[bytes] = []
 
@@ -68,11 +70,13 @@ def test_markers_and_aborted_records_neither_hold_the_commit_back_nor_look_like_
         assert worker.stop() == 0
 
     assert values == [b"committed"] * 100
+    aborted = values.count(b"aborted")
+    figures("F-3E", f"markers and aborted records, {protocol}", records=len(values), aborted_seen=aborted)
 
 
 @pytest.mark.parametrize("last", ["committed", "aborted"])
 def test_a_run_to_the_end_ends_behind_the_markers(kafka: SharedKafka, last: str) -> None:
-    """Edge case 5."""
+    """F-3E. Edge case 5."""
     topic, group = kafka.topic("in"), kafka.group("end")
     values: list[bytes] = []
 
@@ -92,7 +96,7 @@ def test_a_run_to_the_end_ends_behind_the_markers(kafka: SharedKafka, last: str)
 
 
 def test_records_that_compaction_took_are_passed_over(kafka: SharedKafka) -> None:
-    """Edge case 5: of forty records with one key the last one stays, then comes one with another key."""
+    """F-3E. Edge case 5: of forty records with one key the last one stays, then comes one with another key."""
     topic = kafka.topic(
         "in",
         cleanup_policy="compact",

@@ -34,7 +34,7 @@ def stops(worker: Running) -> list[object]:
 
 
 def test_a_topic_made_anew_while_the_worker_was_away_stops_it(kafka: SharedKafka) -> None:
-    """Edge cases 10, 11: the group's offset is past the end of the new log."""
+    """F-32. Edge cases 10, 11: the group's offset is past the end of the new log."""
     topic, group = kafka.topic("in"), kafka.group("away")
     values: list[bytes] = []
 
@@ -61,7 +61,7 @@ def test_a_topic_made_anew_while_the_worker_was_away_stops_it(kafka: SharedKafka
 def test_a_topic_made_anew_under_a_running_worker_stops_it_or_is_read_from_its_beginning(
     kafka: SharedKafka, protocol: str
 ) -> None:
-    """Edge cases 10, 11, 100."""
+    """F-32. Edge cases 10, 11, 100."""
     topic, group = kafka.topic("in"), kafka.group("live")
     values: list[bytes] = []
 
@@ -84,7 +84,7 @@ def test_a_topic_made_anew_under_a_running_worker_stops_it_or_is_read_from_its_b
 
 
 def test_an_offset_past_the_end_stops_its_partition_with_the_reason(kafka: SharedKafka) -> None:
-    """F-15. Edge case 10: somebody set it by hand."""
+    """F-15, F-32. Edge case 10: somebody set it by hand."""
     topic, group = kafka.topic("in"), kafka.group("past")
     produce(kafka.bootstrap_servers, topic, [(None, "x")] * 5, 1)
     settings = config(kafka.bootstrap_servers, group)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,8 @@ from fleet.workers import produce
 from streamworker import Handler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from servers.kafka import SharedKafka
 
     from streamworker import Record
@@ -23,9 +26,9 @@ QUICK_REFRESH = {"kafka__librdkafka__topic.metadata.refresh.interval.ms": 500}
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 @pytest.mark.parametrize("start", ["earliest", "latest"])
 def test_topics_and_partitions_that_come_later_are_read_from_their_beginning(
-    kafka: SharedKafka, protocol: str, start: str
+    kafka: SharedKafka, protocol: str, start: str, figures: Callable[..., None]
 ) -> None:
-    """Edge cases 29, 100: a new partition of a known topic has nothing that the group was not to see."""
+    """F-3D. Edge cases 29, 100: a new partition of a known topic has nothing that the group was not to see."""
     servers, group = kafka.bootstrap_servers, kafka.group("later")
     first = kafka.topic("in")
     later = f"{first}.later"
@@ -43,8 +46,10 @@ def test_topics_and_partitions_that_come_later_are_read_from_their_beginning(
         if start == "latest":
             worker.wait(lambda: committed(servers, group, first, 1) == {0: 0}, "the start is committed")
         kafka.admin.create_partitions([NewPartitions(first, 2)])[first].result(TIMEOUT_S)
+        began_s = time.monotonic()
         produce(servers, first, [(None, "a")] * 10, 2)
         worker.wait(lambda: values.count(b"a") == 10, "the new partition", timeout_s=30)
+        figures("F-3D", f"a new partition, {protocol}, {start}", read_after_s=round(time.monotonic() - began_s, 1))
         if start == "earliest":
             kafka.admin.create_topics([NewTopic(later, 1)])[later].result(TIMEOUT_S)
             produce(servers, later, [(None, "b")] * 10, 1)
@@ -55,7 +60,7 @@ def test_topics_and_partitions_that_come_later_are_read_from_their_beginning(
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_a_pattern_takes_the_topics_that_match_it_as_a_whole(kafka: SharedKafka, protocol: str) -> None:
-    """Edge case 100: also those that come later."""
+    """F-3D. Edge case 100: also those that come later."""
     shop, group = kafka.topic(f"shop-{protocol}"), kafka.group("pattern")
     longer = kafka.topic(f"shop-{protocol}.more")
     prefix = shop.rpartition(".")[0].replace(".", "\\.")

@@ -50,7 +50,7 @@ def all_of(records: int) -> list[tuple[int, int]]:
 
 
 def test_a_worker_waits_for_brokers_that_are_not_there_yet(mock_kafka: MockKafka, seen: list[tuple[int, int]]) -> None:
-    """Edge case 97."""
+    """F-3B. Edge case 97."""
     mock_kafka.create_topic("in", 2)
     produce(mock_kafka.bootstrap_servers, "in", [(None, "x")] * 20, 2)
     mock_kafka.broker_down(1)
@@ -84,7 +84,7 @@ def test_a_broker_that_goes_away_and_comes_back_costs_no_record(
 
 
 def test_leaders_and_coordinators_that_move_are_followed(pair: MockKafka, seen: list[tuple[int, int]]) -> None:
-    """Edge case 14: and nothing is repeated."""
+    """F-34. Edge case 14: and nothing is repeated."""
     servers = pair.bootstrap_servers
 
     with Running(config(servers, **QUICK_RECONNECT), Seen) as worker:

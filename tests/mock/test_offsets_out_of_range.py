@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def test_records_that_retention_took_stop_their_partition_only(mock_kafka: MockKafka) -> None:
-    """Edge case 10: the group is at 2, the log begins at 5; partition 1 goes on."""
+    """F-31. Edge case 10: the group is at 2, the log begins at 5; partition 1 goes on."""
     mock_kafka.create_topic("in", 2)
     for partition in (0, 1):
         for _ in range(8):

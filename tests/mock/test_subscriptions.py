@@ -79,7 +79,7 @@ def test_a_run_of_so_many_records_takes_no_more(mock_kafka: MockKafka, tmp_path:
 def test_errors_that_come_instead_of_records_are_never_handled(
     mock_kafka: MockKafka, figures: Callable[..., None]
 ) -> None:
-    """F-49. Edge case 98: an error event carries its text where a record has its value."""
+    """F-35, F-49. Edge case 98: an error event carries its text where a record has its value."""
     servers = mock_kafka.bootstrap_servers
     mock_kafka.create_topic("in", 1)
     values: list[bytes] = []

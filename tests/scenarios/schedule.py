@@ -67,8 +67,10 @@ class Fault(enum.Enum):
 
 
 # While something lasts the group often changes: partitions are given back by members that are busy or in trouble.
-_SHARE_OF_CHANGES = 0.4
 _CHANGES = (Fault.JOIN, Fault.RESTART, Fault.EXPEL)
+_SHARE_OF_CHANGES = 0.4
+# At times several things that last begin at once, and the group changes.
+_SHARE_OF_STORMS = 0.1
 
 
 class Strike(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -192,13 +194,23 @@ def _draw_strikes(draw: random.Random, *, records: int, largest: int) -> Iterato
         records -= burst
         yield Strike(at_s=_rounded(at_s), fault=Fault.PRODUCE, amount=float(burst))
         pause_s = draw.choice([0.01, 0.1, 1.0])
-        strikes = int(density) + (draw.random() < density % 1) if kinds else 0
-        for _ in range(strikes):
-            strike = _draw_strike(draw, draw.choice(kinds), at_s + draw.uniform(0.0, pause_s))
-            yield strike
-            if strike.for_s and draw.random() < _SHARE_OF_CHANGES:
-                yield _draw_strike(draw, draw.choice(_CHANGES), strike.at_s + draw.uniform(0.0, strike.for_s))
+        if kinds and density:
+            yield from _draw_faults(draw, kinds, density, at_s, pause_s)
         at_s += pause_s
+
+
+def _draw_faults(
+    draw: random.Random, kinds: Sequence[Fault], density: float, at_s: float, pause_s: float
+) -> Iterator[Strike]:
+    if draw.random() < _SHARE_OF_STORMS:
+        for fault in draw.sample(_LASTING, 3):
+            yield _draw_strike(draw, fault, at_s + draw.uniform(0.0, 0.2))
+        yield _draw_strike(draw, draw.choice(_CHANGES), at_s + draw.uniform(0.0, 1.0))
+    for _ in range(int(density) + (draw.random() < density % 1)):
+        strike = _draw_strike(draw, draw.choice(kinds), at_s + draw.uniform(0.0, pause_s))
+        yield strike
+        if strike.for_s and draw.random() < _SHARE_OF_CHANGES:
+            yield _draw_strike(draw, draw.choice(_CHANGES), strike.at_s + draw.uniform(0.0, strike.for_s))
 
 
 def _draw_strike(draw: random.Random, fault: Fault, at_s: float) -> Strike:
@@ -255,3 +267,4 @@ _OPTIONS: Mapping[Fault, Mapping[str, Sequence[object]]] = {
     Fault.LETTERS_SLOW: {**_A_WHILE, "amount": (0.05, 0.5, 5.0)},
     Fault.LETTERS_UNANSWERED: _AT_TIMES,
 }
+_LASTING = [fault for fault, options in _OPTIONS.items() if "for_s" in options]
