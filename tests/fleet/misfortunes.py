@@ -22,7 +22,7 @@ FOUND_BY: Mapping[str, frozenset[Anomaly]] = {
     "reuse_offset_after_revoke": frozenset({Anomaly.LOST}),
 }
 TOTAL = 3000
-_REST_S = 8.0
+_REST_S = 20.0
 
 
 def options(bug: str) -> Mapping[str, object]:
@@ -31,8 +31,8 @@ def options(bug: str) -> Mapping[str, object]:
     All is sent at once. A worker that takes little of it at a time never finds nothing to drop in a call into the
     client; one that takes all has much that it has fetched and not handled.
     """
-    at_once = 10_000 if bug == "reuse_offset_after_revoke" else 100
-    return {"flow.max_inflight": at_once, "commit.interval_s": 0.02, "app.work_s": 0.01}
+    at_once, work_s = (10_000, 0.02) if bug == "reuse_offset_after_revoke" else (100, 0.01)
+    return {"flow.max_inflight": at_once, "commit.interval_s": 0.02, "app.work_s": work_s}
 
 
 def finds(bug: str, trial: Trial, *, answer_after_ms: Callable[[int], None] = lambda _delay_ms: None) -> bool:

@@ -86,11 +86,11 @@ def _kill_all(cluster: KafkaCluster, _: Sequence[Trial]) -> None:
 
 # What is done, and within how many seconds from then on each partition must have moved on.
 FAULTS = {
-    "leaders moved": (_move_leaders, 30.0),
-    "leader killed": (_kill_a_leader, 30.0),
-    "coordinator killed": (_kill_the_coordinator, 30.0),
-    "rolling restart": (_restart_one_after_the_other, 30.0),
-    "all brokers killed": (_kill_all, 30.0),
+    "leaders moved": (_move_leaders, 60.0),
+    "leader killed": (_kill_a_leader, 60.0),
+    "coordinator killed": (_kill_the_coordinator, 60.0),
+    "rolling restart": (_restart_one_after_the_other, 60.0),
+    "all brokers killed": (_kill_all, 60.0),
 }
 
 
