@@ -90,7 +90,7 @@ registry: setup
 
 # What the tests of clocks and of the formal model need. Without it they are skipped, with the reason, or fail if CI=true.
 packages:
-	@.ci/ensure faketime 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' spin 'spin -V' gcc 'gcc --version' \
+	@.ci/ensure faketime 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' spin 'spin -V' gcc 'gcc --version' libc6-dev 'echo "#include <stdio.h>" | gcc -E -x c -' \
 	    || echo "going on without them"
 
 # Oldest first: what runs on it runs on the others.

@@ -126,7 +126,7 @@ class _Run:
 
     def ownership(self, effect: Effect) -> tuple[int, int, float] | None:
         """(pid, partition, since when) of the ownership that a call belongs to."""
-        for began_s, ended_s in self.ownerships.get((effect.pid, effect.partition), ()):
+        for began_s, ended_s in reversed(self.ownerships.get((effect.pid, effect.partition), [])):
             if began_s <= effect.began_s <= ended_s + _SLACK_S:
                 return effect.pid, effect.partition, began_s
         return None
@@ -170,6 +170,8 @@ def _ownerships(owned: Sequence[Owned]) -> dict[tuple[int, int], list[tuple[floa
     for one in sorted(owned, key=lambda one: one.at_s):
         of = spans[one.pid, one.partition]
         if one.what == "assigned":
+            if of and of[-1][1] == inf:  # given anew, as a broker does that has forgotten
+                of[-1] = (of[-1][0], one.at_s)
             of.append((one.at_s, inf))
         elif of:
             of[-1] = (of[-1][0], one.at_s)

@@ -41,8 +41,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PARTITIONS = 4
-# With small buffers a worker needs the network all the time.
-OPTIONS = {"app.work_s": 0.05, "kafka.queued_min_messages": 20, "flow.max_inflight": 40, "http.enabled": "true"}
+OPTIONS = {
+    "app.work_s": 0.05,
+    # With small buffers a worker needs the network all the time.
+    "kafka.queued_min_messages": 20,
+    "flow.max_inflight": 40,
+    # As by default: a dead letter that is given up early waits ever longer to be tried again.
+    "dead_letters.delivery_timeout_s": 15,
+    "lifecycle.drain_timeout_s": 25,
+    "http.enabled": "true",
+}
 # A member of a classic group that is expelled soon. From groups with the protocol `consumer` nobody is expelled here.
 SESSION_S = 1
 EXPELLED = {

@@ -67,7 +67,8 @@ def test_a_kill_at_each_point_of_a_records_way_loses_nothing(
     kafka: MockKafka, tmp_path: Path, point: str, figures: Callable[..., None]
 ) -> None:
     """F-02. One of two workers dies at the point; another one joins or the first drains if that is what it takes."""
-    with trial_on(kafka, tmp_path, total=400, rate=800, sends_at_once=False) as trial:
+    deeds = {"flaky": 0.02, "poison": 0.06, "failing": 0.02}  # so that each worker has some dead letters to write
+    with trial_on(kafka, tmp_path, total=400, rate=800, deeds=deeds, sends_at_once=False) as trial:
         armed = trial.fleet.start(crash_point=point)
         trial.fleet.start()
         if "assign" not in point:
@@ -79,7 +80,7 @@ def test_a_kill_at_each_point_of_a_records_way_loses_nothing(
             armed.terminate()
         if "revoke" in point:
             trial.fleet.start()
-        assert armed.wait(15) == -9
+        assert armed.wait(60) == -9
         verdict = trial.verdict()
 
     assert verdict.broken() == []
