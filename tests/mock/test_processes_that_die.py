@@ -80,6 +80,7 @@ def test_a_kill_at_each_point_of_a_records_way_loses_nothing(
             armed.terminate()
         if "revoke" in point:
             trial.fleet.start()
+            trial.fleet.start()  # with a partition for each, both of the first ones have to give one back
         assert armed.wait(60) == -9
         verdict = trial.verdict()
 
