@@ -56,17 +56,17 @@ def test_kills_at_random_instants_lose_nothing_and_reorder_nothing(
     figures("F-01", "SIGKILL at random instants", kills=kills, **verdict.figures())
 
 
+# Not those in a revocation: which worker has to give a partition back is for the group to choose.
+POINTS = [name for name in (*METHODS, *HANDLER) if "revoke" not in name]
 # Those that a record passes by itself; of these the tenth time is tried as well.
 PER_RECORD = [*HANDLER, "before_dispatch", "after_dispatch", "after_outcome_before_mark"]
 
 
-@pytest.mark.parametrize(
-    "point", [*[f"{name}:1" for name in (*METHODS, *HANDLER)], *[f"{name}:10" for name in PER_RECORD]]
-)
+@pytest.mark.parametrize("point", [*[f"{name}:1" for name in POINTS], *[f"{name}:10" for name in PER_RECORD]])
 def test_a_kill_at_each_point_of_a_records_way_loses_nothing(
     kafka: MockKafka, tmp_path: Path, point: str, figures: Callable[..., None]
 ) -> None:
-    """F-02. One of two workers dies at the point; another one joins or the first drains if that is what it takes."""
+    """F-02. One of two workers dies at the point; the first drains if that is what it takes."""
     deeds = {"flaky": 0.02, "poison": 0.06, "failing": 0.02}  # so that each worker has some dead letters to write
     with trial_on(kafka, tmp_path, total=400, rate=800, deeds=deeds, sends_at_once=False) as trial:
         armed = trial.fleet.start(crash_point=point)
@@ -74,13 +74,9 @@ def test_a_kill_at_each_point_of_a_records_way_loses_nothing(
         if "assign" not in point:
             trial.wait_for_owners(2)
         trial.send()
-        if "drain" in point or "revoke" in point:
-            trial.wait_for_progress(0.1)
         if "drain" in point:
+            trial.wait_for_progress(0.1)
             armed.terminate()
-        if "revoke" in point:
-            trial.fleet.start()
-            trial.fleet.start()  # with a partition for each, both of the first ones have to give one back
         assert armed.wait(60) == -9
         verdict = trial.verdict()
 

@@ -101,9 +101,10 @@ class Node:
         self._running().send(signal.SIGCONT)
 
     def close(self) -> None:
-        """End it for good. Idempotent."""
+        """End it and remove its data. Idempotent."""
         if self._process is not None:
             self._process.close()
+        shutil.rmtree(self._settings.parent, ignore_errors=True)  # still there if it was killed before
 
     def _end(self, signal_number: int) -> None:
         process = self._running()
@@ -122,12 +123,11 @@ class KafkaCluster:
 
     owned = True
 
-    def __init__(self, ports: Mapping[int, _Ports], settings: Mapping[int, Path], folder: Path) -> None:
+    def __init__(self, ports: Mapping[int, _Ports], settings: Mapping[int, Path]) -> None:
         self.bootstrap_servers = _servers(one.advertised for one in ports.values())
         # For what a test asks itself: no proxy stands between, whatever clients are told.
         self.direct_servers = _servers(one.brokers for one in ports.values())
         self.admin = admin_client(self.direct_servers, socket_timeout_s=_FROZEN_S)
-        self._folder = folder
         self._nodes = {number: Node(number, one, settings[number]) for number, one in ports.items()}
 
     @property
@@ -155,7 +155,6 @@ class KafkaCluster:
     def close(self) -> None:
         """End it and remove its data. Idempotent."""
         _each(Node.close, self.nodes)
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def coordinator(self, group: str) -> int:
         """Number of the node that coordinates `group`, which need not exist yet."""
@@ -230,12 +229,13 @@ class KafkaCluster:
     def _reassign(self, replicas: Mapping[TopicPartition, list[int]]) -> None:
         """By Kafka's own tool: the client has no such request."""
         moves = [{"topic": one.topic, "partition": one.partition, "replicas": nodes} for one, nodes in replicas.items()]
-        plan = self._folder / "reassignment.json"
-        plan.write_text(json.dumps({"version": 1, "partitions": moves}))
-        run_tool(
-            "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
-            *("--bootstrap-server", self.direct_servers, "--reassignment-json-file", str(plan), "--execute"),
-        )
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as plan:
+            json.dump({"version": 1, "partitions": moves}, plan)
+            plan.flush()
+            run_tool(
+                "org.apache.kafka.tools.reassign.ReassignPartitionsCommand",
+                *("--bootstrap-server", self.direct_servers, "--reassignment-json-file", plan.name, "--execute"),
+            )
 
 
 def start_cluster(
@@ -248,9 +248,8 @@ def start_cluster(
     """
     require_java()
     all_ports = _choose_ports(nodes, ports or {}, advertised or {})
-    folder = Path(tempfile.mkdtemp(prefix="streamworker-kafka-"))
-    settings = {number: _write_settings(number, all_ports, folder / str(number)) for number in all_ports}
-    cluster = KafkaCluster(all_ports, settings, folder)
+    settings = {number: _write_settings(number, all_ports) for number in all_ports}
+    cluster = KafkaCluster(all_ports, settings)
     cluster_id = new_cluster_id()
     try:
         _each(lambda one: format_storage(one, cluster_id), list(settings.values()))
@@ -271,7 +270,7 @@ def _choose_ports(nodes: int, ports: Mapping[int, int], advertised: Mapping[int,
     return chosen
 
 
-def _write_settings(number: int, ports: Mapping[int, _Ports], folder: Path) -> Path:
+def _write_settings(number: int, ports: Mapping[int, _Ports]) -> Path:
     """Make the node's folder, with what differs from a node that is alone."""
     own = ports[number]
     replicas = str(min(3, len(ports)))
@@ -296,7 +295,7 @@ def _write_settings(number: int, ports: Mapping[int, _Ports], folder: Path) -> P
         "broker.session.timeout.ms": str(_BROKER_SESSION_MS),
         "broker.heartbeat.interval.ms": str(_BROKER_HEARTBEAT_MS),
     }
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="streamworker-kafka-"))
     return write_settings(folder, own.clients, own.controllers, changes)
 
 
