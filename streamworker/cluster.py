@@ -26,9 +26,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
     OffsetSpec,
 )
 
+from streamworker.client_log import ClientLogger
 from streamworker.errors import ClientError
 from streamworker.interfaces import CommitAnswer, OffsetMark
-from streamworker.librdkafka import ClientLogger
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:

@@ -7,10 +7,8 @@ the client, which checks it when it is made. No client is imported; pure; any th
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from streamworker.config import GroupProtocol
@@ -20,18 +18,6 @@ if TYPE_CHECKING:
     from streamworker.config import DeadLetterConfig, KafkaConfig
 
 V = TypeVar("V")
-
-
-class ClientLogger(logging.LoggerAdapter[logging.Logger]):
-    """Takes what the clients log. They call it inside a poll, where an error of a log handler would cost records."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.getLogger("librdkafka"))
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: object) -> None:
-        """Log; never raises."""
-        with suppress(Exception):  # there is nobody left to tell
-            super().log(level, msg, *args, **kwargs)  # type: ignore[arg-type]  # passed on as they are
 
 
 Option = str | int | float | bool

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from streamworker.client_log import ClientLogger
 from streamworker.errors import ClientError, ClientFatal, ConfigurationError
-from streamworker.librdkafka import ClientLogger, without_secrets
+from streamworker.librdkafka import without_secrets
 
 if TYPE_CHECKING:
     from confluent_kafka import Message

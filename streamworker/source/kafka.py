@@ -19,9 +19,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as ClientMessage
 from confluent_kafka import TopicPartition as ClientPartition
 
+from streamworker.client_log import ClientLogger
 from streamworker.errors import ClientError, ConfigurationError, Misuse
 from streamworker.interfaces import CommitAnswer, Fault, FaultKind, Fetched, Membership, OffsetMark
-from streamworker.librdkafka import ClientLogger, without_secrets
+from streamworker.librdkafka import without_secrets
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
