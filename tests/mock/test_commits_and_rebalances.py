@@ -75,7 +75,7 @@ def test_commits_that_are_refused_for_a_moment_cost_nothing(
     # By default the client waits longer from time to time, up to 10 s, which would be more than the session here.
     options = {**ORDERLY, "kafka.librdkafka.reconnect.backoff.max.ms": 500}
 
-    with trial_on(kafka.bootstrap_servers, tmp_path, options, 2000, 250) as trial:
+    with trial_on(kafka.bootstrap_servers, tmp_path, options, 1500, 250) as trial:
         trial.fleet.start()
         trial.send()
         trial.wait_for_progress(0.05)
@@ -98,7 +98,7 @@ def test_a_member_that_its_coordinator_does_not_know_any_more_joins_again_and_re
     """F-10."""
     mended_s = {}
 
-    with trial_on(kafka.bootstrap_servers, tmp_path, QUICK, 2000) as trial:
+    with trial_on(kafka.bootstrap_servers, tmp_path, QUICK, 1400) as trial:
         for _ in range(2):
             trial.fleet.start()
         trial.wait_for_owners(2)
@@ -392,7 +392,7 @@ def test_a_rolling_restart_of_four_workers_repeats_nothing(
     """F-24."""
     kafka.group_session_timeout(6000, 200)
     options = {**ORDERLY, "kafka.group_protocol": "consumer"}
-    with trial_on(kafka.bootstrap_servers, tmp_path, options, 2500) as trial:
+    with trial_on(kafka.bootstrap_servers, tmp_path, options, 1800) as trial:
         old = [trial.fleet.start() for _ in range(4)]
         trial.wait_for_owners(4)
         trial.send()

@@ -114,7 +114,7 @@ def test_a_worker_that_was_stopped_for_longer_than_its_session_loses_nothing_whe
     """F-05."""
     pauses = SOAK
 
-    with trial_on(kafka, tmp_path, total=1500 * pauses, rate=300, sends_at_once=False) as trial:
+    with trial_on(kafka, tmp_path, total=900 * pauses, rate=300, sends_at_once=False) as trial:
         workers = [trial.fleet.start(), trial.fleet.start()]
         trial.wait_for_owners(2)
         trial.send()
