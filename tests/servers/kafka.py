@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from base64 import urlsafe_b64encode
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ _START_TIMEOUT_S = 60.0  # 6 s on two idle cores
 STOP_TIMEOUT_S = 30.0  # a broker hands over its partitions first
 _ADMIN_TIMEOUT_S = 30.0
 _PULL_TIMEOUT_S = 300.0
+ASK_AGAIN_S = 0.05  # a starting broker needs the processor more than an answer is needed at once
 _CLOSE_GRACE_S = 20.0  # containers are stopped by their command line, which needs a moment
 
 # Below the range that the kernel takes ports for outgoing connections from: a client that looks for a
@@ -270,12 +272,14 @@ def wait_until_it_answers(bootstrap_servers: str, process: Tethered | None = Non
     Raises ServerUnavailable when that takes too long or `process` has ended, with the end of its output.
     """
     admin = admin_client(bootstrap_servers)
+    pause = threading.Event()
     deadline_s = time.monotonic() + _START_TIMEOUT_S
     while time.monotonic() < deadline_s and (process is None or process.running):
         with contextlib.suppress(KafkaException):
             brokers = admin.list_topics(timeout=1.0).brokers  # waits for a connection
             if node in brokers or (node is None and brokers):
                 return
+        pause.wait(ASK_AGAIN_S)
     what = f"no answer within {_START_TIMEOUT_S} s"
     if process is not None:
         log = process.log.read_text(errors="replace")[-2000:]

@@ -12,6 +12,7 @@ import json
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from confluent_kafka import ElectionType, KafkaException, TopicPartition
 from servers.kafka import (
+    ASK_AGAIN_S,
     FAST_START,
     STOP_TIMEOUT_S,
     admin_client,
@@ -128,6 +130,7 @@ class KafkaCluster:
         # For what a test asks itself: no proxy stands between, whatever clients are told.
         self.direct_servers = _servers(one.brokers for one in ports.values())
         self.admin = admin_client(self.direct_servers, socket_timeout_s=_FROZEN_S)
+        self._pause = threading.Event()  # never set
         self._nodes = {number: Node(number, one, settings[number]) for number, one in ports.items()}
 
     @property
@@ -201,6 +204,7 @@ class KafkaCluster:
         while not until():
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"not within {_ANSWER_TIMEOUT_S:g} s: {what}; behind: {self._behind()}")
+            self._pause.wait(ASK_AGAIN_S)
 
     def _behind(self) -> list[str]:
         return [
@@ -225,6 +229,7 @@ class KafkaCluster:
             except KafkaException:
                 if time.monotonic() > deadline_s:
                     raise
+            self._pause.wait(ASK_AGAIN_S)
 
     def _reassign(self, replicas: Mapping[TopicPartition, list[int]]) -> None:
         """By Kafka's own tool: the client has no such request."""
