@@ -67,10 +67,12 @@ class Fault(enum.Enum):
 
 
 # While something lasts the group often changes: partitions are given back by members that are busy or in trouble.
-_CHANGES = (Fault.JOIN, Fault.RESTART, Fault.EXPEL)
+_CHANGES = (Fault.JOIN, Fault.JOIN, Fault.LEAVE, Fault.RESTART, Fault.EXPEL)
 _SHARE_OF_CHANGES = 0.4
-# At times several things that last begin at once, and the group changes.
-_SHARE_OF_STORMS = 0.1
+# At times several things that last begin at once, and the group changes while calls are in progress.
+_BUSY = (Fault.HANG, Fault.HANG, Fault.SLOW)
+_COMMIT_TROUBLE = (Fault.COMMITS_FAIL, Fault.COMMITS_FAIL, Fault.ANSWERS_LOST, Fault.COORDINATOR_DOWN)
+_SHARE_OF_STORMS = 0.3
 
 
 class Strike(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -148,7 +150,7 @@ def draw_schedule(seed: int) -> Schedule:
     if draw.random() < _SHARE_OF_LONG_RUNS:
         quick = msgspec.structs.replace(setting, **_QUICK)
         return Schedule(seed=seed, setting=quick, strikes=tuple(_draw_strikes(draw, records=6000, largest=3000)))
-    strikes = _draw_strikes(draw, records=draw.choice([40, 150, 300]), largest=30)
+    strikes = _draw_strikes(draw, records=draw.choice([50, 200, 500]), largest=draw.choice([15, 40, 200]))
     return Schedule(seed=seed, setting=setting, strikes=tuple(strikes))
 
 
@@ -167,11 +169,11 @@ def _draw_setting(draw: random.Random) -> Setting:
         undecodable=draw.choice([0.0, 0.0, 0.01 if stops else 0.05]),
         skipped=0.0 if not on_exhausted else draw.choice([0.0, 0.0, 0.05]),
         flaky=draw.choice([0.0, 0.02 if stops else 0.1, 0.05 if stops else 0.3]),
-        call_s=draw.choice([0.0005, 0.01, 0.2]),
+        call_s=draw.choice([0.0002, 0.0005, 0.01, 0.2]),
         eager=draw.choice([0.0, 0.3, 1.0]),
         concurrency=draw.choice([1, 4]),
-        members=draw.randrange(1, 4),
-        partitions=draw.randrange(1, 5),
+        members=draw.choice([1, 1, 2, 3]),
+        partitions=draw.choice([1, 2, 4, 6]),
         start=draw.choice(["earliest", "earliest", "earliest", "latest"]),
         commit_interval_s=draw.choice([0.05, 0.3, 1.0]),
         max_uncommitted=draw.choice([8, 64, 16_384]),
@@ -203,9 +205,10 @@ def _draw_faults(
     draw: random.Random, kinds: Sequence[Fault], density: float, at_s: float, pause_s: float
 ) -> Iterator[Strike]:
     if draw.random() < _SHARE_OF_STORMS:
-        for fault in draw.sample(_LASTING, 3):
-            yield _draw_strike(draw, fault, at_s + draw.uniform(0.0, 0.2))
-        yield _draw_strike(draw, draw.choice(_CHANGES), at_s + draw.uniform(0.0, 1.0))
+        for fault in (draw.choice(_BUSY), draw.choice(_COMMIT_TROUBLE), draw.choice(_LASTING)):
+            yield _draw_strike(draw, fault, at_s + draw.uniform(0.0, 0.1))
+        for _ in range(2):
+            yield _draw_strike(draw, draw.choice(_CHANGES), at_s + draw.uniform(0.0, 1.0))
     for _ in range(int(density) + (draw.random() < density % 1)):
         strike = _draw_strike(draw, draw.choice(kinds), at_s + draw.uniform(0.0, pause_s))
         yield strike
@@ -260,7 +263,7 @@ _OPTIONS: Mapping[Fault, Mapping[str, Sequence[object]]] = {
     Fault.SEEKS_FAIL: {**_AT_TIMES, "error": ("_STATE", "_TIMED_OUT")},
     Fault.LEADERLESS: {**_ANY, **_A_WHILE},
     Fault.SLOW: {**_A_WHILE, "amount": (5.0, 50.0)},
-    Fault.HANG: {**_AT_TIMES, "for_s": (0.5, 4.0, 12.0)},
+    Fault.HANG: {**_AT_TIMES, "for_s": (0.5, 2.0, 4.0, 12.0)},
     Fault.FAILING: {**_AT_TIMES, "error": ("ConnectionError", "DependencyUnavailable")},
     Fault.LETTERS_REFUSED: {**_AT_TIMES, "error": _LETTER_ERRORS},
     Fault.LETTERS_UNSENT: {**_AT_TIMES, "error": ("_QUEUE_FULL", "UNKNOWN_TOPIC_OR_PART")},

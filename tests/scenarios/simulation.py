@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 # So long after the last fault everything is committed. The longest pause is that of half a minute before a partition
 # that waits for something is tried again.
 _RECOVERY_S = 60.0
-_MOST_MEMBERS, _MOST_PARTITIONS = 4, 6
+_MOST_MEMBERS, _MOST_PARTITIONS = 4, 8
 _LONGEST_WAIT_S = 0.03  # of a member that has nothing to do, so that the others' turn comes
 _COMMIT_SHARE_S = 2.0  # of the revoke timeout
 _DRAIN_TIMEOUT_S = 20.0
@@ -200,8 +200,8 @@ class Simulation:
             for member, another_comes in leavers:
                 if member in self.world.members:
                     self._stop(member, expected=(0, 3, -9))
-                if another_comes:
-                    self._start()
+                    if another_comes:
+                        self._start()
 
     def _heal(self) -> None:
         """No fault lasts any more; what waits for a person gets one."""

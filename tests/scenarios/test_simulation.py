@@ -83,9 +83,12 @@ def test_a_misspelled_schedule_is_refused() -> None:
 
 
 def test_the_fate_of_a_record_is_the_same_when_a_strike_is_left_out() -> None:
-    shorter = draw_schedule(7).only(Fault.PRODUCE).set(flaky=0.3, batch_records=0, on_exhausted="dlq")
-    crash = Strike(at_s=1.0, fault=Fault.CRASH)
-    longer = msgspec.structs.replace(shorter, strikes=(*shorter.strikes, crash))
+    traffic = Strike(at_s=0.0, fault=Fault.PRODUCE, amount=100)
+    end = Strike(at_s=30.0, fault=Fault.DELETE_RECORDS)
+    restart = Strike(at_s=0.5, fault=Fault.RESTART)
+    setting = draw_schedule(7).set(flaky=0.3, batch_records=0, on_exhausted="dlq", call_s=0.01)
+    shorter = msgspec.structs.replace(setting, strikes=(traffic, end))
+    longer = msgspec.structs.replace(setting, strikes=(traffic, restart, end))
 
     fates, fates_with_a_crash = dict(first_fates(shorter)), dict(first_fates(longer))
 

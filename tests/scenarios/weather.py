@@ -100,7 +100,7 @@ class Weather:
 
     def duration_s(self, slice_: Slice) -> float:
         """How long a thread takes for a slice that begins now; all are quick when the weather is over."""
-        call_s = self._setting.call_s if self._now_s() < self.over_s else min(self._setting.call_s, _QUICK_CALL_S)
+        call_s = min(self._setting.call_s, _QUICK_CALL_S) if self._over else self._setting.call_s
         seconds = call_s * len(slice_.messages) * (0.1 + 1.9 * self.draw("duration"))
         for spell in self._active(Fault.SLOW):
             seconds *= spell.strike.amount
@@ -109,7 +109,7 @@ class Weather:
         return seconds if hang is None else max(seconds, hang.until_s - self._now_s())
 
     def befall(self, record: Record[bytes]) -> None:
-        """Raise what a handler raises for a record now."""
+        """Raise what a handler raises for a record now; when the weather is over, only bad records fail."""
         place = (record.partition, record.offset)
         call = self._calls[place] = self._calls.get(place, 0) + 1
         if self.mended:
@@ -121,7 +121,7 @@ class Weather:
         for spell in self._active(Fault.FAILING):
             if self.chance("failing", place, call) < spell.strike.rate:
                 raise _ERRORS[spell.strike.error]("away")
-        if self.chance("flaky", place, call) < self._setting.flaky:
+        if not self._over and self.chance("flaky", place, call) < self._setting.flaky:
             raise ConnectionError("away")
 
     def chance(self, *what: object) -> float:
@@ -132,6 +132,10 @@ class Weather:
     def draw(self, what: str) -> float:
         """Uniform in [0, 1), another one each time."""
         return self.chance(what, next(self._numbers))
+
+    @property
+    def _over(self) -> bool:
+        return self._now_s() >= self.over_s
 
     def _active(self, fault: Fault) -> Sequence[Spell]:
         now_s = self._now_s()
