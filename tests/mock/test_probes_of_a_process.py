@@ -125,12 +125,13 @@ def test_a_call_past_the_time_limit_ends_the_process(kafka: MockKafka, tmp_path:
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_a_member_without_partitions_is_live_ready_and_idle(kafka: MockKafka, tmp_path: Path, protocol: str) -> None:
-    """Edge cases 27, 28: three members, two partitions."""
+    """Edge cases 27, 28: three members, two partitions. Each change of the group waits for heartbeats."""
     ports = [free_port() for _ in range(3)]
-    with fleet_of(kafka, tmp_path, 0, kafka__group_protocol=protocol) as fleet:
+    quick = {"kafka__session_timeout_s": 2, "lifecycle__revoke_timeout_s": 1}
+    with fleet_of(kafka, tmp_path, 0, kafka__group_protocol=protocol, **quick) as fleet:
         for port in ports:
             fleet.start(**{"http.port": port})
-        fleet.wait(lambda: all(code(port, "ready") == 200 for port in ports), "all ready", timeout_s=15)
+        fleet.wait(lambda: all(code(port, "ready") == 200 for port in ports), "all ready")
         fleet.wait(lambda: sorted(_owned(port) for port in ports) == [0, 1, 1], "shared out")
         produce(kafka.bootstrap_servers, "in", [(None, "x")] * 100, PARTITIONS)
         fleet.wait(lambda: committed(kafka.bootstrap_servers, "g", "in", 2) == {0: 50, 1: 50}, "all committed")
