@@ -7,17 +7,17 @@ are and commit over it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
 from streamworker.cli.console_output import say, show_json, show_table
-from streamworker.cli.options import connect, examples, json_option, settings_options, timeout_option
+from streamworker.cli.options import TEXT, connect, examples, json_option, settings_options, timeout_option
 from streamworker.errors import ConfigurationError
 from streamworker.exit_code import ExitCode
 from streamworker.interfaces import OffsetMark
 from streamworker.offsets.codec import decode
+from streamworker.offsets.policy import moment_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from streamworker.cli.options import Sources
     from streamworker.cluster import Cluster
     from streamworker.record import TopicPartition
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +55,11 @@ class Target:
 
     earliest: bool
     latest: bool
-    at: datetime | None
+    at_ms: int | None  # since 1970
     shift: int | None
 
     def __post_init__(self) -> None:
-        given = [self.earliest, self.latest, self.at is not None, self.shift is not None]
+        given = [self.earliest, self.latest, self.at_ms is not None, self.shift is not None]
         if sum(given) != 1:
             raise click.UsageError("give one of --to-earliest, --to-latest, --to-datetime, --shift-by")
 
@@ -71,7 +69,7 @@ def offsets() -> None:
     """Show and move the offsets of a consumer group."""
 
 
-topic_option = click.option("--topic", "topics", multiple=True, help="Only this topic; may be repeated.")
+topic_option = click.option("--topic", "topics", type=TEXT, multiple=True, help="Only this topic; may be repeated.")
 partition_option = click.option(
     "--partition", "numbers", type=click.IntRange(min=0), multiple=True, help="Only this partition; may be repeated."
 )
@@ -81,7 +79,7 @@ yes_option = click.option("--yes", is_flag=True, help="Do it; without, it is onl
 @offsets.command(
     epilog=examples("streamworker offsets show orders", "streamworker offsets show orders --topic orders --json")
 )
-@click.argument("group")
+@click.argument("group", type=TEXT)
 @topic_option
 @partition_option
 @json_option
@@ -103,8 +101,8 @@ def show(
 @offsets.command(
     "set", epilog=examples("streamworker offsets set orders --topic orders --partition 3 --offset 1207 --yes")
 )
-@click.argument("group")
-@click.option("--topic", required=True)
+@click.argument("group", type=TEXT)
+@click.option("--topic", type=TEXT, required=True)
 @click.option("--partition", "number", type=click.IntRange(min=0), required=True)
 @click.option("--offset", type=click.IntRange(min=0), required=True, help="Of the next record to handle.")
 @yes_option
@@ -137,7 +135,7 @@ def set_(
         "streamworker offsets reset orders --topic orders --partition 3 --shift-by 1 --yes",
     )
 )
-@click.argument("group")
+@click.argument("group", type=TEXT)
 @click.option("--to-earliest", is_flag=True, help="To the first record there is.")
 @click.option("--to-latest", is_flag=True, help="To the end: nothing that is there is handled.")
 @click.option(
@@ -164,23 +162,17 @@ def reset(
     timeout_s: float,
 ) -> None:
     """Move the offsets of GROUP, by default of all partitions it has offsets for."""
-    target = Target(to_earliest, to_latest, _moment(to_datetime), shift_by)
+    target = Target(to_earliest, to_latest, _moment_ms(to_datetime), shift_by)
     cluster = connect(sources.load().config.kafka)
     positions = _positions(cluster, group, topics, numbers, timeout_s)
     ctx.exit(_move(cluster, group, _targets(cluster, positions, target, timeout_s), yes=yes, timeout_s=timeout_s))
 
 
-def _moment(text: str | None) -> datetime | None:
-    if text is None:
-        return None
+def _moment_ms(text: str | None) -> int | None:
     try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.BadParameter(f"expected ISO 8601, like 2031-05-01T06:00:00Z, got {text!r}") from None
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    if moment < _EPOCH:
-        raise click.BadParameter(f"expected ISO 8601 from 1970 on, since Kafka knows no earlier times, got {text!r}")
-    return moment
+        return None if text is None else moment_ms(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--to-datetime") from None
 
 
 def _positions(
@@ -207,9 +199,8 @@ def _partitions(cluster: Cluster, topic: str, timeout_s: float) -> Iterable[Topi
 def _targets(
     cluster: Cluster, positions: Sequence[Position], target: Target, timeout_s: float
 ) -> Mapping[Position, int]:
-    if target.at is not None:
-        moment_ms = int(target.at.timestamp() * 1000)
-        found = cluster.offsets_at([one.partition for one in positions], moment_ms, timeout_s)
+    if target.at_ms is not None:
+        found = cluster.offsets_at([one.partition for one in positions], target.at_ms, timeout_s)
         return {one: found[one.partition] for one in positions}
     if target.shift is not None:
         return {one: _shifted(one, target.shift) for one in positions}

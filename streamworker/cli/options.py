@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamworker.cli.settings import Settings, load
-from streamworker.cli.sources import DEFAULT_FILE
+from streamworker.cli.sources import DEFAULT_FILE, is_unicode
 from streamworker.cluster import Cluster
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.librdkafka import admin_settings, without_secrets
@@ -77,6 +77,19 @@ class _Seconds(click.FloatRange):
         return seconds
 
 
+class _Text(click.types.StringParamType):
+    """Text that can go to a cluster: the shell may have passed bytes that are none, and no name is empty."""
+
+    def convert(self, value: str | bytes, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = super().convert(value, param, ctx)
+        if not text:
+            self.fail("expected a name, got nothing.", param, ctx)
+        if not is_unicode(text):
+            self.fail("expected text in UTF-8.", param, ctx)
+        return text
+
+
+TEXT = _Text()
 timeout_option = click.option(
     "--timeout",
     "timeout_s",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from streamworker.errors import ConfigurationError, nearest
@@ -68,14 +68,24 @@ def parse_start(text: str) -> StartPolicy:
         known = ("earliest", "latest", _EXAMPLE)
         raise ConfigurationError(f"kafka.start: got {text!r}; {nearest(text, known)}")
     try:
-        at = datetime.fromisoformat(moment)
+        return StartPolicy(StartKind.TIMESTAMP, moment_ms(moment))
     except ValueError as error:
-        raise ConfigurationError(f"kafka.start: {moment!r} is not an ISO 8601 time: {error}") from error
+        raise ConfigurationError(f"kafka.start: {error}") from error
+
+
+def moment_ms(text: str) -> int:
+    """Milliseconds since 1970 of an ISO 8601 time, in UTC if it names no zone. Raises ValueError with the reason.
+
+    Earlier times are refused: brokers take -1 for the end of the log and -2 for its beginning, and refuse the others.
+    """
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an ISO 8601 time, like 2026-01-31T00:00:00Z: {error}") from error
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     if at < _EPOCH:
-        # Brokers take -1 for the end of the log and -2 for its beginning, and refuse what is further back.
-        raise ConfigurationError(f"kafka.start: {moment!r} is before 1970; for all records: earliest")
-    return StartPolicy(StartKind.TIMESTAMP, int(at.timestamp() * 1000))
+        raise ValueError(f"{text!r} is before 1970, and Kafka knows no earlier times")
+    return (at - _EPOCH) // timedelta(milliseconds=1)
 
 
 def plan_starts(

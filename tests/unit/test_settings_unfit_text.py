@@ -113,13 +113,31 @@ def test_a_timeout_that_the_client_cannot_take_is_a_usage_error(timeout: str) ->
     assert "--timeout" in result.output
 
 
+@pytest.mark.parametrize(
+    "command", ["show g\udcff", "show g --topic t\udcff", "set g --topic t\udcff --partition 0 --offset 0"]
+)
+def test_names_that_are_not_unicode_are_usage_errors(command: str) -> None:
+    """The client would raise errors of its own that do not name the place."""
+    result = CliRunner().invoke(main, ["offsets", *command.split()])
+
+    assert result.exit_code == 2
+    assert "UTF-8" in result.output
+
+
+def test_an_empty_name_of_a_group_is_a_usage_error() -> None:
+    result = CliRunner().invoke(main, ["offsets", "show", ""])
+
+    assert result.exit_code == 2
+    assert "expected a name" in result.output
+
+
 @pytest.mark.parametrize("moment", ["1969-12-31T23:59:59.999Z", "1970-01-01T00:00:00+00:01", "0001-01-01"])
 def test_offsets_cannot_be_moved_to_times_that_stand_for_the_ends_of_the_log(moment: str) -> None:
     """A broker takes -1 ms for the end of the log and -2 ms for its beginning."""
     result = CliRunner().invoke(main, ["offsets", "reset", "orders", "--to-datetime", moment])
 
     assert result.exit_code == 2
-    assert "from 1970 on" in result.output
+    assert "before 1970" in result.output
 
 
 @pytest.mark.parametrize(

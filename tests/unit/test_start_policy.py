@@ -78,7 +78,10 @@ def test_a_start_is_read_from_its_text(text: str, policy: StartPolicy) -> None:
         ("", "kafka.start: got ''; known: earliest, latest, timestamp:2026-01-31T00:00:00Z"),
         (
             "timestamp:yesterday",
-            "kafka.start: 'yesterday' is not an ISO 8601 time: Invalid isoformat string: 'yesterday'",
+            (
+                "kafka.start: 'yesterday' is not an ISO 8601 time, like 2026-01-31T00:00:00Z: "
+                "Invalid isoformat string: 'yesterday'"
+            ),
         ),
     ],
 )
