@@ -177,7 +177,11 @@ class MockKafka:
         self._ask(Call("decommission_broker", [broker]))
 
     def leader(self, topic: str, partition: int, broker: int) -> None:
-        """Make `broker` the leader of the partition; -1 leaves it without one."""
+        """Make `broker` the leader of the partition.
+
+        -1 leaves it without one; the cluster of librdkafka 2.16 may then die of a segmentation fault, so take a
+        broker down instead where clients go on.
+        """
         self._ask(Call("leader", [topic, partition, broker]))
 
     def coordinator(self, group: str, broker: int) -> None:
