@@ -92,7 +92,7 @@ class Application:
             _log.info("serving metrics, probes and status", extra={"port": self._http.start()})
         self._lag.start()
         self._watchdog.start()
-        # What was loaded until here lives as long as the process: without this every full collection, which
+        # What was loaded until here lives as long as the worker: without this every full collection, which
         # thousands of records in hand bring about often, walks through all of it again.
         gc.collect()
         gc.freeze()
@@ -103,6 +103,7 @@ class Application:
             self._lag.stop()
             if self._http:
                 self._http.stop()
+            gc.unfreeze()
 
     def stop(self, reason: str) -> None:
         """Drain and end; safe in a signal handler and from any thread."""
