@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+from missing import IN_CI, obtained
 
 # By name as well as by entry point, so that the tests also run where the package is on the path only.
 from streamworker.testing.fixtures import mock_kafka  # noqa: F401
@@ -17,40 +18,23 @@ if TYPE_CHECKING:
 
     from servers.kafka import SharedKafka
 
-_IN_CI = os.environ.get("CI") == "true"
-
 _FIGURES = pytest.StashKey[list[tuple[str, str, dict[str, object]]]]()
 
 # No deadline: on a machine under load the time of one example says nothing.
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci" if _IN_CI else "dev")
+settings.load_profile("ci" if IN_CI else "dev")
 
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[SharedKafka]:
     """A real Apache Kafka: at STREAMWORKER_TEST_KAFKA if that is set, else started for this run."""
-    # Here, because unit tests need no client.
-    from servers.kafka import SharedKafka, obtain_kafka  # noqa: PLC0415
-    from servers.kafka_jars import ServerUnavailable  # noqa: PLC0415
+    from servers.kafka import SharedKafka, obtain_kafka  # noqa: PLC0415 - unit tests need no client
 
     given = os.environ.get("STREAMWORKER_TEST_KAFKA")
-    missing = None
-    try:
-        shared = SharedKafka(obtain_kafka(given))
-    except ServerUnavailable as error:
-        missing = str(error)
-    if missing is not None:
-        _unavailable(missing, asked_for=bool(given))
+    shared = SharedKafka(obtained(lambda: obtain_kafka(given), asked_for=bool(given)))
     yield shared
     shared.close()
-
-
-def _unavailable(reason: str, *, asked_for: bool) -> NoReturn:
-    """Skip where a server is optional; fail where it was asked for, and in CI, where nobody reads of skips."""
-    if asked_for or _IN_CI:
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.fixture

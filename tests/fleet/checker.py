@@ -146,7 +146,7 @@ class _Run:
         return self._struck[number - 1].what if number else None
 
     def takeovers_s(self) -> Iterator[float]:
-        """For each killed worker, how long until the last of its partitions had another owner."""
+        """For each killed worker, how long until the last of its partitions had another owner, if all got one."""
         for struck in self.history.struck:
             if struck.what != "kill":
                 continue
@@ -156,7 +156,7 @@ class _Run:
                 for (pid, partition), spans in self.ownerships.items()
                 if pid == struck.pid and any(began_s <= struck.at_s < ended_s for began_s, ended_s in spans)
             ]
-            if waits_s:
+            if waits_s and max(waits_s) < inf:
                 yield max(waits_s)
 
 

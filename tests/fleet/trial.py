@@ -96,9 +96,10 @@ class Trial:
 
     def wait_for_owners(self, workers: int, timeout_s: float = _REST_S) -> None:
         """Until so many workers that live own partitions."""
-        self.fleet.wait(lambda: len(self._owners()) >= workers, f"{workers} owners", timeout_s)
+        self.fleet.wait(lambda: len(self.owners()) >= workers, f"{workers} owners", timeout_s)
 
-    def _owners(self) -> set[int]:
+    def owners(self) -> set[int]:
+        """The workers that live and own partitions, by their process ids."""
         owners: dict[int, int] = {}
         for one in read(self.fleet.ledger):
             if isinstance(one, Owned) and one.what == "assigned":
@@ -132,9 +133,10 @@ class Trial:
     def verdict_now(self) -> Verdict:
         """Judge it as it is."""
         happenings = [*self.workload.sent(), *read(self.fleet.ledger), *self.watcher.seen]
-        return check(History.of(happenings, self.workload.ends(), self._copies()))
+        return check(History.of(happenings, self.workload.ends(), self.copies()))
 
-    def _copies(self) -> list[tuple[int, int]]:
+    def copies(self) -> list[tuple[int, int]]:
+        """The partition and offset of the source of each dead letter, as read from their topic."""
         if not self._letter_partitions:
             return []
         letters = [TopicPartition(f"{self._topic}.dlq", number, 0) for number in range(self._letter_partitions)]

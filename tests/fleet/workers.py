@@ -222,3 +222,9 @@ def terminate(worker: subprocess.Popen[bytes], timeout_s: float = 30.0) -> int:
     """SIGTERM, and the exit code."""
     worker.send_signal(signal.SIGTERM)
     return worker.wait(timeout_s)
+
+
+def let_pass(seconds: float) -> None:
+    """Wait for nothing but the time, which a fault is to last."""
+    until_s = time.monotonic() + seconds
+    wait_for(lambda: time.monotonic() >= until_s, lambda: "time", seconds + 1)

@@ -67,9 +67,13 @@ class Workload:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopping.set()
+        self.stop()
         self._thread.join(_SEND_TIMEOUT_S)
         self._journal.close()
+
+    def stop(self) -> None:
+        """Let the producer send no more than it has."""
+        self._stopping.set()
 
     def sent(self) -> list[Sent]:
         """What is known of each record so far."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # the package does not list what it exports
+from missing import obtained
 from servers.kafka import free_ports
 from servers.kafka_cluster import start_cluster
-from servers.kafka_jars import ServerUnavailable
 from servers.proxy import FaultProxy
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def dead_letters_of(kafka: SharedKafka) -> Iterator[Callable[..., str]]:
 @pytest.fixture(scope="module")
 def three_nodes() -> Iterator[KafkaCluster]:
     """A Kafka of three nodes for one file of tests; three Java processes of 300 MB each stay no longer."""
-    cluster = _started(start_cluster)
+    cluster = obtained(start_cluster)
     yield cluster
     cluster.close()
 
@@ -53,17 +52,6 @@ def behind_a_proxy() -> Iterator[tuple[KafkaCluster, FaultProxy]]:
     """A Kafka of one node for one file of tests, which clients reach through the proxy only."""
     (port,) = free_ports(1)
     with FaultProxy("127.0.0.1", port) as proxy:
-        cluster = _started(lambda: start_cluster(1, ports={1: port}, advertised={1: proxy.port}))
+        cluster = obtained(lambda: start_cluster(1, ports={1: port}, advertised={1: proxy.port}))
         yield cluster, proxy
         cluster.close()
-
-
-def _started(start: Callable[[], KafkaCluster]) -> KafkaCluster:
-    """Skip where a server is optional; fail in CI, where nobody reads of skips."""
-    try:
-        return start()
-    except ServerUnavailable as error:
-        missing = str(error)
-    if os.environ.get("CI") == "true":
-        pytest.fail(missing, pytrace=False)
-    pytest.skip(missing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # the package does not list what it exports
 from fleet.checker import Anomaly
 from fleet.trial import Trial
-from fleet.workers import wait_for
+from fleet.workers import let_pass
 from servers.kafka import SharedKafka
 from servers.proxy import FaultProxy
 from sizes import SOAK
@@ -59,10 +58,10 @@ def test_what_a_broker_has_taken_it_does_not_take_again(
             trial.wait_for_progress((1 - POISON) * (number + 0.1) / len(faults))
             trial.fleet.strike("answers or requests are lost")
             lose(proxy)
-            _let_pass(LOST_S)
+            let_pass(LOST_S)
             proxy.heal()
         verdict = trial.verdict()
-        copies = Counter(trial._copies())
+        copies = Counter(trial.copies())
 
     # A commit whose answer is lost is sent again by the client, perhaps after a newer one; the worker repeats that one.
     assert verdict.broken(Anomaly.COMMIT_REGRESS) == []
@@ -70,8 +69,3 @@ def test_what_a_broker_has_taken_it_does_not_take_again(
     assert set(copies.values()) == {1}
     letters = {"dead_letters": len(copies), "copies": sum(copies.values())}
     figures("F-38", "answers and requests lost on Kafka", **letters, **verdict.figures())
-
-
-def _let_pass(seconds: float) -> None:
-    until_s = time.monotonic() + seconds
-    wait_for(lambda: time.monotonic() >= until_s, lambda: "time", seconds + 1)

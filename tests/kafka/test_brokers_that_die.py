@@ -144,7 +144,7 @@ def _has_resumed(trial: Trial, since_s: float) -> bool:
 
 def _assert_nothing_is_broken(trials: Sequence[Trial]) -> None:
     for trial in trials:
-        trial.workload._stopping.set()
+        trial.workload.stop()
         trial.come_to_rest()
     verdicts = [_verdict(trial) for trial in trials]
     # The client sends a commit again that found no coordinator; it may land after a newer one.

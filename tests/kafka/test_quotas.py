@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 from fleet.trial import Trial
+from missing import obtained
 from servers.kafka import run_tool
-from servers.kafka_jars import ServerUnavailable, require_java
+from servers.kafka_jars import require_java
 from sizes import SOAK
 
 if TYPE_CHECKING:
@@ -32,14 +32,8 @@ RECORDS = (AT_ONCE_S + THROTTLED_S) * BYTES_PER_S // len(PADDING)
 def throttled(kafka: SharedKafka) -> Iterator[str]:
     """Name of clients that may fetch no more than `BYTES_PER_S` together."""
     client_id = kafka.group("throttled")
-    missing = None
-    try:
-        require_java()
-        _alter_quota(kafka, client_id, "--add-config", f"consumer_byte_rate={BYTES_PER_S}")
-    except ServerUnavailable as error:
-        missing = str(error)
-    if missing is not None:
-        _unavailable(missing)
+    obtained(require_java)
+    obtained(lambda: _alter_quota(kafka, client_id, "--add-config", f"consumer_byte_rate={BYTES_PER_S}"))
     yield client_id
     _alter_quota(kafka, client_id, "--delete-config", "consumer_byte_rate")
 
@@ -48,13 +42,6 @@ def _alter_quota(kafka: SharedKafka, client_id: str, *change: str) -> None:
     """By Kafka's own tool: the client has no such request."""
     entity = ("--entity-type", "clients", "--entity-name", client_id)
     run_tool("kafka.admin.ConfigCommand", "--bootstrap-server", kafka.bootstrap_servers, "--alter", *entity, *change)
-
-
-def _unavailable(reason: str) -> NoReturn:
-    """Skip where the tool is optional; fail in CI, where nobody reads of skips."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 @pytest.mark.timeout(120 * SOAK)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 from fleet.in_process import Running, committed, config, read
-from servers.kafka_jars import ServerUnavailable
+from missing import obtained
 from servers.registry import StartedRegistry, obtain_registry
 
 from streamworker import DeadLetter, Handler
@@ -85,15 +85,7 @@ class Everything(msgspec.Struct, frozen=True):
 def registry() -> Iterator[Registry]:
     """A real schema registry: at STREAMWORKER_TEST_REGISTRY if that is set, else started for this module."""
     given = os.environ.get("STREAMWORKER_TEST_REGISTRY")
-    missing = None
-    try:
-        server = obtain_registry(given)
-    except ServerUnavailable as error:
-        missing = str(error)
-    if missing is not None and (given or os.environ.get("CI") == "true"):
-        pytest.fail(missing, pytrace=False)
-    if missing is not None:
-        pytest.skip(missing)
+    server = obtained(lambda: obtain_registry(given), asked_for=bool(given))
     yield server
     server.close()
 

@@ -7,7 +7,6 @@ touch a wait that is in progress, so what a true jump does to one is shown by th
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -15,11 +14,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import pytest
 from fleet.trial import Trial
 from fleet.workers import Fleet, terminate
+from missing import unavailable
 
 from streamworker.exit_code import ExitCode
 from streamworker.testing import MockKafka
@@ -80,24 +80,17 @@ class WallClock:
 @pytest.fixture
 def faketime() -> Path:
     found = [path for lib in ("lib/*", "lib64") for path in Path("/usr").glob(f"{lib}/faketime/libfaketimeMT.so.1")]
-    return found[0] if found else _unavailable("no libfaketime: apt-get install faketime")
+    return found[0] if found else unavailable("no libfaketime: apt-get install faketime")
 
 
 @pytest.fixture
 def waits(tmp_path: Path) -> Path:
     source, library = tmp_path / "waits.c", tmp_path / "waits.so"
     if shutil.which("cc") is None:
-        _unavailable("no C compiler for libfaketime's gap: apt-get install gcc")
+        unavailable("no C compiler for libfaketime's gap: apt-get install gcc")
     source.write_text(_WAITS_C)
     subprocess.run(["cc", "-shared", "-fPIC", "-nostdlib", "-o", library, source], check=True)
     return library
-
-
-def _unavailable(reason: str) -> NoReturn:
-    """Skip where it is optional; fail in CI, where nobody reads of skips."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
 
 
 def test_back_off_and_commits_keep_their_time(

@@ -16,7 +16,7 @@ from fleet.history import Owned, read
 from fleet.in_process import Running, committed, config
 from fleet.proxied import ProxiedMock
 from fleet.trial import Trial
-from fleet.workers import free_port, page, produce, terminate
+from fleet.workers import free_port, let_pass, page, produce, terminate
 from sizes import SOAK
 
 from streamworker import Handler
@@ -301,7 +301,7 @@ def test_members_that_come_and_go_twice_a_second_lose_nothing_and_repeat_little(
         began_s = time.monotonic()
         for toggle in range(2 * storm_s):
             come_or_go(trial, going)
-            let_pass(trial, began_s + (toggle + 1) / 2)
+            let_pass(began_s + (toggle + 1) / 2 - time.monotonic())
         verdict = trial.verdict()
         ended_s = sorted(one.ended_s for one in trial.fleet.effects())
         lost = any(isinstance(one, Owned) and one.what == "lost" for one in read(trial.fleet.ledger))
@@ -321,14 +321,10 @@ def test_members_that_come_and_go_twice_a_second_lose_nothing_and_repeat_little(
     )
 
 
-def let_pass(trial: Trial, until_s: float) -> None:
-    trial.fleet.wait(lambda: time.monotonic() > until_s, "the time")
-
-
 def come_or_go(trial: Trial, going: list[subprocess.Popen[bytes]]) -> None:
     """Start a member or tell one to go, of up to six; one that owns partitions always stays."""
     staying = [worker for worker in trial.fleet.living() if worker not in going]
-    owners = owning(trial)
+    owners = trial.owners()
     free_to_go = [worker for worker in staying if worker.pid in owners]
     if len(free_to_go) > 1 and (len(staying) == MEMBERS or trial.draw.random() < 0.5):
         going.append(trial.draw.choice(free_to_go))
@@ -336,12 +332,6 @@ def come_or_go(trial: Trial, going: list[subprocess.Popen[bytes]]) -> None:
         going[-1].terminate()
     elif len(staying) < MEMBERS:
         trial.fleet.start()
-
-
-def owning(trial: Trial) -> set[int]:
-    """Processes that partitions were given to last."""
-    given = [one for one in read(trial.fleet.ledger) if isinstance(one, Owned) and one.what == "assigned"]
-    return set({one.partition: one.pid for one in given}.values())
 
 
 def test_a_hundred_calls_that_run_when_their_partitions_move_are_finished_and_not_repeated(

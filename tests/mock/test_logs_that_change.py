@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaError
 from fleet.in_process import Running, committed, config
 from fleet.trial import Trial
-from fleet.workers import free_port, produce, wait_for
+from fleet.workers import free_port, let_pass, produce
 from sizes import SOAK
 
 from streamworker import Handler
@@ -158,11 +158,6 @@ def _resumed_s(trial: Trial) -> float:
 
     trial.fleet.wait(all_resumed, "work on each partition", RESUMED_S)
     return round(time.monotonic() - began_s, 1)
-
-
-def let_pass(seconds: float) -> None:
-    until_s = time.monotonic() + seconds
-    wait_for(lambda: time.monotonic() >= until_s, lambda: "time", seconds + 1)
 
 
 def test_errors_of_a_fetch_pass_unseen_or_stop_the_partition_in_the_open(

@@ -25,7 +25,7 @@ from fleet.history import Owned, read
 from fleet.in_process import Running, config
 from fleet.proxied import ProxiedMock
 from fleet.trial import Trial
-from fleet.workers import free_port, page, wait_for
+from fleet.workers import free_port, let_pass, page
 from servers.proxy import FaultProxy
 from sizes import SOAK
 
@@ -138,11 +138,6 @@ def cluster_of(*topics: str, brokers: int = 1) -> ProxiedMock:
     return cluster
 
 
-def let_pass(seconds: float) -> None:
-    until_s = time.monotonic() + seconds
-    wait_for(lambda: time.monotonic() >= until_s, lambda: "time", seconds + 1)
-
-
 def _storm(proxy: FaultProxy) -> None:
     for _ in range(10):
         proxy.reset()
@@ -179,7 +174,7 @@ def test_connections_that_crawl_lose_and_break_repeat_nothing(tmp_path: Path, fi
             cluster.proxies[1].heal()
             figures(row, what, resumed_s=site.resumed_s(time.monotonic()))
         verdict = site.trial.verdict()
-        copies = Counter(site.trial._copies())
+        copies = Counter(site.trial.copies())
 
     assert verdict.broken(LATE_COMMIT) == []
     assert verdict.repeats == 0

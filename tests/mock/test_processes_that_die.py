@@ -56,24 +56,29 @@ def test_kills_at_random_instants_lose_nothing_and_reorder_nothing(
     figures("F-01", "SIGKILL at random instants", kills=kills, **verdict.figures())
 
 
-# Not those in a revocation: which worker has to give a partition back is for the group to choose.
-POINTS = [name for name in (*METHODS, *HANDLER) if "revoke" not in name]
 # Those that a record passes by itself; of these the tenth time is tried as well.
 PER_RECORD = [*HANDLER, "before_dispatch", "after_dispatch", "after_outcome_before_mark"]
+POINTS = [f"{name}:1" for name in (*METHODS, *HANDLER)] + [f"{name}:10" for name in PER_RECORD]
 
 
-@pytest.mark.parametrize("point", [*[f"{name}:1" for name in POINTS], *[f"{name}:10" for name in PER_RECORD]])
+@pytest.mark.parametrize("point", POINTS)
 def test_a_kill_at_each_point_of_a_records_way_loses_nothing(
     kafka: MockKafka, tmp_path: Path, point: str, figures: Callable[..., None]
 ) -> None:
-    """F-02. One of two workers dies at the point; the first drains if that is what it takes."""
+    """F-02. One of two workers dies at the point. What it takes for some: it drains, or gives half to the second."""
     deeds = {"flaky": 0.02, "poison": 0.06, "failing": 0.02}  # so that each worker has some dead letters to write
-    with trial_on(kafka, tmp_path, total=400, rate=800, deeds=deeds, sends_at_once=False) as trial:
+    total = 2400 if "_on_" in point else 400  # so that a rebalance meets records
+    with trial_on(kafka, tmp_path, total=total, rate=800, deeds=deeds, sends_at_once=False) as trial:
         armed = trial.fleet.start(crash_point=point)
+        if "revoke" in point:
+            trial.wait_for_owners(1)
+            trial.send()
+            trial.wait_for_progress(0.1)
         trial.fleet.start()
-        if "assign" not in point:
-            trial.wait_for_owners(2)
-        trial.send()
+        if "revoke" not in point:
+            if "assign" not in point:
+                trial.wait_for_owners(2)
+            trial.send()
         if "drain" in point:
             trial.wait_for_progress(0.1)
             armed.terminate()
