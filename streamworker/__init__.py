@@ -3,6 +3,7 @@
 from streamworker.config import (
     Action,
     Batch,
+    Breaker,
     Config,
     DeadLetter,
     GroupProtocol,
@@ -34,6 +35,7 @@ __all__ = [
     "Batch",
     "BatchFailed",
     "BatchHandler",
+    "Breaker",
     "Bytes",
     "Config",
     "ConfigurationError",

@@ -8,8 +8,9 @@ of the documentation is made from this file. Values are checked where they are m
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from typing import TypeVar
 
 from streamworker.errors import ConfigurationError, nearest
@@ -119,6 +120,63 @@ class DeadLetter:
         if not self.topic:
             raise ConfigurationError("DeadLetter.topic: expected a topic's name, got an empty string")
         object.__setattr__(self, "on_exhausted", member("DeadLetter.on_exhausted", OnExhausted, self.on_exhausted))
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """When a handler is held back because something that it needs is away.
+
+    It opens after `in_a_row` failed calls, or when of at least `min_calls` in `window_s` a share of `failure_rate`
+    failed or a share of `slow_rate` was slow. None turns a rule off. While it is open nothing is handed over, the
+    partitions keep their place, no attempt is spent and nothing is dead-lettered; then single calls try whether
+    the dependency is back, and `successes` of them in a row close it.
+
+    `counts` says which errors are the dependency's: a class, a tuple of them, or a predicate, asked for the error
+    and its causes. None counts connection errors and timeouts, those of Python and of
+    common drivers. What decoding waits for (`DependencyUnavailable`) is never counted.
+    """
+
+    name: str  # of the dependency, for logs, metrics and /status
+    _: KW_ONLY
+    in_a_row: int | None = 3  # calls; what opens it where little comes
+    failure_rate: float | None = 0.5
+    slow_call_s: float | None = None  # seconds from which a call is slow
+    slow_rate: float = 0.8
+    min_calls: int = 10
+    window_s: float = 30.0
+    open_s: float = 5.0  # doubled each time that the dependency is found still away
+    max_open_s: float = 60.0
+    jitter: float = 0.2  # of the time open, up or down, so that workers do not try at once
+    successes: int = 3
+    counts: Matcher | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.name):
+            raise ConfigurationError(f"Breaker.name: expected 1 to 64 of A-Z a-z 0-9 . _ -, got {self.name!r}")
+        if self.in_a_row is None and self.failure_rate is None and self.slow_call_s is None:
+            raise ConfigurationError(
+                "Breaker: expected one of in_a_row, failure_rate and slow_call_s, got None for all"
+            )
+        if self.in_a_row is not None:
+            _at_least("Breaker.in_a_row", self.in_a_row, 1)
+        for option in ("failure_rate", "slow_rate"):
+            rate = getattr(self, option)
+            if rate is not None and not 0 < rate <= 1:
+                raise ConfigurationError(f"Breaker.{option}: expected a share above 0 and up to 1, got {rate}")
+        if self.slow_call_s is not None:
+            _at_least("Breaker.slow_call_s", self.slow_call_s, 0.001)
+        _at_least("Breaker.min_calls", self.min_calls, 1)
+        _at_least("Breaker.window_s", self.window_s, 1)
+        _at_least("Breaker.open_s", self.open_s, 0.001)
+        _at_least("Breaker.max_open_s", self.max_open_s, self.open_s)
+        _at_least("Breaker.jitter", self.jitter, 0)
+        _at_most("Breaker.jitter", self.jitter, 0.5)
+        _at_least("Breaker.successes", self.successes, 1)
+
+    @classmethod
+    def consecutive(cls, name: str, failures: int = 4, open_s: float = 5.0) -> Breaker:
+        """Opens after so many failures in a row, always for as long, and closes after one success."""
+        return cls(name, in_a_row=failures, failure_rate=None, open_s=open_s, max_open_s=open_s, successes=1)
 
 
 class GroupProtocol(enum.Enum):

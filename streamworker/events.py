@@ -61,6 +61,9 @@ class Listener:
     def resumed(self, partition: TopicPartition, reason: str, seconds: float) -> None:
         """A reason to pause went away after `seconds`."""
 
+    def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
+        """The breaker of a dependency went from one of closed, open and half_open to another."""
+
     def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
         """The coordinator answered for so many partitions (`error` None), or refused them."""
 

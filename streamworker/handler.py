@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from streamworker.config import Action, Batch, DeadLetter, Ordering, Retry, Rule, member
+from streamworker.config import Action, Batch, Breaker, DeadLetter, Ordering, Retry, Rule, member
 from streamworker.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class _Declared:
     concurrency: ClassVar[int] = 8  # threads, each with an instance of its own
     lanes: ClassVar[int | None] = None  # KEY: order domains per partition; None is as many as threads
     retry: ClassVar[Retry] = Retry()
+    breaker: ClassVar[Breaker | None] = None  # of what the handler cannot do without
     rules: ClassVar[Sequence[Rule]] = ()  # first match decides; then the built-in ones
     dead_letter: ClassVar[DeadLetter | None] = None  # None: what cannot be handled stops its partition
     middleware: ClassVar[Sequence[Middleware]] = ()  # wrap the call of handle, the first outermost
@@ -116,6 +117,7 @@ class Declaration:
     lanes: int
     batch: Batch | None
     retry: Retry
+    breaker: Breaker | None
     rules: tuple[Rule, ...]
     dead_letter: DeadLetter | None
     middleware: tuple[Middleware, ...]
@@ -152,6 +154,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         lanes=_positive(handler, "lanes", handler.concurrency if handler.lanes is None else handler.lanes),
         batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
         retry=_typed(handler, "retry", Retry),
+        breaker=None if handler.breaker is None else _typed(handler, "breaker", Breaker),
         rules=_rules(handler),
         dead_letter=None if handler.dead_letter is None else _typed(handler, "dead_letter", DeadLetter),
         middleware=_middleware(handler),
@@ -172,7 +175,18 @@ def declarations(handlers: Sequence[type[Handler[T]] | type[BatchHandler[T]]]) -
                     f" so run them as two groups"
                 )
             owners[topic] = one.name
+    _refuse_two_meanings([one.breaker for one in declared if one.breaker is not None])
     return declared
+
+
+def _refuse_two_meanings(breakers: Sequence[Breaker]) -> None:
+    by_name = {one.name: one for one in breakers}
+    for one in breakers:
+        if one != by_name[one.name]:
+            raise ConfigurationError(
+                f"Breaker {one.name!r} is declared twice with different options; handlers that need the same dependency"
+                f" share its breaker, so declare it once and name it in both"
+            )
 
 
 def _topics(handler: type[_Declared]) -> tuple[str, ...]:

@@ -91,6 +91,7 @@ class Observer:
         if state != self._join_state[0]:
             self._join_state = (state, now_s)
         running = self._running(worker, now_s)
+        breakers = {name: breaker.state.value for name, breaker in worker.gatekeeper.breakers.items()}
         partitions = self._stillness.mark(self._partitions(worker), running, now_s)
         return WorkerStatus(
             state=worker.state,
@@ -108,6 +109,8 @@ class Observer:
             inflight_bytes=worker.backpressure.size_bytes,
             running=running,
             last_commit_s=worker.committer.last_success_s,
+            breakers=breakers,
+            degraded=tuple(f"breaker {name}: {state}" for name, state in breakers.items() if state != "closed"),
             commits_refused_since_s=worker.committer.refused_since_s,
             fatal=worker.stopping if worker.exit_code == ExitCode.FATAL else None,
             exit_code=worker.exit_code,

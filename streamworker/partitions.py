@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from streamworker.events import Listener
     from streamworker.offsets.committer import Committer
     from streamworker.record import TopicPartition
+    from streamworker.resilience.gate import Gate
     from streamworker.scheduling.backpressure import Backpressure
     from streamworker.scheduling.lanes import Scheduler
     from streamworker.source.assignment import Assignment
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 
 # Reasons for which what is fetched is still handed over.
-FETCH_ONLY = frozenset({PauseReason.BACKPRESSURE, PauseReason.DRAINING})
+FETCH_ONLY = frozenset({PauseReason.BACKPRESSURE, PauseReason.BREAKER, PauseReason.DRAINING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Stages:
     ledger: PauseLedger
     backpressure: Backpressure
     schedulers: Sequence[Scheduler]  # by the handler's number
+    gates: Sequence[Gate | None]  # by the handler's number; None without a breaker
     committer: Committer
     writer: DeadLetterWriter
 

@@ -8,6 +8,7 @@ lasts. Loop thread only.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions, Stages
     from streamworker.record import Message, TopicPartition
+    from streamworker.resilience.breaker import Permit
     from streamworker.scheduling.lanes import LaneSlice
     from streamworker.work import Failure, SliceOutcome
 
@@ -70,6 +72,7 @@ class Settlement:
         """Decide how each record of a slice ended; the only way to done leads through here."""
         slice_, failure = outcome.slice, outcome.failure
         scheduler = self._stages.schedulers[slice_.handler]
+        permit = self._report_calls(outcome)
         if slice_.ownership.ended:
             scheduler.forget()
             self._listener.late_outcome(self._name(slice_), slice_.ownership.partition, len(slice_.messages))
@@ -82,7 +85,21 @@ class Settlement:
         if failure is None:
             scheduler.finish(slice_, left)
         else:
-            self._settle_failure(partition, slice_, failure, left)
+            self._settle_failure(partition, slice_, failure, left, permit)
+
+    def _report_calls(self, outcome: SliceOutcome[LaneSlice]) -> Permit | None:
+        """Tell the handler's breaker what became of the calls that a slice stands for."""
+        slice_, failure = outcome.slice, outcome.failure
+        gate = self._stages.gates[slice_.handler]
+        if gate is None:
+            return None
+        succeeded = slice_.done - len(slice_.rejected)
+        if self._declarations[slice_.handler].batch is not None:
+            succeeded = int(failure is None)
+        permit = gate.came_back(slice_, succeeded, None if failure is None else failure.error, outcome.seconds)
+        if permit.trial and succeeded and failure is None:
+            gate.trial_succeeded(slice_.held)
+        return permit
 
     def take_handled(self, partition: Partition, slice_: LaneSlice, seconds: float) -> None:
         """Settle what is handled of a slice; of one that still runs, what was handled so far."""
@@ -110,7 +127,12 @@ class Settlement:
         return False
 
     def _settle_failure(
-        self, partition: Partition, slice_: LaneSlice, failure: Failure, left: Sequence[Message]
+        self,
+        partition: Partition,
+        slice_: LaneSlice,
+        failure: Failure,
+        left: Sequence[Message],
+        permit: Permit | None,
     ) -> None:
         scheduler, error, attempt = self._stages.schedulers[slice_.handler], failure.error, slice_.attempt
         failed, rest = list(left), []
@@ -121,7 +143,7 @@ class Settlement:
             scheduler.finish(slice_)
             self._fail(f"a pool thread failed outside of a record: {described(error)}", ExitCode.FATAL)
             return
-        verdict = self._judge(slice_, error, attempts=self._declarations[slice_.handler].retry.attempts)
+        verdict = self._judge_call(slice_, error)
         if verdict.kind is not VerdictKind.WAIT:
             for message in failed:
                 partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
@@ -134,6 +156,8 @@ class Settlement:
             self._partitions.stop(partition, "dependency_unavailable", error_text(error), mends_itself=True, retry=True)
             due_s = partition.retry_at_s or now_s
             scheduler.hold(slice_, failed, rest, attempt=attempt - 1, due_s=due_s)
+        elif verdict.kind is VerdictKind.SPARE:
+            self._hold_spared(slice_, failed, rest, error, permit)
         elif verdict.kind is VerdictKind.RETRY:
             due_s = now_s + self._backoffs[slice_.handler].delay_s(attempt, error)
             scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=due_s)
@@ -142,12 +166,47 @@ class Settlement:
             scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=now_s, alone=True)
         else:
             scheduler.finish(slice_, rest)
-            self._dead_letter(partition, failed[0], verdict, error, attempt)
+            self._dead_letter(partition, failed[0], verdict, error, attempt + _spared(slice_))
             return
         self._report_failure(partition, failed[0], error, attempt, Ending.RETRIED)
         self._listener.ended(self._name(slice_), partition.key, Ending.RETRIED, len(failed), 0.0)
 
-    def _judge(self, slice_: LaneSlice, error: BaseException, *, attempts: int) -> Verdict:
+    def _judge_call(self, slice_: LaneSlice, error: BaseException) -> Verdict:
+        """Judge a failed call, with the handler's breaker as a witness of whether the dependency is to blame."""
+        attempts = self._declarations[slice_.handler].retry.attempts
+        gate = self._stages.gates[slice_.handler]
+        if gate is None or not gate.breaker.counts(error):
+            return self._judge(slice_, error, attempts=attempts)
+        if slice_.held is None or slice_.held.charges < attempts:
+            return self._judge(slice_, error, attempts=attempts, spares=True)
+        verdict = self._judge(slice_, error, attempts=slice_.attempt)
+        return replace(verdict, reason="fails_alone") if verdict.reason == "exhausted" else verdict
+
+    def _hold_spared(
+        self,
+        slice_: LaneSlice,
+        failed: Sequence[Message],
+        rest: Sequence[Message],
+        error: BaseException,
+        permit: Permit | None,
+    ) -> None:
+        """Let records wait that a dependency failed; where they would be exhausted the breaker opens instead."""
+        gate = self._stages.gates[slice_.handler]
+        assert gate is not None
+        assert permit is not None
+        spared = _spared(slice_) + 1
+        if spared >= self._declarations[slice_.handler].retry.attempts:
+            gate.breaker.trip(f"a record's call failed {spared} times")
+        due_s = gate.retry_at_s(permit, self._backoffs[slice_.handler].delay_s(spared, error))
+        held = self._stages.schedulers[slice_.handler].hold(
+            slice_, failed, rest, attempt=slice_.attempt - 1, due_s=due_s
+        )
+        held.spared = spared
+        held.charges = 0 if slice_.held is None else slice_.held.charges
+        if permit.trial:
+            gate.suspect(held)
+
+    def _judge(self, slice_: LaneSlice, error: BaseException, *, attempts: int, spares: bool = False) -> Verdict:
         declaration = self._declarations[slice_.handler]
         dead_letter = declaration.dead_letter
         verdict = judge(
@@ -157,6 +216,7 @@ class Settlement:
             rules=declaration.rules,
             has_dead_letter=dead_letter is not None,
             on_exhausted=OnExhausted.DLQ if dead_letter is None else OnExhausted(dead_letter.on_exhausted),
+            spares=spares,
         )
         if verdict.note and verdict.note not in self._notes:
             self._notes.add(verdict.note)
@@ -254,6 +314,11 @@ class Settlement:
 
     def _name(self, slice_: LaneSlice) -> str:
         return self._declarations[slice_.handler].name
+
+
+def _spared(slice_: LaneSlice) -> int:
+    """Calls for its records that failed and spent no attempt."""
+    return 0 if slice_.held is None else slice_.held.spared
 
 
 def _left(slice_: LaneSlice, gone: set[int]) -> list[Message]:

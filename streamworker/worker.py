@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING
 from streamworker.dlq.writer import DeadLetterWriter
 from streamworker.errors import ClientError, Misuse
 from streamworker.exit_code import ExitCode
+from streamworker.gatekeeper import Gatekeeper
 from streamworker.interfaces import FaultKind
 from streamworker.observability.status import LifeState
 from streamworker.offsets.committer import Committer
 from streamworker.partitions import Partitions, Stages
 from streamworker.rebalance import Rebalancing
+from streamworker.resilience.gate import gates_of
 from streamworker.scheduling.backpressure import Backpressure
 from streamworker.scheduling.lanes import LaneSlice, Scheduler
 from streamworker.settlement import Settlement
@@ -146,15 +148,18 @@ class Worker:
             )
             for number, one in enumerate(declarations)
         ]
+        breakers, gates = gates_of(declarations, clock)
         stages = Stages(
             assignment=self.assignment,
             ledger=self.ledger,
             backpressure=self.backpressure,
             schedulers=self._schedulers,
+            gates=gates,
             committer=self.committer,
             writer=self.writer,
         )
         self.partitions = Partitions(stages, config=config, clock=clock, listener=listener)
+        self.gatekeeper = Gatekeeper(breakers, stages, self.partitions, listener)
         self.settlement = Settlement(
             stages,
             self.partitions,
@@ -230,6 +235,7 @@ class Worker:
         self.settle_outcomes(0.0)
         self._dispatch()
         self._mend()
+        self.gatekeeper.heed()
         if self.partitions.troubled:
             self._rebalancing.ask_again(self._clock.monotonic_s())
         self.committer.step()
@@ -261,7 +267,7 @@ class Worker:
     def _idle_s(self) -> float:
         """How long nothing will be due."""
         now_s = self._clock.monotonic_s()
-        dues = [scheduler.next_due_s() for scheduler in self._schedulers]
+        dues = [self.gatekeeper.next_due_s(number) for number in range(len(self.declarations))]
         dues += [self.writer.next_due_s(), self.committer.next_due_s()]
         return max(0.0, min([_IDLE_WAIT_S, *(due_s - now_s for due_s in dues if due_s is not None)]))
 
@@ -343,8 +349,8 @@ class Worker:
 
     def _dispatch(self) -> None:
         now_s = self._clock.monotonic_s()
-        for scheduler in self._schedulers:
-            while (slice_ := scheduler.take(now_s)) is not None:
+        for number in range(len(self.declarations)):
+            while (slice_ := self.gatekeeper.take(number, now_s)) is not None:
                 self.running.add(slice_)
                 self._executor.submit(slice_)
 
@@ -464,9 +470,14 @@ class Worker:
         owned = [partition for key in keys if (partition := self.partitions.get(key)) is not None]
         return (
             any(slice_.ownership is one.ownership for slice_ in self.running for one in owned)
-            or any(self._schedulers[one.handler].unfinished(one.key, self._retries_until_s) for one in owned)
+            or any(self._can_go_on(one) for one in owned)
             or any(self.writer.outstanding(one.key) and not self.writer.refused(one.key) for one in owned)
         )
+
+    def _can_go_on(self, partition: Partition) -> bool:
+        """Whether records of a closing partition can still be finished."""
+        unfinished = self._schedulers[partition.handler].unfinished(partition.key, self._retries_until_s)
+        return unfinished and not self.gatekeeper.shut(partition.handler)
 
     def _living(self) -> list[LaneSlice]:
         return [slice_ for slice_ in self.running if not slice_.ownership.ended]

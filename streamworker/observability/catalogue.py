@@ -120,6 +120,9 @@ class Metric(enum.Enum):
         ("handler",),
         "Records that came back from a handler after their partition had gone; its new owner handles them again.",
     )
+    BREAKER_CHANGES = _counter(
+        "breaker_transitions_total", "changes", ("name", "from", "to"), "Changes of the state of breakers."
+    )
     STALLS = _counter(
         "stalls_total", "stalls", ("what",), "Things found not to move: `client`, `handler`, `handler_timeout`, `loop`."
     )
@@ -172,6 +175,13 @@ class Metric(enum.Enum):
     RUNNING = _gauge("running_calls", "calls", ("handler",), "Calls of the handler in progress.")
     OLDEST_CALL = _gauge("oldest_call_seconds", "seconds", ("handler",), "Age of the oldest call in progress.")
     JOINED = _gauge("group_joined", "boolean", ("group",), "1 while this worker is a member in a settled group.")
+    BREAKER = _gauge(
+        "breaker_state",
+        "0 or 1",
+        ("name", "kind", "state"),
+        "1 for the state that the breaker of a dependency is in: `closed`, `open` or `half_open`. `kind` is `sink`:"
+        " while it is open the partitions of its handlers are paused.",
+    )
     DEGRADED = _gauge(
         "degraded_parts", "parts", (), "What is impaired without keeping records from being handled; /status names it."
     )

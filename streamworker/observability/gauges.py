@@ -35,6 +35,11 @@ def _of_worker(status: WorkerStatus, zero_s: float) -> Gauges:
         Metric.INFLIGHT_BYTES: {(): status.inflight_bytes},
         Metric.JOINED: {(status.group,): int(status.joined)},
         Metric.DEGRADED: {(): len(status.degraded)},
+        Metric.BREAKER: {
+            (name, "sink", state): int(state == now)
+            for name, now in status.breakers.items()
+            for state in ("closed", "open", "half_open")
+        },
         Metric.LAST_POLL: {} if status.last_poll_s is None else {(): zero_s + status.last_poll_s},
         Metric.LAST_COMMIT: {} if status.last_commit_s is None else {(): zero_s + status.last_commit_s},
     }

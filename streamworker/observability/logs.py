@@ -161,6 +161,11 @@ class LogListener(Listener):
         fields = {**_place(partition), "reason": reason, "seconds": round(seconds, 3)}
         self._say_sparingly(("resumed", reason), logging.INFO, "partition resumed", fields)
 
+    def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
+        level = logging.INFO if after == "closed" else logging.WARNING
+        fields = {"breaker": breaker, "before": before, "after": after, "reason": reason}
+        self._say_sparingly(("breaker", breaker, after), level, "breaker changed", fields)
+
     def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
         self._say_counts(self._bursts.ended(self._monotonic_s()))
         if error is not None:

@@ -127,6 +127,9 @@ class Metrics(Listener):
     def resumed(self, partition: TopicPartition, reason: str, seconds: float) -> None:
         self._counts[Metric.BACKPRESSURE].add((reason,), seconds)
 
+    def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
+        self._counts[Metric.BREAKER_CHANGES].add((breaker, before, after))
+
     def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
         self._counts[Metric.COMMITS].add(("ok" if error is None else "refused",))
         self._distributions[Metric.COMMIT_DURATION].observe((), seconds)

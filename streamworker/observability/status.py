@@ -8,9 +8,13 @@ worker's clock; only `as_json` turns them into ages.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from streamworker.observability.redaction import safe_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class LifeState(enum.Enum):
@@ -90,7 +94,7 @@ class WorkerStatus:
 
     `join_state` is the client's name of it, `join_state_since_s` when it changed last. `degraded`
     names what is impaired without keeping records from being handled. `fatal` is set when the client
-    is unusable or a thread that the worker needs has died.
+    is unusable or a thread that the worker needs has died. `breakers` are the states of the dependencies, by name.
     """
 
     state: LifeState
@@ -108,6 +112,7 @@ class WorkerStatus:
     inflight_bytes: int = 0
     running: tuple[RunningSlice, ...] = ()
     degraded: tuple[str, ...] = ()
+    breakers: Mapping[str, str] = field(default_factory=dict)
     last_commit_s: float | None = None
     commits_refused_since_s: float | None = None
     fatal: str | None = None
@@ -151,6 +156,7 @@ def as_json(status: WorkerStatus, now_s: float) -> dict[str, object]:
         "inflight_bytes": status.inflight_bytes,
         "running": [_running(one) for one in status.running],
         "partitions": [_partition(one, now_s) for one in status.partitions],
+        "breakers": dict(status.breakers),
         "degraded": [safe_text(one) for one in status.degraded],
         "fatal": None if status.fatal is None else safe_text(status.fatal),
         "exit_code": status.exit_code,

@@ -10,7 +10,9 @@ The order of the questions:
    memory *while decoding* comes wrapped in DecodeError, and that is the record's fault.
 2. The handler's rules, the first that matches the error or one of its causes.
 3. What the error's class says (`errors.py`), else that of the nearest cause that says something.
-4. Any other Exception is tried again, and is exhausted after exactly `attempts` calls; what is not even an
+4. Whether the failure is that of a dependency whose breaker the handler has declared (`spares`): what would be tried
+   again spends no attempt, and is never exhausted.
+5. Any other Exception is tried again, and is exhausted after exactly `attempts` calls; what is not even an
    Exception stops the worker.
 """
 
@@ -36,7 +38,8 @@ class VerdictKind(enum.Enum):
     """What is to be done with the record."""
 
     RETRY = "retry"  # hand it over again after the back-off
-    WAIT = "wait"  # the same, and no attempt is spent
+    WAIT = "wait"  # the same, and no attempt is spent; its partition stands still meanwhile
+    SPARE = "spare"  # the same, and no attempt is spent; the handler's breaker decides when
     DEAD_LETTER = "dead_letter"
     SKIP = "skip"  # a pointer record, then done
     BLOCK = "block"  # its partition stops and waits for a person
@@ -47,8 +50,8 @@ class VerdictKind(enum.Enum):
 class Verdict:
     """What is to be done and why.
 
-    `reason` is one of retryable, unavailable, poison, undecodable_key, undecodable_value, exhausted, rule, skipped,
-    blocked, no_dead_letter, critical, fatal. `note` tells of rules whose predicate raised; empty if all is well.
+    `reason` is one of retryable, unavailable, poison, undecodable_key, undecodable_value, exhausted, fails_alone, rule,
+    skipped, blocked, no_dead_letter, critical, fatal. `note` tells of rules whose predicate raised; empty if none did.
     """
 
     kind: VerdictKind
@@ -59,6 +62,7 @@ class Verdict:
 _NEEDS_DEAD_LETTER = (VerdictKind.DEAD_LETTER, VerdictKind.SKIP)
 _RETRY = Verdict(VerdictKind.RETRY, "retryable")
 _EXHAUSTED = Verdict(VerdictKind.DEAD_LETTER, "exhausted")
+_SPARED = Verdict(VerdictKind.SPARE, "unavailable")
 _BLOCKED = Verdict(VerdictKind.BLOCK, "blocked")
 _NO_DEAD_LETTER = Verdict(VerdictKind.BLOCK, "no_dead_letter")
 _FATAL = Verdict(VerdictKind.STOP, "fatal")
@@ -78,6 +82,7 @@ def judge(
     rules: Sequence[Rule],
     has_dead_letter: bool,
     on_exhausted: OnExhausted,
+    spares: bool = False,
 ) -> Verdict:
     """Judge `error`, raised by call number `attempt` (the first is 1) of at most `attempts`.
 
@@ -87,6 +92,8 @@ def judge(
         return Verdict(VerdictKind.STOP, "critical")
     action, note = _action_of_rules(rules, error)
     verdict = _built_in(error) if action is None else _OF_ACTION[action]
+    if spares and verdict.kind is VerdictKind.RETRY:
+        verdict = _SPARED
     if verdict.kind is VerdictKind.RETRY and attempt >= attempts:
         blocks = has_dead_letter and on_exhausted is OnExhausted.BLOCK
         verdict = _BLOCKED if blocks else _EXHAUSTED

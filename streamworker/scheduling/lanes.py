@@ -34,13 +34,15 @@ class Held:
     """Records that wait until `due_s` for their next try; `attempt` calls were spent on the first of them.
 
     They go together, or one by one (`alone`) after a batch failed as a whole too often and is taken apart:
-    then `group_attempt` calls were spent on each of the others.
+    then `group_attempt` calls were spent on each of the others. `spared` calls failed that spent no attempt, because a
+    dependency was away; `charges` counts those after which another record's call succeeded.
     """
 
-    __slots__ = ("attempt", "due_s", "followers", "group_attempt", "messages")
+    __slots__ = ("attempt", "charges", "due_s", "followers", "group_attempt", "messages", "spared")
 
     def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, group_attempt: int | None) -> None:
         self.messages = messages
+        self.spared = self.charges = 0
         self.attempt = attempt
         self.due_s = due_s
         self.group_attempt = group_attempt
@@ -176,6 +178,13 @@ class Scheduler:
         """Whether a slice could be taken by a thread that has nothing to do."""
         return self._out < self._concurrency
 
+    @property
+    def fresh(self) -> int:
+        """Records that could go for the first time, of all partitions."""
+        lanes = [lane for of in self._partitions.values() for lane in of.lanes]
+        waits = self._ordering is Ordering.PARTITION
+        return sum(len(lane.pending) for lane in lanes if not (waits and (lane.held or lane.out)))
+
     def own(self, ownership: Ownership) -> PartitionLanes:
         """Make the lanes of a new epoch."""
         lanes = self._partitions[ownership.partition] = PartitionLanes(ownership, self._lane_count)
@@ -207,8 +216,11 @@ class Scheduler:
             if share:
                 self._append(lane, share, now_s)
 
-    def take(self, now_s: float) -> LaneSlice | None:
-        """The next slice, None when no lane has one or every thread is busy."""
+    def take(self, now_s: float, most: int | None = None) -> LaneSlice | None:
+        """The next slice, None when no lane has one or every thread is busy.
+
+        Of records that go for the first time it holds at most `most`.
+        """
         while self._timers and self._timers[0][0] <= now_s:
             lane = heapq.heappop(self._timers)[2]
             lane.timer_s = None
@@ -216,7 +228,7 @@ class Scheduler:
         while self._turns and self._out < self._concurrency:
             lane = self._turns.popleft()
             lane.queued = False
-            slice_ = self._cut(lane, now_s)
+            slice_ = self._cut(lane, now_s, most)
             if slice_ is not None:
                 lane.out += 1
                 self._out += 1
@@ -245,8 +257,8 @@ class Scheduler:
         attempt: int,
         due_s: float,
         alone: bool = False,
-    ) -> None:
-        """The slice is back; `failed` of it waits for another try until `due_s`.
+    ) -> Held:
+        """The slice is back; `failed` of it waits for another try until `due_s`; returns how it is kept.
 
         `attempt` calls were spent on it. With `alone` its records are handed over one by one then.
         """
@@ -254,7 +266,9 @@ class Scheduler:
         if slice_.held is not None and slice_.held.alone:
             group_attempt = slice_.held.group_attempt
         messages = [*failed, *self._take_back(slice_, rest)]
-        self._keep(slice_.lane, Held(messages, attempt=attempt, due_s=due_s, group_attempt=group_attempt))
+        held = Held(messages, attempt=attempt, due_s=due_s, group_attempt=group_attempt)
+        self._keep(slice_.lane, held)
+        return held
 
     def forget(self) -> None:
         """A slice is back whose epoch has ended."""
@@ -322,7 +336,7 @@ class Scheduler:
             self._timer_number += 1
             heapq.heappush(self._timers, (due_s, self._timer_number, lane))
 
-    def _cut(self, lane: Lane, now_s: float) -> LaneSlice | None:
+    def _cut(self, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
         if lane.of.blocked:
             return None
         if lane.out and self._ordering is not Ordering.UNORDERED:
@@ -334,18 +348,18 @@ class Scheduler:
                 return self._cut_held(lane, held)
             if self._ordering is Ordering.PARTITION:
                 return None
-        return self._cut_pending(lane, now_s)
+        return self._cut_pending(lane, now_s, most)
 
     def _cut_held(self, lane: Lane, held: Held) -> LaneSlice:
         lane.held.remove(held)
         messages = held.messages[:1] if held.alone else held.messages
         return LaneSlice(self._handler, lane, messages, held)
 
-    def _cut_pending(self, lane: Lane, now_s: float) -> LaneSlice | None:
+    def _cut_pending(self, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
         batch = self._batch
         if not lane.pending or (batch is not None and self._waits_for_more(lane, batch, now_s)):
             return None
-        messages = self._next_of(lane)
+        messages = self._next_of(lane, self._size() if most is None else min(self._size(), most))
         fitting = self._below_limit(lane, messages)
         if batch is not None and len(fitting) * lane.of.largest_bytes > batch.max_bytes:
             fitting = _within_bytes(fitting, batch.max_bytes)
@@ -353,11 +367,11 @@ class Scheduler:
             lane.pending[:0] = messages[len(fitting) :]
         return LaneSlice(self._handler, lane, fitting, None) if fitting else None
 
-    def _next_of(self, lane: Lane) -> list[Message]:
-        """Take the next records out of `pending`, past those whose key is held."""
+    def _next_of(self, lane: Lane, size: int) -> list[Message]:
+        """Take the next `size` records out of `pending`, past those whose key is held."""
         if lane.held_keys:
-            return self._next_around_held_keys(lane)
-        messages = lane.pending[: self._size()]
+            return self._next_around_held_keys(lane, size)
+        messages = lane.pending[:size]
         del lane.pending[: len(messages)]
         return messages
 
@@ -380,8 +394,8 @@ class Scheduler:
         self._set_timer(lane, full_s)
         return True
 
-    def _next_around_held_keys(self, lane: Lane) -> list[Message]:
-        size = self._size()
+    @staticmethod
+    def _next_around_held_keys(lane: Lane, size: int) -> list[Message]:
         taken: list[Message] = []
         seen = 0
         for message in lane.pending:

@@ -82,6 +82,7 @@ class Story(Listener):
     mends: list[tuple[TopicPartition, str]] = field(default_factory=list)
     pauses: list[tuple[TopicPartition, str]] = field(default_factory=list)
     rebalances: list[tuple[str, tuple[TopicPartition, ...]]] = field(default_factory=list)
+    breaker_changes: list[tuple[str, str, str, str]] = field(default_factory=list)
     refused_letters: list[tuple[TopicPartition, int, str, str]] = field(default_factory=list)
     commit_answers: list[tuple[int, str | None]] = field(default_factory=list)
     unanswered_commits: int = 0
@@ -121,6 +122,9 @@ class Story(Listener):
 
     def paused(self, partition: TopicPartition, reason: str) -> None:
         self.pauses.append((partition, reason))
+
+    def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
+        self.breaker_changes.append((breaker, before, after, reason))
 
     def dead_letter_refused(self, partition: TopicPartition, offset: int, topic: str, error: str) -> None:
         self.refused_letters.append((partition, offset, topic, error))

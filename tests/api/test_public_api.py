@@ -16,6 +16,7 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "Batch",
         "BatchFailed",
         "BatchHandler",
+        "Breaker",
         "Bytes",
         "Config",
         "ConfigurationError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from hashlib import sha256
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from fleet.crash_points import reached
 from fleet.history import Effect, Journal
 
-from streamworker import DeadLetter, Handler, PoisonError, Retry, RetryableError
+from streamworker import Breaker, DeadLetter, Handler, PoisonError, Retry, RetryableError
 
 if TYPE_CHECKING:
     from streamworker import Context, Record
@@ -69,6 +70,26 @@ class Ledger(Handler[bytes]):
 
 class LedgerWithDeadLetters(Ledger):
     dead_letter = DeadLetter(os.environ["LEDGER_TOPIC"] + ".dlq")
+
+
+class LedgerWithDependency(LedgerWithDeadLetters):
+    """Connects to the port `app.dependency` for each record; the file `refused` has a line for each time it cannot."""
+
+    breaker = Breaker("dependency", open_s=0.5, max_open_s=2.0)
+
+    def open(self, context: Context) -> None:
+        super().open(context)
+        self._port = int(str(context.app["dependency"]))
+        self._refused = Path(str(context.app["ledger"])).with_name("refused")
+
+    def handle(self, record: Record[bytes]) -> None:
+        try:
+            socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
+        except OSError:
+            with self._refused.open("a") as lines:
+                lines.write(f"{os.getpid()}\n")
+            raise
+        super().handle(record)
 
 
 class HeaderReader(LedgerWithDeadLetters):

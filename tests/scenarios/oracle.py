@@ -40,6 +40,7 @@ class Terms:
     dead_letters: str | None = None
     ordering: Ordering = Ordering.KEY
     attempts: int | None = None  # calls of one record in one ownership
+    spared: frozenset[str] = frozenset({"DependencyUnavailable"})  # classes of errors that spend no attempt
     batches: bool = False  # a batch that is taken apart spends one call more
     max_uncommitted: int | None = None
     finish_s: float = 0.0  # what a rebalance gives to calls in progress
@@ -330,7 +331,7 @@ def _too_many_attempts(run: _Run) -> Iterator[str]:
     spent: defaultdict[tuple[Tenure, int], int] = defaultdict(int)
     for effect in run.effects:
         record = run.tenure(effect), effect.offset
-        if effect.blamed != "DependencyUnavailable":
+        if effect.blamed not in run.terms.spared:
             spent[record] = spent[record] + 1 if effect.blamed else 0
         if spent[record] > attempts:
             yield f"{effect}, with {run.terms.attempts} attempts"

@@ -114,6 +114,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     letter_budget: int
     max_unacknowledged_letters: int
     shortest_wait_s: float  # of the loops
+    breaker: bool
 
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -183,6 +184,7 @@ def _draw_setting(draw: random.Random) -> Setting:
         letter_budget=draw.choice([3, 1000]),
         max_unacknowledged_letters=draw.choice([2, 1000]),
         shortest_wait_s=draw.choice([0.002, 0.01, 0.03]),
+        breaker=draw.choice([False, False, True]),
     )
 
 

@@ -24,6 +24,7 @@ from streamworker import (
     Batch,
     BatchFailed,
     BatchHandler,
+    Breaker,
     DeadLetter,
     DecodeError,
     DependencyUnavailable,
@@ -114,7 +115,9 @@ class Simulation:
             drain_timeout_s=_DRAIN_TIMEOUT_S,
             undecodable=_UNDECODABLE,
             starts_late=setting.start == "latest",
-            calm=self.weather.calm,
+            # What a worker cannot finish while its breaker is open is repeated, though nothing has failed.
+            calm=None if setting.breaker else self.weather.calm,
+            spared=frozenset({"DependencyUnavailable", *(("ConnectionError",) if setting.breaker else ())}),
         )
 
     def _strike(self, strike: Strike) -> None:
@@ -240,6 +243,7 @@ class _Marked:
 def _handler(setting: Setting, weather: Weather) -> type[Handler[bytes]] | type[BatchHandler[bytes]]:
     letters = DeadLetter("dlq", on_exhausted=setting.on_exhausted) if setting.on_exhausted else None
     patience = Retry(attempts=setting.attempts, base_s=0.05, cap_s=setting.retry_cap_s)
+    guard = Breaker("db", open_s=0.5, max_open_s=4.0) if setting.breaker else None
     to_skip = (Rule.skip(LookupError),) if letters else ()
 
     class One(Handler[bytes]):
@@ -250,6 +254,7 @@ def _handler(setting: Setting, weather: Weather) -> type[Handler[bytes]] | type[
         dead_letter = letters
         rules = to_skip
         retry = patience
+        breaker = guard
 
         def handle(self, record: Record[bytes]) -> None:
             weather.befall(record)
@@ -262,6 +267,7 @@ def _handler(setting: Setting, weather: Weather) -> type[Handler[bytes]] | type[
         dead_letter = letters
         rules = to_skip
         retry = patience
+        breaker = guard
         batch = Batch(max_records=max(setting.batch_records, 1), max_wait_s=setting.batch_wait_s)
 
         def handle(self, records: Records[bytes]) -> None:

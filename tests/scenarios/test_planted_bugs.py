@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from streamworker.interfaces import CommitAnswer
     from streamworker.partition import Partition
     from streamworker.record import Message, TopicPartition
+    from streamworker.resilience.breaker import Permit
     from streamworker.resilience.verdict import Verdict
     from streamworker.scheduling.lanes import Held, Lane, LaneSlice
     from streamworker.work import Failure, Ownership, SliceOutcome
@@ -157,7 +158,12 @@ def plant_nothing_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed record counts as done."""
 
     def drop(
-        self: Settlement, partition: Partition, slice_: LaneSlice, failure: Failure, left: Sequence[Message]
+        self: Settlement,
+        partition: Partition,
+        slice_: LaneSlice,
+        failure: Failure,
+        left: Sequence[Message],
+        _permit: Permit | None,
     ) -> None:
         self._complete(partition, left, Ending.SKIPPED, 0.0)
         self._stages.schedulers[slice_.handler].finish(slice_)
@@ -228,9 +234,9 @@ def plant_two_slices_of_a_lane(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lane is cut while a slice of it is out."""
     sound = Scheduler._cut
 
-    def cut(self: Scheduler, lane: Lane, now_s: float) -> LaneSlice | None:
+    def cut(self: Scheduler, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
         out, lane.out = lane.out, 0
-        slice_ = sound(self, lane, now_s)
+        slice_ = sound(self, lane, now_s, most)
         lane.out = out
         return slice_
 
@@ -310,7 +316,7 @@ def only(*strikes: Strike, **changes: float | str | Ordering) -> Callable[[Sched
     def change(schedule: Schedule) -> Schedule:
         traffic = schedule.only(Fault.PRODUCE).set(poison=0.0, undecodable=0.0, skipped=0.0, flaky=0.0)
         struck = msgspec.structs.replace(traffic, strikes=(*traffic.strikes, *strikes))
-        return struck.set(on_exhausted="dlq", start="earliest").set(**changes)
+        return struck.set(on_exhausted="dlq", start="earliest", breaker=False).set(**changes)
 
     return change
 

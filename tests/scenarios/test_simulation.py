@@ -86,7 +86,7 @@ def test_the_fate_of_a_record_is_the_same_when_a_strike_is_left_out() -> None:
     traffic = Strike(at_s=0.0, fault=Fault.PRODUCE, amount=100)
     end = Strike(at_s=30.0, fault=Fault.DELETE_RECORDS)
     restart = Strike(at_s=0.5, fault=Fault.RESTART)
-    setting = draw_schedule(7).set(flaky=0.3, batch_records=0, on_exhausted="dlq", call_s=0.01)
+    setting = draw_schedule(7).set(flaky=0.3, batch_records=0, on_exhausted="dlq", call_s=0.01, breaker=False)
     shorter = msgspec.structs.replace(setting, strikes=(traffic, end))
     longer = msgspec.structs.replace(setting, strikes=(traffic, restart, end))
 
