@@ -25,7 +25,7 @@ from streamworker import Handler
 from streamworker.record import TopicPartition as StoppedPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from fleet.checker import Verdict
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from streamworker import Record
 
+PROTOCOLS = ("classic", "consumer")
 PARTITIONS = 4
 RATE = 80  # records a second: enough that each partition has something to do at any time …
 MORE_THAN_ENOUGH = 1_000_000  # … until the last fault is over
@@ -42,17 +43,24 @@ TIMEOUT_S = 30.0
 
 
 @pytest.mark.timeout(300 * SOAK)
-def test_brokers_that_die_stop_or_hand_over_cost_no_record(three_nodes: KafkaCluster, tmp_path: Path) -> None:
+def test_brokers_that_die_stop_or_hand_over_cost_no_record(
+    three_nodes: KafkaCluster, tmp_path: Path, figures: Callable[..., None]
+) -> None:
     """Faults F-30 and F-34."""
+    resumed_s: dict[str, float] = {}
     with _at_work(three_nodes, tmp_path) as trials:
         for what, (strike, within_s) in list(FAULTS.items()) * SOAK:
             for trial in trials:
                 trial.fleet.strike(what)
             strike(three_nodes, trials)
-            print(f"{what}: at work again after {_resume(trials, within_s):.1f} s")
+            resumed_s[what] = max(_resume(trials, within_s), resumed_s.get(what, 0.0))
             three_nodes.make_whole()
 
-        _assert_nothing_is_broken(trials)
+        verdicts = _assert_nothing_is_broken(trials)
+    for protocol, verdict in zip(PROTOCOLS, verdicts, strict=True):
+        figures("F-30", f"three brokers, {protocol}", **verdict.figures())
+    for what, seconds in resumed_s.items():
+        figures("F-30", f"three brokers, {what}", resumed_s=round(seconds, 1))
 
 
 def _move_leaders(cluster: KafkaCluster, trials: Sequence[Trial]) -> None:
@@ -99,7 +107,7 @@ def _at_work(cluster: KafkaCluster, folder: Path) -> Iterator[Sequence[Trial]]:
     cluster.make_whole()
     names = SharedKafka(cluster)
     with ExitStack() as stack:
-        trials = [stack.enter_context(_trial(names, one, folder)) for one in ("classic", "consumer")]
+        trials = [stack.enter_context(_trial(names, one, folder)) for one in PROTOCOLS]
         for trial in trials * 2:
             trial.fleet.start()
         for trial in trials:
@@ -140,7 +148,7 @@ def _has_resumed(trial: Trial, since_s: float) -> bool:
     return all(reached.get(number, 0) > handled.get(number, inf) for number in range(PARTITIONS))
 
 
-def _assert_nothing_is_broken(trials: Sequence[Trial]) -> None:
+def _assert_nothing_is_broken(trials: Sequence[Trial]) -> Sequence[Verdict]:
     for trial in trials:
         trial.workload.stop()
         trial.come_to_rest()
@@ -149,7 +157,7 @@ def _assert_nothing_is_broken(trials: Sequence[Trial]) -> None:
     assert [verdict.broken(Anomaly.COMMIT_REGRESS) for verdict in verdicts] == [[], []]
     assert [len(trial.fleet.living()) for trial in trials] == [2, 2]
     assert not [line for trial in trials for line in trial.fleet.logs().splitlines() if "stalled" in line]
-    print(f"repeats {[verdict.repeats_by_fault for verdict in verdicts]}")
+    return verdicts
 
 
 def _verdict(trial: Trial) -> Verdict:
@@ -274,10 +282,13 @@ def _ends(servers: str, topic: str) -> dict[int, int]:
         reader.close()
 
 
-def test_a_worker_whose_log_is_cut_back_stops_the_partitions_and_goes_no_further(cut_back: CutBack) -> None:
+def test_a_worker_whose_log_is_cut_back_stops_the_partitions_and_goes_no_further(
+    cut_back: CutBack, figures: Callable[..., None]
+) -> None:
     assert ["truncation" in detail for _, detail in cut_back.during.stopped.values()] == [True, True]
     assert cut_back.during.handled == {one: list(range(KEPT + LOST)) for one in BOTH}
     assert cut_back.during.committed == dict.fromkeys(BOTH, KEPT + LOST)
+    figures("F-33", "a log cut back by an unclean election", partitions=len(BOTH), stopped=len(cut_back.during.stopped))
 
 
 def test_a_log_that_is_cut_back_is_the_reason_that_a_partition_stops_for(cut_back: CutBack) -> None:
