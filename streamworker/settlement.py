@@ -95,7 +95,7 @@ class Settlement:
             return None
         succeeded = slice_.done - len(slice_.rejected)
         if self._declarations[slice_.handler].batch is not None:
-            succeeded = int(failure is None)
+            succeeded = int(failure is None and slice_.done > len(slice_.rejected))
         permit = gate.came_back(slice_, succeeded, None if failure is None else failure.error, outcome.seconds)
         if permit.trial and succeeded and failure is None:
             gate.trial_succeeded(slice_.held)

@@ -14,6 +14,7 @@ from streamworker import (
     Breaker,
     DeadLetter,
     Handler,
+    Json,
     Ordering,
     Retry,
     RetryableError,
@@ -206,6 +207,38 @@ def test_only_the_partitions_of_handlers_that_need_it_are_paused() -> None:
     paused = {partition for partition, reason in member.story.pauses if reason == "breaker"}
     assert paused == {IN}
     assert handled(world) == []
+
+
+def test_handlers_that_need_the_same_dependency_wait_together() -> None:
+    world = VirtualWorld({"in": 1, "other": 1, "dlq": 1})
+    member = world.start(Storing, type("Second", (Storing,), {"topics": ("other",)}))
+    DEPENDENCY.away = True
+    produce(world, b"x", b"x", b"x", key=b"k")
+    world.run(lambda: "open" in states(member), timeout_s=10)
+    world.broker.produce("other", 0, b"x")
+    before = DEPENDENCY.calls_while_away
+    world.run_for(3)
+
+    assert DEPENDENCY.calls_while_away == before
+    assert {partition.topic for partition, reason in member.story.pauses if reason == "breaker"} == {"in", "other"}
+    DEPENDENCY.away = False
+    world.run_to_end("in", "other")
+    assert len(world.broker.records("dlq")) == 0
+
+
+def test_a_batch_without_a_call_says_nothing_of_the_dependency() -> None:
+    """All its records are undecodable, so nothing was tried."""
+    world = VirtualWorld({"in": 2, "dlq": 1})
+    once = Breaker("db", jitter=0.0, successes=1)
+    member = world.start(type("Numbers", (StoringBatches,), {"value": Json(int), "breaker": once}))
+    DEPENDENCY.away = True
+    produce(world, b"1")
+    world.run(lambda: "open" in states(member), timeout_s=10)
+    produce(world, *[b"?"] * 5, partition=1)
+    world.run_for(60)
+
+    assert world.caught_up(OTHER)
+    assert "closed" not in states(member)
 
 
 def test_stopping_while_it_is_open_takes_no_time() -> None:

@@ -9,6 +9,7 @@ import pytest
 from streamworker import (
     Batch,
     BatchHandler,
+    Breaker,
     ConfigurationError,
     DeadLetter,
     Handler,
@@ -286,6 +287,16 @@ def test_a_group_handles_a_topic_once() -> None:
     assert str(refusal.value) == (
         "topic 'orders' is named by Odd and by Odd: a group handles a record once, so run them as two groups"
     )
+
+
+def test_a_dependency_has_one_breaker_in_a_process() -> None:
+    quick, slow = Breaker("db", open_s=1.0), Breaker("db", open_s=2.0)
+    alike = [declared_with(topics=(topic,), breaker=quick) for topic in ("orders", "payments")]
+    different = [alike[0], declared_with(topics=("payments",), breaker=slow)]
+
+    assert [one.breaker for one in declarations(alike)] == [quick, quick]
+    with pytest.raises(ConfigurationError, match="Breaker 'db' is declared twice with different options"):
+        declarations(different)
 
 
 def test_handlers_of_different_topics_may_share_a_process() -> None:

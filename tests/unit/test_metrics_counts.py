@@ -129,6 +129,19 @@ def test_what_is_degraded_is_counted_and_never_a_label() -> None:
     assert not any("@17" in name for name in samples)
 
 
+def test_a_breaker_is_in_one_of_its_states_and_its_changes_are_counted() -> None:
+    world = World(breakers={"db": "open"})
+
+    world.metrics.breaker_changed("db", "closed", "open", "3 calls failed in a row")
+
+    samples = world.samples()
+    states = {
+        state: samples[f"breaker_state kind=sink name=db state={state}"] for state in ("closed", "open", "half_open")
+    }
+    assert states == {"closed": 0, "open": 1, "half_open": 0}
+    assert samples["breaker_transitions_total from=closed name=db to=open"] == 1
+
+
 def test_failures_say_stage_class_and_category_and_retries_their_attempt() -> None:
     world = World()
 
