@@ -6,16 +6,14 @@ import contextlib
 import re
 from datetime import UTC, datetime, timedelta
 
-import click
 from fuzz.costs import bounded
 from fuzz.target import target
 from hypothesis import strategies as st
 
-from streamworker.cli.offsets import _moment
 from streamworker.errors import ConfigurationError
 from streamworker.observability.redaction import error_text
 from streamworker.offsets import codec
-from streamworker.offsets.policy import StartKind, parse_start
+from streamworker.offsets.policy import StartKind, moment_ms, parse_start
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -37,17 +35,16 @@ def _check_start(text: str) -> None:
         policy = parse_start(text)
         if policy.kind is StartKind.TIMESTAMP:
             assert policy.timestamp_ms >= 0, _NO_TIME
-            at = datetime.fromisoformat(text.partition(":")[2])
-            at = at if at.tzinfo else at.replace(tzinfo=UTC)
-            # A record early is a repeat; a millisecond late, for a time between two, leaves nothing out.
-            assert -_MILLISECOND < at - (_EPOCH + policy.timestamp_ms * _MILLISECOND) < 2 * _MILLISECOND
+            assert policy.timestamp_ms == moment_ms(text.partition(":")[2])
 
 
 def _check_moment(text: str) -> None:
-    with contextlib.suppress(click.BadParameter):
-        moment = _moment(text)
-        assert moment is not None
-        assert moment >= _EPOCH, _NO_TIME
+    with contextlib.suppress(ValueError):
+        milliseconds = moment_ms(text)
+        assert milliseconds >= 0, _NO_TIME
+        at = datetime.fromisoformat(text)
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        assert timedelta(0) <= at - (_EPOCH + milliseconds * _MILLISECOND) < _MILLISECOND
 
 
 def _check_metadata(text: str) -> None:
