@@ -73,6 +73,12 @@ class Listener:
     def foreign_offset(self, partition: TopicPartition, offset: int) -> None:
         """The group's offset was not written by streamworker; accepted."""
 
+    def remembered(self, partition: TopicPartition, records: int) -> None:
+        """So many of the records that a fetch brought were done by an earlier ownership: not handled again."""
+
+    def progress_cut(self, partition: TopicPartition, needed_bytes: int) -> None:
+        """What is done beyond the committed offset takes more bytes than fit beside it: a crash repeats it."""
+
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         """A slice came back after its ownership ended; dropped, the new owner handles it."""
 

@@ -17,13 +17,14 @@ from streamworker.partition import Partition
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from streamworker.clock import Clock
     from streamworker.config import Config
     from streamworker.dlq.writer import DeadLetterWriter
     from streamworker.events import Listener
     from streamworker.offsets.committer import Committer
+    from streamworker.offsets.progress import Progress
     from streamworker.record import TopicPartition
     from streamworker.resilience.gate import Gate
     from streamworker.scheduling.backpressure import Backpressure
@@ -74,11 +75,22 @@ class Partitions:
         return self._owned.get(key)
 
     def limit(self, key: TopicPartition) -> int:
-        """The offset from which records of `key` must wait until more is committed."""
-        return self._owned[key].tracker.limit(self._config.commit.max_uncommitted)
+        """The offset from which records of `key` must wait until more is committed.
 
-    def own(self, key: TopicPartition, *, handler: int, start_offset: int | None) -> Partition:
-        """Begin an ownership; nothing of it is committed as long as its start is unknown (None)."""
+        Nothing begins before the coordinator knows that the partition is in work: a record that kills the process would
+        leave no trace.
+        """
+        tracker = self._owned[key].tracker
+        return tracker.limit(self._config.commit.max_uncommitted) if tracker.announced else tracker.committable
+
+    def attempts(self, key: TopicPartition) -> Mapping[int, int]:
+        """Calls that were spent on records of `key` that are not done, by their offset."""
+        return self._owned[key].tracker.attempts
+
+    def own(
+        self, key: TopicPartition, *, handler: int, start_offset: int | None, progress: Progress | None = None
+    ) -> Partition:
+        """Begin an ownership where an earlier one has left; nothing is committed while the start is unknown (None)."""
         stages = self._stages
         if key in self._owned:
             self.end([key])
@@ -87,7 +99,7 @@ class Partitions:
         partition = self._owned[key] = Partition(
             ownership=ownership,
             handler=handler,
-            tracker=OffsetTracker(BEGINNING if start_offset is None else start_offset),
+            tracker=_tracker(BEGINNING if start_offset is None else start_offset, progress),
             lanes=stages.schedulers[handler].own(ownership),
             budget=DeadLetterBudget(self._config.dead_letters, now_s),
             start_offset=BEGINNING if start_offset is None else start_offset,
@@ -98,9 +110,9 @@ class Partitions:
         stages.backpressure.own(key)
         return partition
 
-    def position(self, partition: Partition, start_offset: int) -> None:
+    def position(self, partition: Partition, start_offset: int, progress: Progress | None) -> None:
         """Give a partition its start that was assigned without one."""
-        partition.tracker = OffsetTracker(start_offset)
+        partition.tracker = _tracker(start_offset, progress)
         partition.start_offset = start_offset
         partition.positioned = True
         self._stages.committer.own(partition.key, partition.tracker)
@@ -144,6 +156,12 @@ class Partitions:
             self.troubled.pop(partition.key, None)
         self._listener.resumed(partition.key, reason.value, self._clock.monotonic_s() - since_s)
 
+    def give_back(self, keys: Iterable[TopicPartition]) -> None:
+        """Let the last commit of these say that they were given back in order."""
+        for key in keys:
+            if key in self._owned:
+                self._owned[key].tracker.running = False
+
     def stop(self, partition: Partition, reason: str, detail: str, *, mends_itself: bool, retry: bool = False) -> None:
         """Let `partition` stand still; with `retry` it is let go on after a back-off, to see.
 
@@ -163,3 +181,10 @@ class Partitions:
             reason, partition.stop = partition.stop.reason, None
             self.release(partition, PauseReason.STOPPED)
             self._listener.mended(partition.key, reason)
+
+
+def _tracker(start_offset: int, progress: Progress | None) -> OffsetTracker:
+    tracker = OffsetTracker(start_offset)
+    if progress is not None:
+        tracker.remember(progress)
+    return tracker

@@ -112,6 +112,7 @@ class Rebalancing:
 
     def commit(self, keys: Sequence[TopicPartition], until_s: float) -> None:
         """The last commit of an ownership: waited for only while the coordinator answers."""
+        self._partitions.give_back(keys)
         if self._coordinator_answers():
             self._committer.commit_now(keys, until_s=until_s, meanwhile=self._step)
         else:
@@ -134,13 +135,14 @@ class Rebalancing:
             self._source().seek(partition.key, plan.offset)
         except ClientError:
             return  # the client has not begun with it yet; it is asked about again
-        self._partitions.position(partition, plan.offset)
+        self._partitions.position(partition, plan.offset, plan.progress)
         self._use(partition, plan)
         self._partitions.release(partition, PauseReason.OFFSETS_UNKNOWN)
 
     def _begin(self, key: TopicPartition, plan: StartPlan | None) -> Start:
         handler = next(number for number, one in enumerate(self._declarations) if one.subscribes_to(key.topic))
-        partition = self._partitions.own(key, handler=handler, start_offset=None if plan is None else plan.offset)
+        start_offset, progress = (None, None) if plan is None else (plan.offset, plan.progress)
+        partition = self._partitions.own(key, handler=handler, start_offset=start_offset, progress=progress)
         if plan is None:
             self._partitions.hold(partition, PauseReason.OFFSETS_UNKNOWN)
         else:
@@ -152,9 +154,6 @@ class Rebalancing:
     def _use(self, partition: Partition, plan: StartPlan) -> None:
         if plan.foreign:
             self._listener.foreign_offset(partition.key, plan.offset)
-        if plan.kind in (StartKind.LATEST, StartKind.TIMESTAMP):
-            self._partitions.hold(partition, PauseReason.FIRST_COMMIT)
-            self._committer.commit_again(partition.key)
 
     def _plans(self, keys: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, StartPlan]:
         """Plans with their offsets resolved; empty if the cluster does not say in time."""

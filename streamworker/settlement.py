@@ -159,10 +159,12 @@ class Settlement:
         elif verdict.kind is VerdictKind.SPARE:
             self._hold_spared(slice_, failed, rest, error, permit)
         elif verdict.kind is VerdictKind.RETRY:
+            self._spend(partition, failed, attempt)
             due_s = now_s + self._backoffs[slice_.handler].delay_s(attempt, error)
             scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=due_s)
         elif len(failed) > 1:
             # Somebody in this batch is at fault and nobody said who: one by one from here.
+            self._spend(partition, failed, attempt)
             scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=now_s, alone=True)
         else:
             scheduler.finish(slice_, rest)
@@ -170,6 +172,11 @@ class Settlement:
             return
         self._report_failure(partition, failed[0], error, attempt, Ending.RETRIED)
         self._listener.ended(self._name(slice_), partition.key, Ending.RETRIED, len(failed), 0.0)
+
+    def _spend(self, partition: Partition, messages: Sequence[Message], attempt: int) -> None:
+        """Remember, past the end of this ownership, the calls that were spent on these."""
+        partition.tracker.attempts.update((message.offset(), attempt) for message in messages)
+        self._stages.committer.progressed(partition.key)
 
     def _judge_call(self, slice_: LaneSlice, error: BaseException) -> Verdict:
         """Judge a failed call, with the handler's breaker as a witness of whether the dependency is to blame."""
@@ -294,9 +301,10 @@ class Settlement:
             partition.tracker.complete_run(first, last)
         else:
             partition.tracker.complete([message.offset() for message in messages])
-        if partition.attempts:
+        if partition.attempts or partition.tracker.attempts:
             for message in messages:
                 partition.attempts.pop(message.offset(), None)
+                partition.tracker.attempts.pop(message.offset(), None)
         size_bytes = self._stages.backpressure.size_of(partition.key, messages, partition.lanes.largest_bytes)
         self._stages.backpressure.settled(partition.key, len(messages), size_bytes)
         self._stages.committer.progressed(partition.key)

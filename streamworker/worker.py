@@ -145,6 +145,7 @@ class Worker:
                 batch=one.batch,
                 flow=config.flow,
                 limit=lambda key: self.partitions.limit(key),
+                attempts=lambda key: self.partitions.attempts(key),
             )
             for number, one in enumerate(declarations)
         ]
@@ -292,14 +293,31 @@ class Worker:
         if not messages:
             return
         now_s = self._clock.monotonic_s()
-        for first, count in _consecutive(messages):
-            partition.tracker.deliver(first, count)
+        messages = self._deliver(partition, messages)
+        if not messages:
+            return
         sizes = list(map(len, messages))
         size_bytes = sum(sizes)
         self._admitted += len(messages)
         self.backpressure.admitted(key, len(messages), size_bytes)
         self._schedulers[partition.handler].offer(key, messages, max(sizes), now_s)
         self._listener.fetched(key, len(messages), size_bytes)
+
+    def _deliver(self, partition: Partition, messages: Sequence[Message]) -> Sequence[Message]:
+        """Let the tracker know what was delivered; returns what is not done, as an earlier ownership knew."""
+        tracker = partition.tracker
+        located, remembers = tracker.located, tracker.remembers
+        for first, count in _consecutive(messages):
+            tracker.deliver(first, count)
+        if not located:
+            self.committer.hurry(partition.key)
+        if not remembers:
+            return messages
+        left = [message for message in messages if not tracker.is_done(message.offset())]
+        if len(left) < len(messages):
+            self.committer.progressed(partition.key)
+            self._listener.remembered(partition.key, len(messages) - len(left))
+        return left
 
     def _fetch_anew(self, partition: Partition) -> None:
         """Drop what a fetch brought that crossed the assignment: it may belong to an ownership before it."""
@@ -344,7 +362,6 @@ class Worker:
         for key in self.committer.answered(answers):
             partition = self.partitions.get(key)
             if partition is not None:
-                self.partitions.release(partition, PauseReason.FIRST_COMMIT)
                 self._schedulers[partition.handler].wake(partition.key)
 
     def _dispatch(self) -> None:
@@ -521,6 +538,7 @@ class Worker:
     def _leave(self) -> None:
         keys = [one.key for one in self.partitions]
         self._abandon(keys)
+        self.partitions.give_back(keys)
         self._commit_last()
         self.partitions.end(keys)
         self._executor.stop(_EXECUTOR_STOP_S)

@@ -114,6 +114,18 @@ class Metric(enum.Enum):
         ("topic",),
         "Offsets of the group that were not written by streamworker, and were accepted.",
     )
+    REMEMBERED = _counter(
+        "records_remembered_total",
+        "records",
+        ("topic",),
+        "Records that were fetched again and not handled again: an earlier owner had done them beyond its offset.",
+    )
+    PROGRESS_CUT = _counter(
+        "commit_progress_cut_total",
+        "commits",
+        ("topic",),
+        "Commits beside which not all fits that is done beyond their offset; after a crash it is handled again.",
+    )
     LATE_OUTCOMES = _counter(
         "late_outcomes_total",
         "records",

@@ -179,6 +179,14 @@ class LogListener(Listener):
     def foreign_offset(self, partition: TopicPartition, offset: int) -> None:
         self._say(logging.WARNING, "offset of another program accepted", **_place(partition, offset))
 
+    def remembered(self, partition: TopicPartition, records: int) -> None:
+        fields = {**_place(partition), "records": records}
+        self._say_sparingly(("remembered", partition.topic), logging.INFO, "done before, not handled again", fields)
+
+    def progress_cut(self, partition: TopicPartition, needed_bytes: int) -> None:
+        fields = {**_place(partition), "needed_bytes": needed_bytes}
+        self._say_sparingly(("cut", partition.topic), logging.WARNING, "commit does not hold all that is done", fields)
+
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         fields = {**_place(partition), "handler": handler, "records": records}
         self._say_sparingly(("late", handler), logging.INFO, "late outcome dropped", fields)

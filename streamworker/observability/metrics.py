@@ -140,6 +140,12 @@ class Metrics(Listener):
     def foreign_offset(self, partition: TopicPartition, offset: int) -> None:
         self._counts[Metric.FOREIGN_OFFSETS].add((partition.topic,))
 
+    def remembered(self, partition: TopicPartition, records: int) -> None:
+        self._counts[Metric.REMEMBERED].add((partition.topic,), records)
+
+    def progress_cut(self, partition: TopicPartition, needed_bytes: int) -> None:
+        self._counts[Metric.PROGRESS_CUT].add((partition.topic,))
+
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         self._counts[Metric.LATE_OUTCOMES].add((handler,), records)
 

@@ -1,7 +1,9 @@
 """When which offsets are committed, and what an answer means.
 
 Rules. At most one asynchronous commit is in flight. It goes out each `interval_s` if there is
-progress, and at once when a partition has a quarter of its bound done and not committed. Success
+news, and at once when a partition has a quarter of its bound done and not committed. Beside the offset goes
+what is done beyond it and what was tried (`codec.py`), taken at the same moment; that is news, too, though the offset
+has not moved. Success
 comes only from the coordinator's answer, partition by partition; what failed or stayed unanswered
 goes again with the same or a higher offset. An answer belongs to the tracker that it was made for: if
 that epoch has ended, it says nothing about the present one, except that an older offset may have
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from streamworker.clock import Clock
     from streamworker.config import CommitConfig
     from streamworker.events import Listener
+    from streamworker.offsets.progress import Progress
     from streamworker.offsets.tracker import OffsetTracker
     from streamworker.record import TopicPartition
 
@@ -36,8 +39,17 @@ _REMEMBERED_REQUESTS = 64
 
 
 @dataclass(frozen=True, slots=True)
+class _Carried:
+    """What a request carries of one partition."""
+
+    tracker: OffsetTracker
+    progress: Progress
+    mark: OffsetMark
+
+
+@dataclass(frozen=True, slots=True)
 class _Request:
-    trackers: Mapping[TopicPartition, OffsetTracker]
+    carried: Mapping[TopicPartition, _Carried]
     sent_s: float
 
 
@@ -70,8 +82,9 @@ class Committer:
         self.refused_since_s: float | None = None  # the first refusal since then
 
     def own(self, partition: TopicPartition, tracker: OffsetTracker) -> None:
-        """A new epoch of `partition` begins."""
+        """A new epoch of `partition` begins: that it is in work is committed at the next occasion."""
         self._trackers[partition] = tracker
+        self.hurry(partition)
 
     def disown(self, partitions: Iterable[TopicPartition]) -> None:
         """The epochs of these have ended: nothing of theirs is sent any more."""
@@ -81,13 +94,18 @@ class Committer:
             self._again.discard(partition)
 
     def progressed(self, partition: TopicPartition) -> None:
-        """Something of `partition` is done."""
+        """Something of `partition` is done, or was tried in vain."""
         self._dirty.add(partition)
         done = self._trackers[partition].done_uncommitted
         self._urgent = self._urgent or 4 * done >= self._config.max_uncommitted
 
+    def hurry(self, partition: TopicPartition) -> None:
+        """Commit the news of `partition` at the next occasion: something waits for it."""
+        self._dirty.add(partition)
+        self._urgent = True
+
     def commit_again(self, partition: TopicPartition) -> None:
-        """Commit `partition` at the next occasion even if it has not moved."""
+        """Commit `partition` at the next occasion even if there is no news of it."""
         self._again.add(partition)
         self._urgent = True
 
@@ -100,7 +118,7 @@ class Committer:
     @property
     def unsaved(self) -> bool:
         """Whether something may be committed that the coordinator has not acknowledged."""
-        return any(tracker.committable > tracker.committed for tracker in self._trackers.values())
+        return any(map(_has_news, self._trackers.values()))
 
     def step(self, *, at_once: bool = False) -> None:
         """Send a commit if one is due, or `at_once` if there is something to commit."""
@@ -111,12 +129,12 @@ class Committer:
             return
         if at_once:
             self._dirty.update(self._trackers)
-        marks = self._marks(self._dirty | self._again)
-        self._dirty.intersection_update(marks)
+        carried = self._carried(self._dirty | self._again)
+        self._dirty.intersection_update(carried)
         self._urgent = False
         self._next_tick_s = now_s + self._config.interval_s
-        if marks:
-            self._send_request(marks, now_s)
+        if carried:
+            self._send_request(carried, now_s)
 
     def answered(self, answers: Iterable[CommitAnswer]) -> Sequence[TopicPartition]:
         """Take the coordinator's answers to asynchronous commits; returns what is committed of present epochs."""
@@ -124,9 +142,9 @@ class Committer:
         now_s = self._clock.monotonic_s()
         by_request: dict[int, list[CommitAnswer]] = {}
         for answer in answers:
-            number = codec.decode(answer.mark.metadata)
-            if number in self._requests:
-                by_request.setdefault(number, []).append(answer)
+            metadata = codec.decode(answer.mark.metadata)
+            if metadata is not None and metadata.request in self._requests:
+                by_request.setdefault(metadata.request, []).append(answer)
         for number, own_answers in by_request.items():
             request = self._requests.pop(number)
             self._in_flight = None if self._in_flight == number else self._in_flight
@@ -134,8 +152,7 @@ class Committer:
             committed += [
                 answer.partition
                 for answer in own_answers
-                if answer.error is None
-                and self._trackers.get(answer.partition) is request.trackers.get(answer.partition)
+                if answer.error is None and self._is_present(answer.partition, request)
             ]
         return committed
 
@@ -147,9 +164,8 @@ class Committer:
         `meanwhile` is given the time to let go by between two tries.
         """
         left = set(partitions) & self._trackers.keys()
-        while marks := self._marks(left):
-            sent_s = self._clock.monotonic_s()
-            request = _Request({one: self._trackers[one] for one in marks}, sent_s)
+        while carried := self._carried(left):
+            request, marks = _Request(carried, self._clock.monotonic_s()), _marks(carried)
             try:
                 answers = self._send_now(marks)
             except ClientError as error:
@@ -162,35 +178,39 @@ class Committer:
 
     def send_last(self, partitions: Iterable[TopicPartition]) -> None:
         """Send an asynchronous commit of these whose answer nobody waits for."""
-        if marks := self._marks(set(partitions) & self._trackers.keys()):
-            self._send_request(marks, self._clock.monotonic_s())
+        if carried := self._carried(set(partitions) & self._trackers.keys()):
+            self._send_request(carried, self._clock.monotonic_s())
 
-    def _marks(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, OffsetMark]:
+    def _carried(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, _Carried]:
+        """The next request's content: offsets and what is beside them are taken here and nowhere else."""
         self._number += 1
-        metadata = codec.encode(self._number)
+        trackers = {one: self._trackers[one] for one in sorted(partitions)}
         return {
-            one: OffsetMark(self._trackers[one].committable, metadata)
-            for one in sorted(partitions)
-            if self._has_news(one)
+            one: self._carry(one, tracker)
+            for one, tracker in trackers.items()
+            if _has_news(tracker) or (one in self._again and tracker.located)
         }
 
-    def _has_news(self, partition: TopicPartition) -> bool:
-        tracker = self._trackers[partition]
-        return tracker.committable > tracker.committed or (partition in self._again and tracker.located)
+    def _carry(self, partition: TopicPartition, tracker: OffsetTracker) -> _Carried:
+        progress = tracker.progress()
+        encoded = codec.encode(self._number, progress)
+        tracker.crowded = encoded.whole_bytes > codec.PRESSURE_BYTES
+        if not encoded.complete:
+            self._listener.progress_cut(partition, encoded.whole_bytes)
+        return _Carried(tracker, progress, OffsetMark(progress.offset, encoded.text))
 
-    def _send_request(self, marks: Mapping[TopicPartition, OffsetMark], now_s: float) -> None:
-        request = _Request({one: self._trackers[one] for one in marks}, now_s)
+    def _send_request(self, carried: Mapping[TopicPartition, _Carried], now_s: float) -> None:
         try:
-            self._send(marks)
+            self._send(_marks(carried))
         except ClientError as error:
-            self._listener.commit_answered(len(marks), error.code, 0.0)
+            self._listener.commit_answered(len(carried), error.code, 0.0)
             return
         if self._in_flight is not None:
             # Nobody waits for the earlier one any more, so what it carried goes again.
-            self._dirty.update(self._requests[self._in_flight].trackers.keys() & self._trackers.keys())
-        self._requests[self._number] = request
+            self._dirty.update(self._requests[self._in_flight].carried.keys() & self._trackers.keys())
+        self._requests[self._number] = _Request(carried, now_s)
         self._in_flight = self._number
-        self._dirty.difference_update(marks)
+        self._dirty.difference_update(carried)
         while len(self._requests) > _REMEMBERED_REQUESTS:
             del self._requests[next(iter(self._requests))]
 
@@ -200,34 +220,52 @@ class Committer:
         request = self._requests[self._in_flight]
         if now_s >= request.sent_s + self._config.timeout_s:
             self._in_flight = None
-            self._dirty.update(request.trackers.keys() & self._trackers.keys())
-            self._listener.commit_unanswered(len(request.trackers))
+            self._dirty.update(request.carried.keys() & self._trackers.keys())
+            self._listener.commit_unanswered(len(request.carried))
 
     def _settle(self, request: _Request, answers: Sequence[CommitAnswer], now_s: float) -> None:
         by_error: dict[str | None, int] = {}
         for answer in answers:
             by_error[answer.error] = by_error.get(answer.error, 0) + 1
-            self._settle_one(request.trackers.get(answer.partition), answer)
+            self._settle_one(request.carried.get(answer.partition), answer)
         for error, partitions in by_error.items():
             self._listener.commit_answered(partitions, error, now_s - request.sent_s)
+        if by_error.keys() & _PASSING:
+            self._next_tick_s = min(self._next_tick_s, now_s + _RETRY_PAUSE_S)
         if None in by_error:
             self.last_success_s, self.refused_since_s = now_s, None
         elif self.refused_since_s is None:
             self.refused_since_s = now_s
 
-    def _settle_one(self, tracker: OffsetTracker | None, answer: CommitAnswer) -> None:
+    def _settle_one(self, carried: _Carried | None, answer: CommitAnswer) -> None:
         partition = answer.partition
         current = self._trackers.get(partition)
-        if tracker is None or current is None:
+        if carried is None or current is None:
             return
-        if tracker is not current or answer.mark.offset < tracker.committed:
+        if carried.tracker is not current or answer.mark.offset < current.committed:
             # An older offset may have been written over a newer one, even if its commit ends with an error: the client
             # sends again what it finds no answer to.
             self.commit_again(partition)
         elif answer.error is None:
-            tracker.acknowledge(answer.mark.offset)
+            current.acknowledge(carried.progress)
             self._again.discard(partition)
-            if tracker.committable > tracker.committed:
+            if _has_news(current):
                 self._dirty.add(partition)
         else:
             self._dirty.add(partition)
+
+    def _is_present(self, partition: TopicPartition, request: _Request) -> bool:
+        carried = request.carried.get(partition)
+        return carried is not None and self._trackers.get(partition) is carried.tracker
+
+
+def _marks(carried: Mapping[TopicPartition, _Carried]) -> dict[TopicPartition, OffsetMark]:
+    return {partition: one.mark for partition, one in carried.items()}
+
+
+def _has_news(tracker: OffsetTracker) -> bool:
+    """Whether there is something that the coordinator has not acknowledged."""
+    if not tracker.located:
+        return False
+    known = tracker.known
+    return known is None or tracker.committable > known.offset or tracker.progress() != known

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streamworker.interfaces import OffsetMark
+    from streamworker.offsets.progress import Progress
     from streamworker.record import TopicPartition
 
 _EXAMPLE = "timestamp:2026-01-31T00:00:00Z"
@@ -46,11 +47,15 @@ class StartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class StartPlan:
-    """Where one partition starts; `offset` is meant for COMMITTED, `foreign` that another wrote it."""
+    """Where one partition starts; `offset` is meant for COMMITTED, `foreign` that another wrote it.
+
+    `progress` is what the earlier owner has left, None if it did not say.
+    """
 
     kind: StartKind
     offset: int = BEGINNING
     foreign: bool = False
+    progress: Progress | None = None
 
     def at(self, offset: int) -> StartPlan:
         """The same plan with its offset found out."""
@@ -102,5 +107,7 @@ def plan_starts(
 
 def _plan(mark: OffsetMark | None, *, known: bool, policy: StartPolicy) -> StartPlan:
     if mark is not None:
-        return StartPlan(StartKind.COMMITTED, mark.offset, foreign=codec.decode(mark.metadata) is None)
+        read = codec.decode(mark.metadata, mark.offset)
+        progress = None if read is None else read.progress
+        return StartPlan(StartKind.COMMITTED, mark.offset, foreign=read is None, progress=progress)
     return StartPlan(StartKind.EARLIEST if known else policy.kind)

@@ -5,7 +5,8 @@ one when all are. Only delivered offsets count: gaps (compaction, transaction ma
 records) never hold it back. It never goes backwards.
 
 The window is one byte per delivered record, not per offset, and a list of runs maps one to the
-other: a gap costs an entry, whatever its length. Pure; the loop thread owns it.
+other: a gap costs an entry, whatever its length. What an earlier ownership had done beyond its offset is
+*remembered*: it counts as done as soon as it is delivered. Pure; the loop thread owns it.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
+from streamworker.offsets.progress import Progress
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from streamworker.offsets.progress import Suspect
 
 _OPEN, _DONE = 1, 0
 # Below this many done records at the front the window is not cut, so that cutting stays rare.
@@ -33,6 +38,12 @@ class OffsetTracker:
         self._cut = 0
         self._run_offsets: list[int] = []  # first offset of each run of consecutive offsets …
         self._run_indexes: list[int] = []  # … and the number of that record
+        self._remembered: list[tuple[int, int]] = []  # (first, last) that are done and not delivered, ascending
+        self.attempts: dict[int, int] = {}  # calls that were spent, by the offset of a record that is not done
+        self.running = True  # until the partition is given back in order
+        self.suspect: Suspect | None = None  # what is to be known as having been in work if the process dies
+        self.known: Progress | None = None  # what the coordinator has, as far as it was heard
+        self.crowded = False  # hardly more would fit beside the committed offset
 
     @property
     def next_offset(self) -> int:
@@ -73,6 +84,37 @@ class OffsetTracker:
         done = self._cut + (len(self._window) if first_open < 0 else first_open)
         return done - self._committed_index
 
+    def remember(self, progress: Progress) -> None:
+        """What an earlier ownership had done beyond the start, and the attempts that it spent."""
+        self.known = progress
+        self._remembered = [(first, last) for first, last in progress.done if first >= self._next_offset]
+        self.attempts = {offset: spent for offset, spent in progress.attempts.items() if offset >= self._next_offset}
+
+    @property
+    def remembers(self) -> bool:
+        """Whether records are done that were not delivered yet."""
+        return bool(self._remembered)
+
+    @property
+    def announced(self) -> bool:
+        """Whether the coordinator knows that the partition is in work."""
+        return self.known is not None and self.known.running
+
+    def progress(self) -> Progress:
+        """What is done now: the committable offset and all beyond it, of one moment."""
+        offset, window = self.committable, self._window
+        done: list[tuple[int, int]] = []
+        at = window.find(_OPEN)
+        while at >= 0 and (first := window.find(_DONE, at)) >= 0:
+            at = window.find(_OPEN, first)
+            last = (len(window) if at < 0 else at) - 1
+            done.append((self._offset_of(self._cut + first), self._offset_of(self._cut + last)))
+        remembered = self._remembered
+        if done and remembered and done[-1][1] + 1 == remembered[0][0]:
+            done[-1] = (done[-1][0], remembered[0][1])
+            remembered = remembered[1:]
+        return Progress(offset, (*done, *remembered), dict(self.attempts), self.running, self.suspect)
+
     def deliver(self, first: int, count: int) -> None:
         """`count` records with consecutive offsets from `first`, which is at or past `next_offset`."""
         assert first >= self._next_offset, f"delivered {first}, expected {self._next_offset} or later"
@@ -82,6 +124,17 @@ class OffsetTracker:
             self._run_indexes.append(index)
         self._window += b"\x01" * count
         self._next_offset = first + count
+        if self._remembered:
+            self._complete_remembered(first)
+
+    def _complete_remembered(self, first: int) -> None:
+        """Mark as done what was remembered of the records that were delivered from offset `first` on."""
+        end = self._next_offset
+        delivered = [one for one in self._remembered if one[0] < end]
+        self._remembered = [(max(low, end), high) for low, high in self._remembered if high >= end]
+        for low, high in delivered:
+            if high >= first:
+                self.complete_run(max(low, first), min(high, end - 1))
 
     def take_back(self, first: int) -> None:
         """The records from offset `first` on, none of which is done, count as not delivered."""
@@ -96,10 +149,14 @@ class OffsetTracker:
         """The offset from which records must wait, so that a crash repeats at most `max_uncommitted`.
 
         Counted from the committed offset in delivered records, whatever of them is done: then the lowest
-        open record is never the one that waits.
+        open record is never the one that waits. While it is `crowded`, nothing goes beyond what is done.
         """
         index = self._committed_index + max_uncommitted
-        return self._next_offset if index >= self._cut + len(self._window) else self._offset_of(index)
+        bound = self._next_offset if index >= self._cut + len(self._window) else self._offset_of(index)
+        if not self.crowded:
+            return bound
+        remembered = self._remembered[-1][1] if self._remembered else -1
+        return min(bound, max(self.highest_done, self.committable, remembered) + 1)
 
     def complete_run(self, first: int, last: int) -> None:
         """All delivered records from offset `first` to `last` are done."""
@@ -123,11 +180,14 @@ class OffsetTracker:
                     window[index] = _DONE
         self._cut_front()
 
-    def acknowledge(self, offset: int) -> None:
-        """The coordinator has committed `offset`; a lower one than known is ignored."""
-        if offset > self._committed:
-            self._committed = offset
-            self._committed_index = self._records_below(offset)
+    def acknowledge(self, progress: Progress) -> None:
+        """The coordinator has committed this; a lower offset than known is ignored."""
+        if progress.offset < self._committed:
+            return
+        self.known = progress
+        if progress.offset > self._committed:
+            self._committed = progress.offset
+            self._committed_index = self._records_below(progress.offset)
 
     def is_done(self, offset: int) -> bool:
         """Whether a delivered record is done."""

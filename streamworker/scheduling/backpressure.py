@@ -110,7 +110,9 @@ class Backpressure:
 
     def room(self) -> int:
         """How many records may be fetched now, by count and by their usual size."""
-        by_bytes = int((self._config.max_buffer_bytes - self.size_bytes) / max(self._largest_bytes, 1.0))
+        bound_bytes, largest_bytes = self._config.max_buffer_bytes, max(self._largest_bytes, 1.0)
+        reserve_bytes = min(self._reserve * largest_bytes, bound_bytes / _SHARE_OF_RESERVE)
+        by_bytes = int((bound_bytes - reserve_bytes - self.size_bytes) / largest_bytes)
         room = min(self._config.max_inflight - self._reserve - self.records, by_bytes)
         if room <= 0 and not self.records:
             return 1  # a record larger than the whole bound goes alone

@@ -23,7 +23,7 @@ from streamworker.scheduling.slices import SliceSizer
 from streamworker.work import Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.config import Batch, FlowConfig
     from streamworker.record import Message, TopicPartition
@@ -92,8 +92,10 @@ class LaneSlice(Slice):
 
     __slots__ = ("held", "lane")
 
-    def __init__(self, handler: int, lane: Lane, messages: Sequence[Message], held: Held | None) -> None:
-        super().__init__(handler, lane.of.ownership, messages, 1 if held is None else held.attempt + 1)
+    def __init__(
+        self, handler: int, lane: Lane, messages: Sequence[Message], held: Held | None, *, attempt: int
+    ) -> None:
+        super().__init__(handler, lane.of.ownership, messages, attempt)
         self.lane = lane
         self.held = held
         self.largest_bytes = lane.of.largest_bytes
@@ -141,7 +143,8 @@ class PartitionLanes:
 class Scheduler:
     """Cuts slices for one handler.
 
-    `limit` tells from which offset on records of a partition must wait until more is committed.
+    `limit` tells from which offset on records of a partition must wait until more is committed; `attempts`, by offset,
+    how many calls were spent on records that are not done.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class Scheduler:
         batch: Batch | None,
         flow: FlowConfig,
         limit: Callable[[TopicPartition], int],
+        attempts: Callable[[TopicPartition], Mapping[int, int]],
     ) -> None:
         self._handler = handler
         self._ordering = ordering
@@ -161,6 +165,7 @@ class Scheduler:
         self._lane_count = lanes if ordering is Ordering.KEY else 1
         self._batch = batch
         self._limit = limit
+        self._attempts = attempts
         self._partitions: dict[TopicPartition, PartitionLanes] = {}
         self._turns: deque[Lane] = deque()
         self._timers: list[tuple[float, int, Lane]] = []
@@ -353,7 +358,7 @@ class Scheduler:
     def _cut_held(self, lane: Lane, held: Held) -> LaneSlice:
         lane.held.remove(held)
         messages = held.messages[:1] if held.alone else held.messages
-        return LaneSlice(self._handler, lane, messages, held)
+        return LaneSlice(self._handler, lane, messages, held, attempt=held.attempt + 1)
 
     def _cut_pending(self, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
         batch = self._batch
@@ -363,9 +368,15 @@ class Scheduler:
         fitting = self._below_limit(lane, messages)
         if batch is not None and len(fitting) * lane.of.largest_bytes > batch.max_bytes:
             fitting = _within_bytes(fitting, batch.max_bytes)
+        attempts = self._attempts(lane.of.ownership.partition)
+        if attempts:
+            fitting = _with_equal_attempts(fitting, attempts)
         if len(fitting) < len(messages):
             lane.pending[:0] = messages[len(fitting) :]
-        return LaneSlice(self._handler, lane, fitting, None) if fitting else None
+        if not fitting:
+            return None
+        spent = attempts.get(fitting[0].offset(), 0) if attempts else 0
+        return LaneSlice(self._handler, lane, fitting, None, attempt=spent + 1)
 
     def _next_of(self, lane: Lane, size: int) -> list[Message]:
         """Take the next `size` records out of `pending`, past those whose key is held."""
@@ -455,6 +466,13 @@ def _within_bytes(messages: list[Message], max_bytes: int) -> list[Message]:
         if size_bytes > max_bytes and index:
             return messages[:index]
     return messages
+
+
+def _with_equal_attempts(messages: list[Message], attempts: Mapping[int, int]) -> list[Message]:
+    """The first of `messages`, as far as as many calls were spent on each."""
+    spent = [attempts.get(message.offset(), 0) for message in messages]
+    differs = next((index for index, one in enumerate(spent) if one != spent[0]), len(messages))
+    return messages[:differs]
 
 
 def _offset(message: Message) -> int:

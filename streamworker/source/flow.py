@@ -26,7 +26,6 @@ class PauseReason(enum.Enum):
     DEAD_LETTERS_PENDING = "dead_letters_pending"  # dead letters that are not with the broker yet
     DEAD_LETTER_BUDGET = "dead_letter_budget"  # too many dead letters in a short time
     BREAKER = "breaker"  # something that its handler needs is away
-    FIRST_COMMIT = "first_commit"  # its start was chosen, and is committed before it is used
     DRAINING = "draining"  # the worker or the ownership ends
 
 

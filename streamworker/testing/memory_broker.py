@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _WAY_THERE_S = 0.001  # of a commit
+_LARGEST_METADATA_BYTES = 4095  # beside an offset; Kafka's default takes 4096 with the NUL that the client sends
 _PATIENCE_S = 1.0  # of a synchronous commit whose answer is lost
 _QUEUE_BYTES = 16 * 1024 * 1024  # what the client holds ready at most, hence what one fetch can bring of a partition
 
@@ -325,6 +326,8 @@ class MemoryBroker:
         if member.expelled or member not in self._members:
             return "UNKNOWN_MEMBER_ID"
         error = self.commit_error(key) if key in self._logs else "UNKNOWN_TOPIC_OR_PART"
+        if error is None and len(mark.metadata.encode()) > _LARGEST_METADATA_BYTES:
+            error = "OFFSET_METADATA_TOO_LARGE"
         if error is None:
             self._committed[key] = mark
             self.commits.append(CommitEntry(self.time.monotonic_s(), member.name, key, mark, again))

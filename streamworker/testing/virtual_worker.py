@@ -87,6 +87,8 @@ class Story(Listener):
     commit_answers: list[tuple[int, str | None]] = field(default_factory=list)
     unanswered_commits: int = 0
     late_records: int = 0
+    remembered_records: int = 0
+    cut_commits: int = 0
     foreign: list[tuple[TopicPartition, int]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     exit: tuple[int, tuple[str, ...]] | None = None
@@ -137,6 +139,12 @@ class Story(Listener):
 
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         self.late_records += records
+
+    def remembered(self, partition: TopicPartition, records: int) -> None:
+        self.remembered_records += records
+
+    def progress_cut(self, partition: TopicPartition, needed_bytes: int) -> None:
+        self.cut_commits += 1
 
     def foreign_offset(self, partition: TopicPartition, offset: int) -> None:
         self.foreign.append((partition, offset))

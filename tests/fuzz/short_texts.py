@@ -48,13 +48,15 @@ def _check_moment(text: str) -> None:
 
 
 def _check_metadata(text: str) -> None:
-    request = codec.decode(text)
-    if request is None:
+    written_for = re.match(r"sw2 q=[0-9]+ @([0-9]{1,18}) ", text)
+    read = codec.decode(text, int(written_for[1]) if written_for else 0)
+    if read is None:
         assert re.fullmatch("sw1 q=[0-9]{1,18}", text) is None
-    else:
-        assert int(text.removeprefix("sw1 q=")) == request
-        assert codec.decode(codec.encode(request)) == request
-        assert len(codec.encode(request)) <= codec.MAX_METADATA_BYTES
+    elif read.progress is not None:
+        again = codec.encode(read.request, read.progress)
+        assert len(again.text) <= codec.MAX_METADATA_BYTES
+        if again.complete:
+            assert codec.decode(again.text, read.progress.offset) == read
 
 
 def _check_log_line(parts: list[tuple[str, int]]) -> None:
@@ -75,8 +77,11 @@ START = target(
 MOMENT = target("moment", _MOMENTS, _check_moment)
 METADATA = target(
     "metadata",
-    st.text(max_size=30) | st.from_regex(r"\Asw1 q=\d{0,20}\n?\Z") | st.integers(0, 10**18).map("sw1 q={}".format),
+    st.text(max_size=30)
+    | st.from_regex(r"\Asw1 q=\d{0,20}\n?\Z")
+    | st.from_regex(r"\Asw2 q=\d{1,3} @\d{1,3} [rcx]( d=[rb][\w-]{0,20})?( a=[\w-]{1,20})?( g=\d,\d,\d)?\Z"),
     _check_metadata,
+    seeds=("sw1 q=7", "sw2 q=42 @1207 r d=rAQEDAg a=AQEC g=1207,1270,2", "sw2 q=42 @1207 r d=bAA"),
 )
 LOG_LINE = target(
     "log-line",

@@ -19,6 +19,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from streamworker import Ending, Ordering, TopicPartition
+from streamworker.offsets import codec
 from streamworker.testing.memory_broker import Tenure, TenureEnd
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def _lost(run: _Run) -> Iterator[str]:
 
 
 def _early_commits(run: _Run) -> Iterator[str]:
-    """A commit past a record that ended only after the broker had taken it."""
+    """A commit past a record, or beside which it says to be done, that ended only after the broker had taken it."""
     for key, records in run.records.items():
         offsets = [record.offset() for record in records]
         all_ended_s = [-inf, *accumulate((run.ended_s.get((key, offset), -inf) for offset in offsets), max)]
@@ -210,6 +211,17 @@ def _early_commits(run: _Run) -> Iterator[str]:
             below = bisect_left(offsets, commit.mark.offset)
             if all_ended_s[below] > commit.at_s:
                 yield f"{commit}, but something below ended at {all_ended_s[below]}"
+            for offset in _said_to_be_done(commit, offsets):
+                if run.ended_s.get((key, offset), -inf) > commit.at_s:
+                    yield f"{commit} has {offset} as done"
+
+
+def _said_to_be_done(commit: CommitEntry, offsets: Sequence[int]) -> Iterator[int]:
+    """Which of `offsets` are done by what is beside a commit."""
+    read = codec.decode(commit.mark.metadata, commit.mark.offset)
+    if read is not None and read.progress is not None:
+        for first, last in read.progress.done:
+            yield from offsets[bisect_left(offsets, first) : bisect_right(offsets, last)]
 
 
 def _commits_past_the_end(run: _Run) -> Iterator[str]:
@@ -349,6 +361,24 @@ def _too_many_repeats(run: _Run) -> Iterator[str]:
             yield f"{len(offsets)} records of {tenure}, with max_uncommitted={limit}"
 
 
+def _forgotten(run: _Run) -> Iterator[str]:
+    """A call of what is done by all commits that the owner can have found."""
+    first_s: dict[Tenure, float] = {}
+    for effect in run.effects:
+        first_s.setdefault(run.tenure(effect), effect.at_s)
+    known: dict[Tenure, set[int]] = {}
+    for tenure, until_s in first_s.items():
+        commits = run.commits[tenure.partition]
+        offsets = [record.offset() for record in run.log[tenure.partition]]
+        before = [one for one in commits if one.at_s < tenure.began_s][-1:]
+        found = [*before, *(one for one in commits if tenure.began_s <= one.at_s <= until_s)]
+        done = [set(_said_to_be_done(one, offsets)) for one in found] if before else []
+        known[tenure] = set.intersection(*done) if done else set()
+    for effect in run.effects:
+        if effect.offset in known[run.tenure(effect)]:
+            yield f"{effect}, which was committed as done"
+
+
 def _needless_repeats(run: _Run) -> Iterator[str]:
     """Records repeated after an ownership that ended in order, in time and in calm."""
     for tenure, offsets in run.repeated.items():
@@ -364,7 +394,7 @@ def _ended_well(run: _Run, tenure: Tenure) -> bool:
         return False
     if any(turn.until_s > ended_s for turn in run.turns[tenure]):
         return False
-    return run.terms.calm(asked_s, ended_s) and not _open_failures(run, tenure, asked_s)
+    return run.terms.calm(asked_s, ended_s)
 
 
 def _asked(run: _Run, tenure: Tenure) -> tuple[float | None, float]:
@@ -376,15 +406,6 @@ def _asked(run: _Run, tenure: Tenure) -> tuple[float | None, float]:
         if len(leaver.sources) == 1:  # else its consumer left the group by itself
             return leaver.asked_to_stop_s, run.terms.drain_timeout_s
     return None, 0.0
-
-
-def _open_failures(run: _Run, tenure: Tenure, at_s: float) -> bool:
-    """Whether a record of this assignment waited for a retry, a person or its dead letter at that time."""
-    ok = {
-        message.offset(): False for turn in run.turns[tenure] for message in turn.messages if run.undecodable(message)
-    }
-    ok |= {effect.offset: effect.ok for effect in run.effects if run.tenure(effect) is tenure}
-    return any(not ended and run.letters_s.get((tenure.partition, one), inf) > at_s for one, ended in ok.items())
 
 
 def _miscounts(run: _Run) -> Iterator[str]:
@@ -410,6 +431,7 @@ CHECKS: Mapping[str, Callable[[_Run], Iterator[str]]] = {
     "foreign_call": _foreign_calls,
     "attempts": _too_many_attempts,
     "repeats": _too_many_repeats,
+    "forgotten": _forgotten,
     "needless_repeat": _needless_repeats,
     "miscount": _miscounts,
 }

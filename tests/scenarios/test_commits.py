@@ -11,6 +11,9 @@ from scenarios.worlds import IN, OTHER, Obedient, calls, commits, handled, make_
 from streamworker import Ordering, Retry
 from streamworker.config import CommitConfig
 from streamworker.offsets import codec
+from streamworker.offsets.progress import Progress
+
+OURS = codec.encode(1, Progress(0)).text
 
 
 @pytest.mark.parametrize("seconds", [0.005, 0.015, 0.15, 0.6, 1.5])
@@ -81,7 +84,7 @@ def test_gaps_in_the_offsets_do_not_hold_the_commit_back() -> None:
 def test_a_log_that_begins_after_the_committed_offset_is_not_waited_for() -> None:
     """Edge case 10. What lay between the committed offset and the first record delivered is no part of the books."""
     world = make_world()
-    world.broker.set_committed(IN, 5, codec.encode(1))
+    world.broker.set_committed(IN, 5, OURS)
     world.broker.produce("in", 0, b"fine", gap=40)
 
     world.start(Obedient)
@@ -200,12 +203,14 @@ def test_progress_is_committed_though_no_further_record_comes() -> None:
 def test_a_revocation_without_coordinator_forgets_nothing_of_the_partitions_that_stay(waited_s: float) -> None:
     """Edge case 16. Only the revoked one is sent off without an answer; the other's progress is still to be sent."""
     world = make_world(2)
+    for partition in (0, 1):
+        produce(world, b"fine", partition=partition)
     member = world.start(Obedient)
-    world.run_for(1)
+    world.run_to_end("in")
     produce(world, b"fine", b"fine", b"fine")
     world.broker.coordinator_up = False
     produce(world, b"fine", partition=1)
-    world.run(lambda: len(world.effects) == 4)
+    world.run(lambda: len(world.effects) == 6)
     world.run_for(waited_s)
 
     world.start(Obedient)
@@ -213,7 +218,7 @@ def test_a_revocation_without_coordinator_forgets_nothing_of_the_partitions_that
     world.broker.coordinator_up = True
     world.run_to_end("in", timeout_s=10)
 
-    assert world.broker.committed(IN) == 3
+    assert world.broker.committed(IN) == 4
 
 
 def test_a_late_answer_is_not_waited_for_and_does_no_harm() -> None:
@@ -233,8 +238,9 @@ def test_a_late_answer_is_not_waited_for_and_does_no_harm() -> None:
 def test_a_commit_without_an_answer_is_sent_again() -> None:
     """Edge case 17. The request was lost with the coordinator; its successor carries the offset."""
     world = make_world()
+    produce(world, b"fine")
     member = world.start(Obedient)
-    world.run_for(1)
+    world.run_to_end("in")
     world.broker.coordinator_up = False
     produce(world, *[b"fine"] * 10)
     world.run_for(4)
@@ -244,7 +250,7 @@ def test_a_commit_without_an_answer_is_sent_again() -> None:
     world.run_to_end("in", timeout_s=5)
 
     assert unanswered > 0
-    assert commits(world) == [10]
+    assert commits(world) == [1, 11]
 
 
 def test_an_answer_of_an_ended_ownership_says_nothing_of_the_present_one() -> None:
@@ -260,7 +266,7 @@ def test_an_answer_of_an_ended_ownership_says_nothing_of_the_present_one() -> No
     world.broker.commit_latency_s = 0.002
     world.run_for(5)
 
-    assert commits(world) == [5, 5]
+    assert [entry.mark.offset for entry in world.broker.commits].count(5) >= 2
     assert calls(world) == [0, 1, 2, 3, 4]
 
 

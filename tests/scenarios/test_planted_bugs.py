@@ -6,6 +6,7 @@ The first tests plant what people get wrong; the others, for each check of the o
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from streamworker.dlq.envelope import Envelope
     from streamworker.handler import AnyHandler, Call, Declaration
     from streamworker.interfaces import CommitAnswer
+    from streamworker.offsets.committer import _Carried
+    from streamworker.offsets.progress import Progress
     from streamworker.partition import Partition
     from streamworker.record import Message, TopicPartition
     from streamworker.resilience.breaker import Permit
@@ -114,9 +117,11 @@ def test_going_on_where_a_partition_was_left_is_found(monkeypatch: pytest.Monkey
                 reached[id(self), key] = partition.tracker.next_offset
         end(self, keys)
 
-    def reuse(self: Partitions, key: TopicPartition, *, handler: int, start_offset: int | None) -> Partition:
+    def reuse(
+        self: Partitions, key: TopicPartition, *, handler: int, start_offset: int | None, progress: Progress | None
+    ) -> Partition:
         known = None if start_offset is None else max(start_offset, reached.get((id(self), key), 0))
-        return own(self, key, handler=handler, start_offset=known)
+        return own(self, key, handler=handler, start_offset=known, progress=progress)
 
     monkeypatch.setattr(Partitions, "end", remember)
     monkeypatch.setattr(Partitions, "own", reuse)
@@ -144,9 +149,9 @@ def test_leaving_an_older_offset_that_the_client_has_written_over_a_newer_is_fou
 ) -> None:
     sound = Committer._settle_one
 
-    def settle_one(self: Committer, tracker: OffsetTracker | None, answer: CommitAnswer) -> None:
-        if tracker is None or answer.mark.offset >= tracker.committed:
-            sound(self, tracker, answer)
+    def settle_one(self: Committer, carried: _Carried | None, answer: CommitAnswer) -> None:
+        if carried is None or answer.mark.offset >= carried.tracker.committed:
+            sound(self, carried, answer)
 
     monkeypatch.setattr(Committer, "_settle_one", settle_one)
 
@@ -194,18 +199,17 @@ def plant_one_more_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plant_an_old_offset_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each third commit of a partition is that of two commits ago."""
-    sound = Committer._marks
-    sent: defaultdict[tuple[Committer, TopicPartition], list[OffsetMark]] = defaultdict(list)
+    sound = Committer._carry
+    sent: defaultdict[tuple[Committer, TopicPartition], list[int]] = defaultdict(list)
 
-    def marks(self: Committer, keys: Iterable[TopicPartition]) -> Mapping[TopicPartition, OffsetMark]:
-        found = sound(self, keys)
-        for key, mark in found.items():
-            sent[self, key].append(mark)
-            if len(sent[self, key]) % 3 == 0:
-                found[key] = OffsetMark(sent[self, key][-3].offset, mark.metadata)
-        return found
+    def carry(self: Committer, partition: TopicPartition, tracker: OffsetTracker) -> _Carried:
+        carried, offsets = sound(self, partition, tracker), sent[self, partition]
+        offsets.append(carried.mark.offset)
+        if len(offsets) % 3:
+            return carried
+        return replace(carried, mark=OffsetMark(offsets[-3], carried.mark.metadata))
 
-    monkeypatch.setattr(Committer, "_marks", marks)
+    monkeypatch.setattr(Committer, "_carry", carry)
 
 
 def plant_nobody_waits_for_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,6 +275,15 @@ def plant_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OffsetTracker, "limit", lambda self, _max_uncommitted: self.next_offset)
 
 
+def plant_a_short_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier owner did beyond its offset is not read."""
+
+    def remember(self: OffsetTracker, progress: Progress) -> None:
+        self.known = progress
+
+    monkeypatch.setattr(OffsetTracker, "remember", remember)
+
+
 def plant_no_last_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A partition is given back without a commit."""
     monkeypatch.setattr(Rebalancing, "commit", lambda _self, _keys, _until_s: None)
@@ -293,9 +306,9 @@ def plant_no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that was refused is not made again."""
     sound = Committer._settle_one
 
-    def settle_one(self: Committer, tracker: OffsetTracker | None, answer: CommitAnswer) -> None:
+    def settle_one(self: Committer, carried: _Carried | None, answer: CommitAnswer) -> None:
         if answer.error is None:
-            sound(self, tracker, answer)
+            sound(self, carried, answer)
 
     monkeypatch.setattr(Committer, "_settle_one", settle_one)
 
@@ -359,10 +372,21 @@ ALONE: Mapping[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Schedu
     "repeats": (
         plant_no_bound,
         only(
-            Strike(at_s=0.0, for_s=6.0, fault=Fault.COMMITS_FAIL, error="_TRANSPORT"),
+            Strike(at_s=0.5, for_s=6.0, fault=Fault.COMMITS_FAIL, error="_TRANSPORT"),
             Strike(at_s=2.0, fault=Fault.CRASH),
             Strike(at_s=2.0, fault=Fault.JOIN),
             max_uncommitted=8,
+        ),
+    ),
+    "forgotten": (
+        plant_a_short_memory,
+        only(
+            *(Strike(at_s=0.7 * number, fault=Fault.CRASH, which=number) for number in range(1, 6)),
+            *(Strike(at_s=0.7 * number, fault=Fault.JOIN) for number in range(1, 6)),
+            flaky=0.3,
+            attempts=5,
+            ordering=Ordering.KEY,
+            commit_interval_s=0.05,
         ),
     ),
     "needless_repeat": (

@@ -17,6 +17,7 @@ from scenarios.worlds import (
     handled,
     letters_from,
     make_world,
+    moving_commits,
     produce,
     steady,
 )
@@ -63,7 +64,7 @@ def test_work_that_outlasts_the_revocation_is_not_committed_and_its_result_is_dr
 
     assert first.story.late_records == 1
     assert calls(world, OTHER) == [0, 0]
-    assert [entry.member for entry in world.broker.commits] == ["worker-2"]
+    assert [entry.member for entry in moving_commits(world, OTHER)] == ["worker-2"]
 
 
 def test_an_old_result_cannot_advance_the_next_ownership_of_the_same_worker() -> None:
@@ -80,7 +81,7 @@ def test_an_old_result_cannot_advance_the_next_ownership_of_the_same_worker() ->
     world.run_to_end("in")
 
     assert late == 1
-    assert committed is None
+    assert committed == 0
     assert handled(world) == [0, 0, 1]
 
 
@@ -97,7 +98,7 @@ def test_a_lost_partition_is_neither_committed_nor_waited_for() -> None:
     world.run(lambda: ("lost", (IN,)) in member.story.rebalances)
 
     assert world.time.monotonic_s() - began_s < 0.2
-    assert world.broker.commits == []
+    assert commits(world) == []
 
 
 class Rude(Listener):
@@ -216,8 +217,8 @@ def test_a_thousand_rebalances_leave_nothing_behind() -> None:
     assert member.worker.backpressure.records == 5
 
 
-def test_attempts_of_a_revoked_partition_are_not_inherited_by_another_record() -> None:
-    """Edge case 26. The next owner counts from one for the failed record, and so does each record after it."""
+def test_attempts_of_a_revoked_partition_are_kept_for_their_record_and_not_inherited_by_another() -> None:
+    """Edge case 26. The next owner goes on counting for the failed record, and from one for each record after it."""
     world = make_world(2)
     produce(world, b"flaky:3", b"flaky:1", partition=1)
     world.start(Obedient)
@@ -227,7 +228,7 @@ def test_attempts_of_a_revoked_partition_are_not_inherited_by_another_record() -
     world.run_to_end("in")
 
     second = [(one.offset, one.attempt) for one in world.effects if one.member == "worker-2"]
-    assert second == [(0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (1, 2)]
+    assert second == [(0, 3), (0, 4), (1, 1), (1, 2)]
 
 
 def test_a_worker_without_partitions_stays_idle_and_ready_to_take_over() -> None:
@@ -262,7 +263,7 @@ def test_a_batch_interrupted_by_a_revocation_commits_only_for_whom_it_may() -> N
     world.run_to_end("in")
 
     assert calls(world, IN) == list(range(10))
-    assert {entry.member for entry in world.broker.commits if entry.partition == OTHER} == {"worker-2"}
+    assert {entry.member for entry in moving_commits(world, OTHER)} == {"worker-2"}
     assert not list(violations(world, "in", "dlq", batches=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar
 
 from streamworker import BatchHandler, DeadLetter, Handler, PoisonError, Retry, TopicPartition
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from streamworker import Record, Records
     from streamworker.config import CommitConfig, DeadLetterConfig, FlowConfig, LifecycleConfig
+    from streamworker.testing.memory_broker import CommitEntry
     from streamworker.work import Slice
 
 _DEFAULT = Config()
@@ -92,8 +94,19 @@ def handled(world: VirtualWorld, partition: TopicPartition = IN) -> list[int]:
 
 
 def commits(world: VirtualWorld, partition: TopicPartition = IN) -> list[int]:
-    """Offsets that the broker took, in order."""
-    return [entry.mark.offset for entry in world.broker.commits if entry.partition == partition]
+    """Offsets that the broker took, in order, without commits that only renewed what is beside the offset."""
+    return [entry.mark.offset for entry in moving_commits(world, partition)]
+
+
+def moving_commits(world: VirtualWorld, partition: TopicPartition = IN) -> list[CommitEntry]:
+    """Commits of workers that moved the group's offset, in order."""
+    broker, offset = world.broker, 0
+    moving: list[CommitEntry] = []
+    for entry in sorted((*broker.moves, *broker.commits), key=attrgetter("at_s")):
+        if entry.partition == partition and entry.mark.offset != offset:
+            offset = entry.mark.offset
+            moving.append(entry)
+    return [entry for entry in moving if entry not in broker.moves]
 
 
 def letters_from(world: VirtualWorld) -> list[bytes | None]:

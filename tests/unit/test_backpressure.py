@@ -147,16 +147,16 @@ def test_nothing_is_fetched_while_the_worker_is_full() -> None:
 def test_the_first_fetch_leaves_room_for_large_records() -> None:
     backpressure = owning(P0, flow=FlowConfig(max_inflight=10_000, max_buffer_bytes=64 * MIB))
 
-    assert backpressure.room() == 64
+    assert backpressure.room() == 48
 
 
 def test_the_room_in_bytes_is_counted_in_records_of_the_usual_size() -> None:
     backpressure = owning(P0)
 
-    backpressure.admitted(P0, 1, 50 * MIB)
-    backpressure.settled(P0, 1, 50 * MIB)
+    backpressure.admitted(P0, 1, 20 * MIB)
+    backpressure.settled(P0, 1, 20 * MIB)
 
-    assert backpressure.room() == 2
+    assert backpressure.room() == 3
 
 
 def test_small_records_make_room_again_after_a_few_fetches() -> None:

@@ -18,6 +18,7 @@ from streamworker.interfaces import CommitAnswer, OffsetMark
 from streamworker.offsets import codec
 from streamworker.offsets.committer import Committer
 from streamworker.offsets.policy import BEGINNING
+from streamworker.offsets.progress import Progress
 from streamworker.offsets.tracker import OffsetTracker
 from streamworker.record import TopicPartition
 from streamworker.testing.virtual_time import VirtualTime
@@ -74,8 +75,10 @@ class Coordinator:
             listener=self.reports,
         )
 
-    def own(self, partition: TopicPartition, start: int = 0) -> OffsetTracker:
+    def own(self, partition: TopicPartition, start: int = 0, *, announced: bool = True) -> OffsetTracker:
         tracker = self.trackers[partition] = OffsetTracker(start)
+        if announced:
+            tracker.remember(Progress(start, running=True))
         self.committer.own(partition, tracker)
         return tracker
 
@@ -88,6 +91,14 @@ class Coordinator:
         first = tracker.next_offset
         tracker.deliver(first, records)
         tracker.complete_run(first, first + records - 1)
+        self.committer.progressed(partition)
+
+    def progress_beyond_the_first(self, partition: TopicPartition, records: int) -> None:
+        tracker = self.trackers[partition]
+        first = tracker.next_offset
+        tracker.deliver(first, records)
+        tracker.complete_run(first + 1, first + records - 1)
+        tracker.attempts[first] = 1
         self.committer.progressed(partition)
 
     def step_after(self, seconds: float, *, at_once: bool = False) -> None:
@@ -107,11 +118,14 @@ class Coordinator:
 
     def _request(self, marks: Mapping[TopicPartition, OffsetMark]) -> Request:
         assert marks, "an empty commit"
-        assert len({mark.metadata for mark in marks.values()}) == 1, "one request has one number"
+        numbers = {read.request for mark in marks.values() if (read := codec.decode(mark.metadata)) is not None}
+        assert len(numbers) == 1, "one request has one number"
         for partition, mark in marks.items():
             assert partition in self.trackers, "an ownership that has ended is committed"
             assert mark.offset == self.trackers[partition].committable
-            assert codec.decode(mark.metadata) is not None
+            read = codec.decode(mark.metadata, mark.offset)
+            assert read is not None
+            assert read.progress == self.trackers[partition].progress()
         return Request(dict(marks), {one: self.trackers[one] for one in marks}, self.time.monotonic_s())
 
     def _send(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
@@ -143,10 +157,10 @@ class CommitterMachine(RuleBasedStateMachine):
         self.looked_at: list[Request] = []
         self.in_flight: Request | None = None
 
-    @rule(partition=st.sampled_from(PARTITIONS), start=st.integers(0, 100))
-    def own(self, partition: TopicPartition, start: int) -> None:
+    @rule(partition=st.sampled_from(PARTITIONS), start=st.integers(0, 100), announced=st.booleans())
+    def own(self, partition: TopicPartition, start: int, *, announced: bool) -> None:
         if partition not in self.far.trackers:
-            self.far.own(partition, start)
+            self.far.own(partition, start, announced=announced)
             self.acked[partition] = start
 
     @rule(partition=st.sampled_from(PARTITIONS))
@@ -158,6 +172,11 @@ class CommitterMachine(RuleBasedStateMachine):
     @rule(data=st.data(), records=st.integers(1, 15))
     def progress(self, data: st.DataObject, records: int) -> None:
         self.far.progress(self._some_partition(data), records)
+
+    @precondition(lambda self: self.far.trackers)
+    @rule(data=st.data(), records=st.integers(2, 9))
+    def progress_beyond_a_record_that_waits(self, data: st.DataObject, records: int) -> None:
+        self.far.progress_beyond_the_first(self._some_partition(data), records)
 
     @precondition(lambda self: self.far.trackers)
     @rule(data=st.data())
@@ -215,7 +234,7 @@ class CommitterMachine(RuleBasedStateMachine):
 
         assert self.far.committer.next_due_s() is None
         assert not self.far.committer.unsaved
-        assert all(tracker.committed == tracker.committable for tracker in self.far.trackers.values())
+        assert all(tracker.known == tracker.progress() for tracker in self.far.trackers.values())
 
     @invariant()
     def committed_is_the_highest_acknowledged_offset_of_the_epoch(self) -> None:
@@ -277,6 +296,51 @@ def test_a_quarter_of_the_bound_is_committed_at_once() -> None:
     far.progress(P0, 1)
     far.step_after(0)
     assert len(far.requests) == 1
+
+
+def test_that_a_partition_is_in_work_is_committed_at_once() -> None:
+    far = Coordinator()
+    tracker = far.own(P0, 5, announced=False)
+    announced = [tracker.announced]
+
+    far.step_after(0)
+    far.answer(far.requests[0])
+
+    assert [*announced, tracker.announced] == [False, True]
+    assert tracker.known == Progress(5, running=True)
+
+
+def test_what_is_done_beyond_a_record_that_waits_is_committed_though_the_offset_stays() -> None:
+    far = Coordinator()
+    far.own(P0)
+    far.step_after(0)
+    far.progress_beyond_the_first(P0, 3)
+    far.step_after(INTERVAL_S)
+
+    mark = far.requests[0].marks[P0]
+    far.answer(far.requests[0])
+    far.step_after(INTERVAL_S)
+
+    assert codec.decode(mark.metadata, 0) == codec.Metadata(2, Progress(0, ((1, 2),), {0: 1}, running=True))
+    assert not far.requests
+
+
+def test_an_older_commit_of_the_same_offset_that_was_written_last_is_written_over() -> None:
+    far = Coordinator()
+    tracker = far.own(P0)
+    far.progress_beyond_the_first(P0, 3)
+    far.step_after(0)
+    far.progress_beyond_the_first(P0, 3)
+    far.step_after(TIMEOUT_S)
+    older, newer = far.requests
+
+    far.answer(newer)
+    far.answer(older)
+    far.step_after(INTERVAL_S)
+
+    assert [one.marks[P0].offset for one in far.requests] == [0]
+    far.answer(far.requests[0])
+    assert tracker.known == tracker.progress()
 
 
 def test_what_is_done_is_committed_at_once_when_asked() -> None:

@@ -94,6 +94,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             batch=batch,
             flow=FlowConfig(max_slice=7),
             limit=lambda partition: self.epochs[partition].limit,
+            attempts=lambda _: {},
         )
         self.now_s = 100.0
         self.number = 0
@@ -429,6 +430,7 @@ class OnePartition:
             batch=batch,
             flow=FlowConfig(),
             limit=lambda _partition: NO_LIMIT,
+            attempts=lambda _: {},
         )
         self.scheduler.own(Ownership(self.partition, 1))
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from bisect import bisect_left
+from itertools import accumulate, pairwise
+from math import inf
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sizes import SOAK
 
+from streamworker.offsets.progress import Progress
 from streamworker.offsets.tracker import OffsetTracker
 
 # What may stay of done records at the front and of the object itself, and what a run costs beyond its records.
@@ -18,9 +22,13 @@ SLACK_BYTES, RUN_BYTES = 4096 + 1024, 24
 class TrackerMachine(RuleBasedStateMachine):
     """Deliver with gaps, complete in any order, acknowledge any offset that was committable."""
 
-    @initialize(start=st.sampled_from([-2, -1, 0, 1, 7, 10**12]))
-    def begin(self, start: int) -> None:
+    @initialize(start=st.sampled_from([-2, -1, 0, 1, 7, 10**12]), lengths=st.lists(st.integers(1, 30), max_size=9))
+    def begin(self, start: int, lengths: list[int]) -> None:
         self.tracker = OffsetTracker(start)
+        ends = list(accumulate(lengths, initial=max(start, 0)))
+        known = [(first, last - 1) for first, last in zip(ends[1::2], ends[2::2], strict=False)]
+        self.remembered = {offset for first, last in known for offset in range(first, last + 1)}
+        self.tracker.remember(Progress(max(start, 0), known))
         self.start = start
         self.next_offset = self.committed = max(start, 0)
         self.were_committable = [self.committed]  # after each step
@@ -32,8 +40,9 @@ class TrackerMachine(RuleBasedStateMachine):
     def deliver(self, gap: int, count: int) -> None:
         first = self.next_offset + gap
         self.tracker.deliver(first, count)
+        self.remembered.difference_update(range(self.next_offset, first))  # they are in the log no more
         self.delivered += range(first, first + count)
-        self.open.update(range(first, first + count))
+        self.open.update(set(range(first, first + count)) - self.remembered)
         self.next_offset = first + count
         self.runs += 1
 
@@ -71,13 +80,13 @@ class TrackerMachine(RuleBasedStateMachine):
 
     @rule()
     def acknowledge_what_is_committable(self) -> None:
-        self.tracker.acknowledge(self.committable)
+        self.tracker.acknowledge(self.tracker.progress())
         self.committed = self.committable
 
     @rule(data=st.data())
     def acknowledge_an_older_commit(self, data: st.DataObject) -> None:
         older = data.draw(st.sampled_from(self.were_committable))
-        self.tracker.acknowledge(older)
+        self.tracker.acknowledge(Progress(older))
         self.committed = max(self.committed, older)
 
     @property
@@ -101,6 +110,20 @@ class TrackerMachine(RuleBasedStateMachine):
         assert self.tracker.committed == self.committed
         assert self.tracker.open_records == len(self.open)
         assert self.tracker.done_uncommitted == saved
+
+    @invariant()
+    def its_progress_has_what_is_done_beyond_the_committable_offset(self) -> None:
+        progress = self.tracker.progress()
+        lasts = [last for _, last in progress.done]
+        firsts = [*(first for first, _ in progress.done), inf]
+        beyond = self.delivered[bisect_left(self.delivered, progress.offset) :]
+
+        to_come = range(self.next_offset, max(self.remembered, default=0) + 9)
+        said = {offset for offset in (*beyond, *to_come) if firsts[bisect_left(lasts, offset)] <= offset}
+
+        assert progress.offset == self.committable
+        assert said == (set(beyond) - self.open) | (self.remembered & set(to_come))
+        assert all(before[1] < after[0] for before, after in pairwise(progress.done))
 
     @invariant()
     def a_record_is_done_if_the_model_says_so(self) -> None:
@@ -159,7 +182,7 @@ def test_millions_of_records_that_end_in_order_take_no_room() -> None:
     for first in range(0, 2_000_000, 500):
         tracker.deliver(first, 500)
         tracker.complete_run(first, first + 499)
-        tracker.acknowledge(tracker.committable)
+        tracker.acknowledge(tracker.progress())
 
     assert tracker.committed == 2_000_000
     assert len(pickle.dumps(tracker)) < SLACK_BYTES
@@ -182,6 +205,6 @@ def test_runs_of_a_compacted_log_are_forgotten_with_their_records() -> None:
     for offset in range(0, 200_000, 2):
         tracker.deliver(offset, 1)
         tracker.complete([offset])
-        tracker.acknowledge(tracker.committable)
+        tracker.acknowledge(tracker.progress())
 
     assert len(pickle.dumps(tracker)) < SLACK_BYTES + RUN_BYTES * 4096

@@ -10,10 +10,12 @@ from streamworker.errors import ConfigurationError
 from streamworker.interfaces import OffsetMark
 from streamworker.offsets import codec
 from streamworker.offsets.policy import BEGINNING, StartKind, StartPlan, StartPolicy, parse_start, plan_starts
+from streamworker.offsets.progress import Progress
 from streamworker.record import TopicPartition
 
 A0, A1, B0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
-OURS, FOREIGN = OffsetMark(42, codec.encode(7)), OffsetMark(42, "")
+LEFT = Progress(42, ((44, 45),), {43: 2})
+OURS, FOREIGN = OffsetMark(42, codec.encode(7, LEFT).text), OffsetMark(42, "")
 EARLIEST, LATEST = StartPolicy(StartKind.EARLIEST), StartPolicy(StartKind.LATEST)
 FROM_A_TIME = StartPolicy(StartKind.TIMESTAMP, 1000)
 
@@ -22,10 +24,10 @@ FROM_A_TIME = StartPolicy(StartKind.TIMESTAMP, 1000)
 @pytest.mark.parametrize(
     ("of_a0", "of_a1", "of_b0", "plan"),
     [
-        (OURS, None, None, StartPlan(StartKind.COMMITTED, 42)),
-        (OURS, OURS, OURS, StartPlan(StartKind.COMMITTED, 42)),
+        (OURS, None, None, StartPlan(StartKind.COMMITTED, 42, progress=LEFT)),
+        (OURS, OURS, OURS, StartPlan(StartKind.COMMITTED, 42, progress=LEFT)),
         (FOREIGN, None, None, StartPlan(StartKind.COMMITTED, 42, foreign=True)),
-        (OffsetMark(0, codec.encode(1)), None, None, StartPlan(StartKind.COMMITTED, 0)),
+        (OffsetMark(0, codec.encode(1, Progress(3)).text), None, None, StartPlan(StartKind.COMMITTED, 0)),
         (None, OURS, None, StartPlan(StartKind.EARLIEST)),
         (None, FOREIGN, OURS, StartPlan(StartKind.EARLIEST)),
     ],

@@ -291,6 +291,7 @@ class Race:
             batch=None,
             flow=FlowConfig(max_slice=5),
             limit=lambda _: 10**9,
+            attempts=lambda _: {},
         )
 
     def handle(self, record: Record[bytes]) -> None:
