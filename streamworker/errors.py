@@ -9,6 +9,7 @@
     │   └── BatchFailed         record `index` of this batch failed with `cause`
     ├── DecodeError             bytes that are not what the serde expects: poison
     ├── DependencyUnavailable   what decoding needs is away (a registry): wait, spend no attempt
+    ├── WorkerKilled            the process died each time that this record was in work: to the dead letters
     ├── ClientError             the Kafka client gave up on something, translated at its door
     │   └── ClientFatal         the client instance is unusable                   exit code 1
     └── Misuse                  a call from the wrong thread, process or state
@@ -78,6 +79,14 @@ class DecodeError(StreamworkerError):
 
 class DependencyUnavailable(StreamworkerError):
     """Something that decoding needs cannot be reached; the record waits and no attempt is spent."""
+
+
+class WorkerKilled(StreamworkerError):
+    """The process died `deaths` times with this record in work, at last with no other beside it."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(f"the process died {deaths} times while this record was in work")
+        self.deaths = deaths
 
 
 class ClientError(StreamworkerError):

@@ -76,6 +76,12 @@ class Listener:
     def remembered(self, partition: TopicPartition, records: int) -> None:
         """So many of the records that a fetch brought were done by an earlier ownership: not handled again."""
 
+    def suspected(self, partition: TopicPartition, deaths: int) -> None:
+        """The earlier owner died, as `deaths - 1` before it: what it can have had in work goes in small groups."""
+
+    def acquitted(self, partition: TopicPartition) -> None:
+        """All that was suspected has ended; the partition goes on as ever."""
+
     def progress_cut(self, partition: TopicPartition, needed_bytes: int) -> None:
         """What is done beyond the committed offset takes more bytes than fit beside it: a crash repeats it."""
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from streamworker.dlq.budget import DeadLetterBudget
     from streamworker.dlq.envelope import Attempt, Envelope
     from streamworker.observability.status import StopStatus
+    from streamworker.offsets.suspects import Suspects
     from streamworker.offsets.tracker import OffsetTracker
     from streamworker.record import TopicPartition
     from streamworker.scheduling.lanes import PartitionLanes
@@ -35,6 +36,7 @@ class Partition:
     positioned: bool = True  # false until the group's offset is known
     admits: bool = True  # false once records were dropped that nothing fetches again: going on would leave a gap
     at_end: bool = False  # the end of the log was reached once
+    suspects: Suspects | None = None  # while the earlier owner may have died of one of its records
     stop: StopStatus | None = None
     retry_at_s: float | None = None  # when to let a stopped partition go on, to see
     attempts: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of records that failed

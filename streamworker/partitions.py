@@ -53,11 +53,12 @@ class Stages:
 class Partitions:
     """All that is owned, by partition."""
 
-    def __init__(self, stages: Stages, *, config: Config, clock: Clock, listener: Listener) -> None:
+    def __init__(self, stages: Stages, *, config: Config, clock: Clock, listener: Listener, identity: str) -> None:
         self._stages = stages
         self._config = config
         self._clock = clock
         self._listener = listener
+        self.identity = identity  # of this process, in what it commits
         self._owned: dict[TopicPartition, Partition] = {}
         self.troubled: dict[TopicPartition, Partition] = {}  # those with a reason not to dispatch
 
@@ -80,8 +81,12 @@ class Partitions:
         Nothing begins before the coordinator knows that the partition is in work: a record that kills the process would
         leave no trace.
         """
-        tracker = self._owned[key].tracker
-        return tracker.limit(self._config.commit.max_uncommitted) if tracker.announced else tracker.committable
+        partition = self._owned[key]
+        tracker = partition.tracker
+        if not tracker.announced:
+            return tracker.committable
+        limit = tracker.limit(self._config.commit.max_uncommitted)
+        return limit if partition.suspects is None else min(limit, partition.suspects.limit(tracker))
 
     def attempts(self, key: TopicPartition) -> Mapping[int, int]:
         """Calls that were spent on records of `key` that are not done, by their offset."""
@@ -99,7 +104,7 @@ class Partitions:
         partition = self._owned[key] = Partition(
             ownership=ownership,
             handler=handler,
-            tracker=_tracker(BEGINNING if start_offset is None else start_offset, progress),
+            tracker=self._tracker(BEGINNING if start_offset is None else start_offset, progress),
             lanes=stages.schedulers[handler].own(ownership),
             budget=DeadLetterBudget(self._config.dead_letters, now_s),
             start_offset=BEGINNING if start_offset is None else start_offset,
@@ -112,7 +117,7 @@ class Partitions:
 
     def position(self, partition: Partition, start_offset: int, progress: Progress | None) -> None:
         """Give a partition its start that was assigned without one."""
-        partition.tracker = _tracker(start_offset, progress)
+        partition.tracker = self._tracker(start_offset, progress)
         partition.start_offset = start_offset
         partition.positioned = True
         self._stages.committer.own(partition.key, partition.tracker)
@@ -159,8 +164,11 @@ class Partitions:
     def give_back(self, keys: Iterable[TopicPartition]) -> None:
         """Let the last commit of these say that they were given back in order."""
         for key in keys:
-            if key in self._owned:
-                self._owned[key].tracker.running = False
+            partition = self._owned.get(key)
+            if partition is not None:
+                tracker = partition.tracker
+                tracker.running = False
+                tracker.suspect = None if partition.suspects is None else partition.suspects.unfinished(tracker)
 
     def stop(self, partition: Partition, reason: str, detail: str, *, mends_itself: bool, retry: bool = False) -> None:
         """Let `partition` stand still; with `retry` it is let go on after a back-off, to see.
@@ -182,9 +190,8 @@ class Partitions:
             self.release(partition, PauseReason.STOPPED)
             self._listener.mended(partition.key, reason)
 
-
-def _tracker(start_offset: int, progress: Progress | None) -> OffsetTracker:
-    tracker = OffsetTracker(start_offset)
-    if progress is not None:
-        tracker.remember(progress)
-    return tracker
+    def _tracker(self, start_offset: int, progress: Progress | None) -> OffsetTracker:
+        tracker = OffsetTracker(start_offset, self.identity)
+        if progress is not None:
+            tracker.remember(progress)
+        return tracker

@@ -7,6 +7,7 @@ time, end the ownership. Lost: the broker has given the partition away already, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamworker.errors import ClientError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from streamworker.offsets.policy import StartPlan
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
+    from streamworker.quarantine import Quarantine
     from streamworker.record import TopicPartition
     from streamworker.source.flow import PauseLedger
 
@@ -53,6 +55,7 @@ class Rebalancing:
         *,
         source: Callable[[], Source],
         log: Log,
+        quarantine: Quarantine,
         declarations: Sequence[Declaration],
         partitions: Partitions,
         ledger: PauseLedger,
@@ -67,6 +70,7 @@ class Rebalancing:
     ) -> None:
         self._source = source
         self._log = log
+        self._quarantine = quarantine
         self._declarations = declarations
         self._partitions = partitions
         self._ledger = ledger
@@ -154,6 +158,7 @@ class Rebalancing:
     def _use(self, partition: Partition, plan: StartPlan) -> None:
         if plan.foreign:
             self._listener.foreign_offset(partition.key, plan.offset)
+        self._quarantine.begin(partition, plan.progress, plan.end)
 
     def _plans(self, keys: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, StartPlan]:
         """Plans with their offsets resolved; empty if the cluster does not say in time."""
@@ -161,9 +166,20 @@ class Rebalancing:
             return {}
         try:
             committed = self._committed_of_topics(keys, timeout_s)
-            return self._resolved(plan_starts(keys, committed, self._policy), timeout_s)
+            return self._with_ends(self._resolved(plan_starts(keys, committed, self._policy), timeout_s))
         except ClientError:
             return {}
+
+    def _with_ends(self, plans: Mapping[TopicPartition, StartPlan]) -> Mapping[TopicPartition, StartPlan]:
+        """The plans, with the end of the log where a worker has died; it is done without where nobody knows it."""
+        suspected = [key for key, plan in plans.items() if self._quarantine.concerns(plan.progress)]
+        if not suspected:
+            return plans
+        try:
+            ends = self._log.end_offsets(suspected, _ASK_TIMEOUT_S)
+        except ClientError:
+            return plans
+        return {key: replace(plan, end=ends.get(key)) for key, plan in plans.items()}
 
     def _committed_of_topics(
         self, keys: Sequence[TopicPartition], timeout_s: float

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import Config
+    from streamworker.errors import WorkerKilled
     from streamworker.events import Listener
     from streamworker.handler import Declaration
     from streamworker.partition import Partition
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from streamworker.work import Failure, SliceOutcome
 
 _log = logging.getLogger(__name__)
+_KILLER = Verdict(VerdictKind.DEAD_LETTER, "killed_worker")
+_BLOCKED_KILLER = Verdict(VerdictKind.BLOCK, "killed_worker")
 
 
 class Settlement:
@@ -229,6 +232,14 @@ class Settlement:
             self._notes.add(verdict.note)
             _log.error("%s.rules: %s; said once", declaration.name, verdict.note)
         return verdict
+
+    def condemn(self, partition: Partition, message: Message, error: WorkerKilled) -> None:
+        """End a record that is not handed over, because its workers have died of it."""
+        dead_letter = self._declarations[partition.handler].dead_letter
+        if dead_letter is None or OnExhausted(dead_letter.on_exhausted) is OnExhausted.BLOCK:
+            self._stand_still(partition, message, _BLOCKED_KILLER, error, error.deaths)
+        else:
+            self._dead_letter(partition, message, _KILLER, error, error.deaths)
 
     def _stand_still(
         self, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int

@@ -13,6 +13,7 @@ or its skip recorded. What comes and goes with partitions is in `rebalance.py`.
 from __future__ import annotations
 
 import os
+import random
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from streamworker.interfaces import FaultKind
 from streamworker.observability.status import LifeState
 from streamworker.offsets.committer import Committer
 from streamworker.partitions import Partitions, Stages
+from streamworker.quarantine import Quarantine
 from streamworker.rebalance import Rebalancing
 from streamworker.resilience.gate import gates_of
 from streamworker.scheduling.backpressure import Backpressure
@@ -48,8 +50,8 @@ if TYPE_CHECKING:
 # One fetch takes at most so many records: 5 000 cost 1.7 times as much per record as 500.
 _MAX_FETCH = 500
 # How long the loop blocks, in its one place per step: when the buffers are full, when only outcomes are
-# waited for, when there is nothing to do.
-_FULL_WAIT_S, _OUTCOME_WAIT_S, _IDLE_WAIT_S = 0.02, 0.001, 0.1
+# waited for, when work waits for a commit, whose answer does not end a poll, when there is nothing to do.
+_FULL_WAIT_S, _OUTCOME_WAIT_S, _ANSWER_WAIT_S, _IDLE_WAIT_S = 0.02, 0.001, 0.005, 0.1
 # How often a full worker polls, for the sake of rebalances: each time a record may come with it.
 _FULL_POLL_S = 0.1
 # A batch that cannot be read so often in a row is not a glitch of the network.
@@ -159,7 +161,9 @@ class Worker:
             committer=self.committer,
             writer=self.writer,
         )
-        self.partitions = Partitions(stages, config=config, clock=clock, listener=listener)
+        self.partitions = Partitions(
+            stages, config=config, clock=clock, listener=listener, identity=f"{random.getrandbits(32):08x}"
+        )
         self.gatekeeper = Gatekeeper(breakers, stages, self.partitions, listener)
         self.settlement = Settlement(
             stages,
@@ -171,9 +175,18 @@ class Worker:
             fail=self.fail,
             letter_max_bytes=letter_max_bytes,
         )
+        self.quarantine = Quarantine(
+            self.partitions,
+            self.committer,
+            listener,
+            records=config.commit.max_uncommitted,
+            wake=lambda partition: self._schedulers[partition.handler].wake(partition.key),
+            condemn=self.settlement.condemn,
+        )
         self._rebalancing = Rebalancing(
             source=lambda: self.source,
             log=log,
+            quarantine=self.quarantine,
             declarations=declarations,
             partitions=self.partitions,
             ledger=self.ledger,
@@ -237,6 +250,8 @@ class Worker:
         self._dispatch()
         self._mend()
         self.gatekeeper.heed()
+        if self.quarantine.any:
+            self.quarantine.step()
         if self.partitions.troubled:
             self._rebalancing.ask_again(self._clock.monotonic_s())
         self.committer.step()
@@ -270,7 +285,8 @@ class Worker:
         now_s = self._clock.monotonic_s()
         dues = [self.gatekeeper.next_due_s(number) for number in range(len(self.declarations))]
         dues += [self.writer.next_due_s(), self.committer.next_due_s()]
-        return max(0.0, min([_IDLE_WAIT_S, *(due_s - now_s for due_s in dues if due_s is not None)]))
+        longest_s = _ANSWER_WAIT_S if self.committer.awaited else _IDLE_WAIT_S
+        return max(0.0, min([longest_s, *(due_s - now_s for due_s in dues if due_s is not None)]))
 
     def _admit(self, key: TopicPartition, messages: Sequence[Message]) -> None:
         partition = self.partitions.get(key)
@@ -300,8 +316,10 @@ class Worker:
         size_bytes = sum(sizes)
         self._admitted += len(messages)
         self.backpressure.admitted(key, len(messages), size_bytes)
-        self._schedulers[partition.handler].offer(key, messages, max(sizes), now_s)
-        self._listener.fetched(key, len(messages), size_bytes)
+        messages = self.quarantine.admitted(partition, messages)
+        if messages:
+            self._schedulers[partition.handler].offer(key, messages, max(sizes), now_s)
+        self._listener.fetched(key, len(sizes), size_bytes)
 
     def _deliver(self, partition: Partition, messages: Sequence[Message]) -> Sequence[Message]:
         """Let the tracker know what was delivered; returns what is not done, as an earlier ownership knew."""

@@ -120,6 +120,12 @@ class Metric(enum.Enum):
         ("topic",),
         "Records that were fetched again and not handled again: an earlier owner had done them beyond its offset.",
     )
+    QUARANTINES = _counter(
+        "quarantines_total",
+        "partitions",
+        ("topic",),
+        "Partitions taken over from an owner that did not give them back: what it had in work goes in small groups.",
+    )
     PROGRESS_CUT = _counter(
         "commit_progress_cut_total",
         "commits",

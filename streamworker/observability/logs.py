@@ -183,6 +183,14 @@ class LogListener(Listener):
         fields = {**_place(partition), "records": records}
         self._say_sparingly(("remembered", partition.topic), logging.INFO, "done before, not handled again", fields)
 
+    def suspected(self, partition: TopicPartition, deaths: int) -> None:
+        self._say(
+            logging.WARNING, "the earlier owner died, its records are suspected", **_place(partition), deaths=deaths
+        )
+
+    def acquitted(self, partition: TopicPartition) -> None:
+        self._say(logging.INFO, "the suspected records have ended", **_place(partition))
+
     def progress_cut(self, partition: TopicPartition, needed_bytes: int) -> None:
         fields = {**_place(partition), "needed_bytes": needed_bytes}
         self._say_sparingly(("cut", partition.topic), logging.WARNING, "commit does not hold all that is done", fields)

@@ -143,6 +143,9 @@ class Metrics(Listener):
     def remembered(self, partition: TopicPartition, records: int) -> None:
         self._counts[Metric.REMEMBERED].add((partition.topic,), records)
 
+    def suspected(self, partition: TopicPartition, deaths: int) -> None:
+        self._counts[Metric.QUARANTINES].add((partition.topic,))
+
     def progress_cut(self, partition: TopicPartition, needed_bytes: int) -> None:
         self._counts[Metric.PROGRESS_CUT].add((partition.topic,))
 

@@ -73,6 +73,7 @@ class Committer:
         self._trackers: dict[TopicPartition, OffsetTracker] = {}
         self._dirty: set[TopicPartition] = set()
         self._again: set[TopicPartition] = set()  # to be committed though nothing moved
+        self._awaited: set[TopicPartition] = set()  # those in which work waits for the answer
         self._requests: dict[int, _Request] = {}
         self._number = 0
         self._in_flight: int | None = None
@@ -92,6 +93,7 @@ class Committer:
             self._trackers.pop(partition, None)
             self._dirty.discard(partition)
             self._again.discard(partition)
+            self._awaited.discard(partition)
 
     def progressed(self, partition: TopicPartition) -> None:
         """Something of `partition` is done, or was tried in vain."""
@@ -100,8 +102,9 @@ class Committer:
         self._urgent = self._urgent or 4 * done >= self._config.max_uncommitted
 
     def hurry(self, partition: TopicPartition) -> None:
-        """Commit the news of `partition` at the next occasion: something waits for it."""
+        """Commit the news of `partition` at the next occasion: work waits for the answer."""
         self._dirty.add(partition)
+        self._awaited.add(partition)
         self._urgent = True
 
     def commit_again(self, partition: TopicPartition) -> None:
@@ -114,6 +117,11 @@ class Committer:
         if self._in_flight is not None:
             return self._requests[self._in_flight].sent_s + self._config.timeout_s
         return self._next_tick_s if self._dirty or self._again else None
+
+    @property
+    def awaited(self) -> bool:
+        """Whether work waits for the coordinator's answer."""
+        return bool(self._awaited)
 
     @property
     def unsaved(self) -> bool:
@@ -249,6 +257,7 @@ class Committer:
         elif answer.error is None:
             current.acknowledge(carried.progress)
             self._again.discard(partition)
+            self._awaited.discard(partition)
             if _has_news(current):
                 self._dirty.add(partition)
         else:

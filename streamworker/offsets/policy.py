@@ -49,13 +49,14 @@ class StartPolicy:
 class StartPlan:
     """Where one partition starts; `offset` is meant for COMMITTED, `foreign` that another wrote it.
 
-    `progress` is what the earlier owner has left, None if it did not say.
+    `progress` is what the earlier owner has left, None if it did not say; `end` where the log ended, if that was asked.
     """
 
     kind: StartKind
     offset: int = BEGINNING
     foreign: bool = False
     progress: Progress | None = None
+    end: int | None = None
 
     def at(self, offset: int) -> StartPlan:
         """The same plan with its offset found out."""

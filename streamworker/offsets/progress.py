@@ -23,7 +23,7 @@ class Progress:
     """What one ownership has done of a partition: everything below `offset`, and beyond it the ranges of `done`.
 
     `done` has (first, last) in ascending order. `attempts` has how many calls were spent, by the offset of a record
-    that is not done. `running` until the partition was given back in order.
+    that is not done. `running` until the partition was given back in order. `owner` names the process.
     """
 
     offset: int
@@ -31,3 +31,4 @@ class Progress:
     attempts: Mapping[int, int] = field(default_factory=dict)
     running: bool = False
     suspect: Suspect | None = None
+    owner: str = ""

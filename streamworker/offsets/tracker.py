@@ -27,9 +27,13 @@ _CUT_AT = 4096
 
 
 class OffsetTracker:
-    """Starts at `start`, the first offset expected; a negative one stands for the log's beginning."""
+    """Starts at `start`, the first offset expected; a negative one stands for the log's beginning.
 
-    def __init__(self, start: int) -> None:
+    `owner` names the process.
+    """
+
+    def __init__(self, start: int, owner: str = "") -> None:
+        self._owner = owner
         self._start = start
         self._next_offset = max(start, 0)
         self._committed = self._next_offset
@@ -97,8 +101,8 @@ class OffsetTracker:
 
     @property
     def announced(self) -> bool:
-        """Whether the coordinator knows that the partition is in work."""
-        return self.known is not None and self.known.running
+        """Whether the coordinator knows that the partition is in work here."""
+        return self.known is not None and self.known.running and self.known.owner == self._owner
 
     def progress(self) -> Progress:
         """What is done now: the committable offset and all beyond it, of one moment."""
@@ -113,7 +117,17 @@ class OffsetTracker:
         if done and remembered and done[-1][1] + 1 == remembered[0][0]:
             done[-1] = (done[-1][0], remembered[0][1])
             remembered = remembered[1:]
-        return Progress(offset, (*done, *remembered), dict(self.attempts), self.running, self.suspect)
+        beyond = (*done, *remembered)
+        return Progress(offset, beyond, dict(self.attempts), self.running, self.suspect, self._owner)
+
+    def first_open(self, count: int) -> list[int]:
+        """The lowest offsets that were delivered and are not done, at most `count`."""
+        found: list[int] = []
+        at = self._window.find(_OPEN)
+        while at >= 0 and len(found) < count:
+            found.append(self._offset_of(self._cut + at))
+            at = self._window.find(_OPEN, at + 1)
+        return found
 
     def deliver(self, first: int, count: int) -> None:
         """`count` records with consecutive offsets from `first`, which is at or past `next_offset`."""

@@ -89,6 +89,8 @@ class Story(Listener):
     late_records: int = 0
     remembered_records: int = 0
     cut_commits: int = 0
+    suspicions: list[tuple[TopicPartition, int]] = field(default_factory=list)
+    acquittals: list[TopicPartition] = field(default_factory=list)
     foreign: list[tuple[TopicPartition, int]] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     exit: tuple[int, tuple[str, ...]] | None = None
@@ -142,6 +144,12 @@ class Story(Listener):
 
     def remembered(self, partition: TopicPartition, records: int) -> None:
         self.remembered_records += records
+
+    def suspected(self, partition: TopicPartition, deaths: int) -> None:
+        self.suspicions.append((partition, deaths))
+
+    def acquitted(self, partition: TopicPartition) -> None:
+        self.acquittals.append(partition)
 
     def progress_cut(self, partition: TopicPartition, needed_bytes: int) -> None:
         self.cut_commits += 1

@@ -368,10 +368,12 @@ def _forgotten(run: _Run) -> Iterator[str]:
         first_s.setdefault(run.tenure(effect), effect.at_s)
     known: dict[Tenure, set[int]] = {}
     for tenure, until_s in first_s.items():
-        commits = run.commits[tenure.partition]
+        moves = [move for move in run.world.broker.moves if move.partition == tenure.partition]
+        commits = sorted((*moves, *run.commits[tenure.partition]), key=attrgetter("at_s"))
         offsets = [record.offset() for record in run.log[tenure.partition]]
         before = [one for one in commits if one.at_s < tenure.began_s][-1:]
-        found = [*before, *(one for one in commits if tenure.began_s <= one.at_s <= until_s)]
+        since = [one for one in commits if tenure.began_s <= one.at_s <= until_s and one.member != tenure.member]
+        found = [*before, *since]
         done = [set(_said_to_be_done(one, offsets)) for one in found] if before else []
         known[tenure] = set.intersection(*done) if done else set()
     for effect in run.effects:

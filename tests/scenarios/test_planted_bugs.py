@@ -381,10 +381,13 @@ ALONE: Mapping[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Schedu
     "forgotten": (
         plant_a_short_memory,
         only(
-            *(Strike(at_s=0.7 * number, fault=Fault.CRASH, which=number) for number in range(1, 6)),
-            *(Strike(at_s=0.7 * number, fault=Fault.JOIN) for number in range(1, 6)),
+            *(Strike(at_s=2.0 * number, fault=Fault.CRASH, which=number) for number in range(1, 4)),
+            *(Strike(at_s=2.0 * number, fault=Fault.JOIN) for number in range(1, 4)),
             flaky=0.3,
-            attempts=5,
+            attempts=8,
+            retry_cap_s=2.0,
+            call_s=0.01,
+            batch_records=0,
             ordering=Ordering.KEY,
             commit_interval_s=0.05,
         ),
