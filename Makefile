@@ -1,5 +1,5 @@
 # Each target does its own set-up. Nothing is installed outside .venv and build, except that `make test` adds
-# Java, Maven, gcc, spin and faketime by apt-get where that needs no password.
+# Java, Maven, gcc, spin, faketime, Redis and PostgreSQL by apt-get where that needs no password.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -88,9 +88,10 @@ registry: setup
 	    PYTHONPATH=tests $(PYTHON) -m servers.registry; \
 	} || echo "going on without it"
 
-# What the tests of clocks and of the formal model need. Without it they are skipped, with the reason, or fail if CI=true.
+# What the tests of clocks, of the formal model and of outages need. Without it they are skipped, with the reason, or fail if CI=true.
 packages:
 	@.ci/ensure faketime 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' spin 'spin -V' gcc 'gcc --version' libc6-dev 'echo "#include <stdio.h>" | gcc -E -x c -' \
+	    redis-server 'redis-server --version' postgresql 'ls /usr/lib/postgresql/*/bin/postgres || postgres --version' \
 	    || echo "going on without them"
 
 # Oldest first: what runs on it runs on the others.

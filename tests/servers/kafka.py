@@ -233,7 +233,13 @@ class SharedKafka:
 
     def topic(self, hint: str, partitions: int = 1, **config: str) -> str:
         """Name of a new topic, which has leaders when this returns. `config` as in Kafka, with _ for dots."""
-        name = self._name(hint)
+        return self._create(self._name(hint), partitions, **config)
+
+    def dead_letters(self, topic: str) -> str:
+        """Name of a new dead-letter topic of one partition for `topic`, as tests name it."""
+        return self._create(f"{topic}.dlq", 1)
+
+    def _create(self, name: str, partitions: int, **config: str) -> str:
         settings = {key.replace("_", "."): value for key, value in config.items()}
         created = self.admin.create_topics([NewTopic(name, partitions, config=settings)])
         created[name].result(_ADMIN_TIMEOUT_S)
