@@ -25,16 +25,36 @@ _DEFECTS = {"dep_time": "no departure time", "arr_time": "no arrival time", "air
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A figure of the source and what was found for it."""
+    """A figure of the source, or what is allowed `at_most`, and what was found for it."""
 
     name: str
     expected: float
     found: float
+    at_most: bool = False
 
     @property
     def passed(self) -> bool:
-        """Whether they are the same."""
-        return self.expected == self.found
+        """Whether it is as expected."""
+        return self.found <= self.expected if self.at_most else self.found == self.expected
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """What was seen while the database was locked for so many `seconds`."""
+
+    seconds: float
+    waiting: int  # records that were in the log at its end and not done
+    held_back: int  # workers whose breaker was not closed at its end
+    failed_calls: int
+    allowed_calls: int  # those in progress when it began, and the trials of the breakers
+
+    def checks(self, letters: Mapping[str, int]) -> Iterator[Check]:
+        """Beside the dead letters by reason."""
+        name = f"database locked for {self.seconds:.0f} s"
+        because = sum(count for why, count in letters.items() if "locked" in why)
+        yield Check(f"{name}: a breaker opened", bool(self.waiting), bool(self.held_back))
+        yield Check(f"{name}: calls that failed", self.allowed_calls, self.failed_calls, at_most=True)
+        yield Check(f"{name}: dead letters", 0, because)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +80,9 @@ class Verdict:
         return all(check.passed for check in (*self.checks, *self.carriers))
 
 
-def judge(*, topics: Topics, database: Path, rows: int, exit_codes: Mapping[str, int]) -> Verdict:
+def judge(
+    *, topics: Topics, database: Path, rows: int, outage: Outage | None, exit_codes: Mapping[str, int]
+) -> Verdict:
     """Check the run; the workers have ended."""
     source = list(source_rows(rows))
     defects = [_defect(row) for row in source]
@@ -83,6 +105,7 @@ def judge(*, topics: Topics, database: Path, rows: int, exit_codes: Mapping[str,
         Check("changed or invented", 0, (rows_out - rows_in).total()),
         Check("out of order within a key", 0, out_of_order),
         Check("not committed", 0, behind),
+        *(() if outage is None else outage.checks(letters.reasons)),
         *(Check(f"exit code of {worker}", 0, code) for worker, code in exit_codes.items()),
     ]
     return Verdict(checks, carriers, {"flights stored again": repeats, "dead letters written again": letters.repeats})
@@ -177,7 +200,8 @@ def checks_table(verdict: Verdict) -> Table:
         table.add_column(column, justify="right")
     table.add_column("")
     for check in verdict.checks:
-        table.add_row(check.name, f"{check.expected:,.0f}", f"{check.found:,.0f}", _mark(check))
+        expected = f"{'≤ ' if check.at_most else ''}{check.expected:,.0f}"
+        table.add_row(check.name, expected, f"{check.found:,.0f}", _mark(check))
     for name, count in verdict.notes.items():
         table.add_row(name, "", f"{count:,}", "")
     return table

@@ -1,4 +1,4 @@
-"""Flights through two worker processes, one of which is killed half way: `python examples/flights/demo.py`.
+"""Flights through two worker processes, past a locked database and a kill: `python examples/flights/demo.py`.
 
 Needs nothing but streamworker: without `--kafka` the brokers are librdkafka's mock cluster. Ends with a table of the
 run beside its source; the exit code is 0 if nothing was lost, 1 if a check failed.
@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brokers import topics
-from checks import carriers_table, checks_table, judge
+from checks import Outage, carriers_table, checks_table, judge
 from rich.console import Console
 from sender import Sender
-from store import FlightStore
+from store import FlightStore, locked
 from view import Scene, view
 from workers import Fleet, WorkerEnded
 
@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 
 ROWS = 50_000
 ROWS_PER_S = 3_500
-# For the join, for the first half and for the second; several times what an idle machine needs.
+# For the join, for each part of the rows; several times what an idle machine needs.
 _STEP_TIMEOUT_S = 60.0
+_OUTAGE_S = 5.0
+# Of a worker: four calls in progress, two that begin before the third of them fails, trials after 0.5, 1 and 2 s.
+_CALLS_PER_OUTAGE = 4 + 2 + 4
 _LOOK_EVERY_S = 0.25
 _RATE_OVER_LOOKS = 8
 _PLAIN_WIDTH = 100
@@ -73,6 +76,7 @@ class Stage:
     def __init__(self, fleet: Fleet, sender: Sender, show: Show, interruption: Interruption) -> None:
         self.fleet = fleet
         self.sender = sender
+        self.outage: Outage | None = None
         self._show = show
         self._began_s = time.monotonic()
         self._next: dict[int, int] = {}  # lowest offset that is not done, by partition
@@ -100,6 +104,16 @@ class Stage:
     def shared(self) -> bool:
         """Whether each worker that lives owns partitions."""
         return all(self._looks[worker.name].owned for worker in self.fleet.workers if not worker.killed)
+
+    @property
+    def failed_calls(self) -> int:
+        """Calls that failed because of the database."""
+        return sum(one.failed_calls for one in self._looks.values())
+
+    @property
+    def held_back(self) -> int:
+        """Workers whose breaker is not closed."""
+        return sum(one.breaker in ("open", "half_open") for one in self._looks.values())
 
     def look(self) -> None:
         """Ask all workers, show what they say, and let a moment pass; raises Interrupted."""
@@ -141,9 +155,10 @@ def run(kafka: str | None, rows: int, rows_per_s: float, console: Console) -> bo
         sender = stack.enter_context(Sender(places, rows=rows, rows_per_s=rows_per_s))
         console.print(f"{rows} flights to {places.flights} at {places.bootstrap_servers}")
         with view(console) as show:
-            in_time = _perform(Stage(fleet, sender, show, interruption), rows, console)
+            stage = Stage(fleet, sender, show, interruption)
+            in_time = _perform(stage, database, rows, console)
         exit_codes = fleet.stop()
-        verdict = judge(topics=places, database=database, rows=rows, exit_codes=exit_codes)
+        verdict = judge(topics=places, database=database, rows=rows, outage=stage.outage, exit_codes=exit_codes)
         if not verdict.passed:
             _print_logs(fleet, console)
     console.print(carriers_table(verdict))
@@ -153,20 +168,44 @@ def run(kafka: str | None, rows: int, rows_per_s: float, console: Console) -> bo
     return verdict.passed and in_time
 
 
-def _perform(stage: Stage, rows: int, console: Console) -> bool:
-    """Start two workers, send, kill one half way, start another; whether all came to its end in time."""
+def _perform(stage: Stage, database: Path, rows: int, console: Console) -> bool:
+    """Start two workers, send, lock the database for a while, kill a worker, start another.
+
+    Whether all came to its end in time.
+    """
     for _ in range(2):
         victim = stage.fleet.start()
         console.print(f"{victim.name} is process {victim.pid}")
     if not stage.wait_until(lambda: stage.shared):  # otherwise the kill might hit one that has nothing to do
         return False
     stage.sender.start()
+    if not stage.wait_until(lambda: stage.done >= rows // 4):
+        return False
+    console.print(f"the database is locked for {_OUTAGE_S:g} s")
+    _lock(stage, database)
     if not stage.wait_until(lambda: stage.done >= rows // 2):
         return False
     victim.kill()
     replacement = stage.fleet.start()
     console.print(f"{victim.name} is killed; {replacement.name} is process {replacement.pid}")
     return stage.wait_until(lambda: stage.committed >= rows and stage.shared)
+
+
+def _lock(stage: Stage, database: Path) -> None:
+    """Let nobody write to the database for a while."""
+    failed_before = stage.failed_calls
+    with locked(database):
+        until_s = time.monotonic() + _OUTAGE_S
+        stage.wait_until(lambda: time.monotonic() >= until_s)
+        waiting, held_back = stage.lag, stage.held_back
+    stage.look()  # what failed last is counted by now
+    stage.outage = Outage(
+        seconds=_OUTAGE_S,
+        waiting=waiting,
+        held_back=held_back,
+        failed_calls=stage.failed_calls - failed_before,
+        allowed_calls=_CALLS_PER_OUTAGE * len(stage.fleet.workers),
+    )
 
 
 def _print_logs(fleet: Fleet, console: Console) -> None:
@@ -182,7 +221,7 @@ def _positive(text: str) -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Flights through two workers, one of which is killed half way.")
+    parser = argparse.ArgumentParser(description="Flights through two workers, past a locked database and a kill.")
     parser.add_argument("--kafka", metavar="HOST:PORT", help="a Kafka to use instead of the mock cluster")
     parser.add_argument(
         "--rows", type=_positive, default=ROWS, help="rows of the file to send (default: all %(default)s)"

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from flight import AVRO, Flight
-from store import Arrival, FlightStore
+from store import Arrival, FlightStore, is_locked
 
-from streamworker import Batch, BatchFailed, BatchHandler, DeadLetter, Ordering, PoisonError, Retry, RetryableError
+from streamworker import (
+    Batch,
+    BatchFailed,
+    BatchHandler,
+    Breaker,
+    DeadLetter,
+    Ordering,
+    PoisonError,
+    Retry,
+    RetryableError,
+)
 
 if TYPE_CHECKING:
     from streamworker import Context, Record, Records
@@ -33,6 +43,8 @@ class StoreFlights(BatchHandler[Flight]):
     concurrency = 4
     batch = Batch(max_records=100, max_wait_s=0.1)
     retry = Retry(attempts=5, base_s=0.1, cap_s=1.0)
+    # A write waits a second for a locked file, so a trial takes that long.
+    breaker = Breaker("flights-db", counts=is_locked, open_s=0.5, max_open_s=2.0)
     dead_letter = DeadLetter(f"{TOPIC}.dlq")
 
     def open(self, context: Context) -> None:

@@ -7,7 +7,7 @@ A write may come twice, as every write of an at-least-once worker may: the secon
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -15,7 +15,7 @@ import msgspec
 from flight import Flight
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
 _TABLES = """
@@ -52,6 +52,7 @@ SELECT count(*) FROM furthest WHERE offset < before
 _PER_CARRIER = "SELECT carrier, count(*), sum(distance) FROM flights GROUP BY carrier"
 # The other workers' threads write too; after this time the batch is handed back and tried again.
 _BUSY_TIMEOUT_S = 1.0
+_LOCK_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,21 @@ class FlightStore:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else can write to the file within the `with` block, as while a program changes all of it."""
+    with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_S, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("ROLLBACK")
+
+
+def is_locked(error: BaseException) -> bool:
+    """Whether a write failed because others hold the file, which says nothing about what was to be written."""
+    # The low byte of the code is the kind; the others say more of it.
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _row(arrival: Arrival) -> tuple[str, int, int, str, float, bytes]:

@@ -73,11 +73,16 @@ class _Lines:
 
 
 def _line(scene: Scene) -> str:
-    workers = "  ".join(f"{name} {one.state} [{len(one.owned)}]" for name, one in scene.workers.items())
+    workers = "  ".join(f"{name} {_state(one)} [{len(one.owned)}]" for name, one in scene.workers.items())
     return (
         f"{scene.seconds:5.1f} s  sent {scene.sent:6}  handled {scene.handled:6}  {scene.rate:6.0f}/s"
         f"  lag {scene.lag:6}  retries {scene.retries:4}  dead letters {scene.dead_letters:4}  |  {workers}"
     )
+
+
+def _state(one: Look) -> str:
+    """The state of a worker, and that of its breaker where calls are held back."""
+    return one.state if one.breaker in ("", "closed") else f"{one.state}, breaker {one.breaker}"
 
 
 def _picture(scene: Scene) -> Group:
@@ -86,16 +91,23 @@ def _picture(scene: Scene) -> Group:
         totals.add_column(column, justify="right")
     counts = (scene.sent, scene.handled, round(scene.rate), scene.lag, scene.retries, scene.dead_letters)
     totals.add_row(*(f"{count:,}" for count in counts))
-    workers = Table("worker", "state", "partitions", "handled", "retries", "dead letters", box=SIMPLE_HEAD)
+    workers = Table("worker", "state", "breaker", "partitions", "handled", "retries", "dead letters", box=SIMPLE_HEAD)
     for name, one in scene.workers.items():
         partitions = " ".join(map(str, sorted(one.owned)))
         workers.add_row(
             name,
             one.state,
+            one.breaker,
             partitions,
             f"{one.handled:,}",
             f"{one.retries:,}",
             f"{one.dead_letters:,}",
-            style="red" if one.state == "killed" else "",
+            style=_style(one),
         )
     return Group(totals, workers)
+
+
+def _style(one: Look) -> str:
+    if one.state == "killed":
+        return "red"
+    return "" if one.breaker == "closed" else "yellow"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.request
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -28,6 +28,8 @@ _LOOK_TIMEOUT_S = 2.0
 # Longer than the worker's own drain and close timeouts.
 _STOP_TIMEOUT_S = 30.0
 _LOG_TAIL_CHARS = 2000
+# What a call fails with while the file is locked.
+_LOCKED = "OperationalError"
 
 
 class OwnedPartition(msgspec.Struct):
@@ -54,6 +56,8 @@ class Look:
     handled: int = 0
     retries: int = 0
     dead_letters: int = 0
+    breaker: str = "closed"
+    failed_calls: int = 0  # because of the database
 
 
 class WorkerEnded(Exception):
@@ -100,13 +104,15 @@ class WorkerProcess:
 
     def _ask(self) -> Look:
         status = msgspec.json.decode(self._get("/status"), type=Status)
-        counts = _counts(self._get("/metrics").decode())
+        counts, breaker = _read(self._get("/metrics").decode())
         return Look(
             state=status.state,
             owned={one.partition: one for one in status.partitions},
             handled=counts["ok"],
             retries=counts["retried"],
             dead_letters=counts["dlq"],
+            breaker=breaker,
+            failed_calls=counts[_LOCKED],
         )
 
     def _get(self, page: str) -> bytes:
@@ -120,8 +126,7 @@ class WorkerProcess:
         self._process.kill()
         self._process.wait()
         self.killed = True
-        last = self._last
-        self._last = Look("killed", {}, last.handled, last.retries, last.dead_letters)
+        self._last = replace(self._last, state="killed", owned={}, breaker="")
 
     def ask_to_stop(self) -> None:
         """Let it finish what runs, commit and leave."""
@@ -170,14 +175,19 @@ class Fleet:
             worker.kill()
 
 
-def _counts(metrics: str) -> Counter[str]:
-    """Records by how they came back from the handler, over all topics."""
+def _read(metrics: str) -> tuple[Counter[str], str]:
+    """Records by how they came back from the handler and failed calls by their error; the state of the breaker."""
     counts: Counter[str] = Counter()
+    breaker = "closed"
     for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
             if sample.name == "streamworker_records_processed_total":
                 counts[sample.labels["outcome"]] += int(sample.value)
-    return counts
+            elif sample.name == "streamworker_errors_total":
+                counts[sample.labels["error_type"]] += int(sample.value)
+            elif sample.name == "streamworker_breaker_state" and sample.value:
+                breaker = sample.labels["state"]
+    return counts, breaker
 
 
 def _free_port() -> int:

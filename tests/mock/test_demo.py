@@ -41,7 +41,7 @@ def found(output: str, name: str) -> str:
     return row[1]
 
 
-def test_the_demo_loses_nothing_though_a_worker_is_killed() -> None:
+def test_the_demo_loses_nothing_though_the_database_is_locked_and_a_worker_is_killed() -> None:
     done = subprocess.run(
         [*DEMO, "--rows", "3000", "--rate", "1000"],
         cwd=ROOT,
@@ -53,6 +53,8 @@ def test_the_demo_loses_nothing_though_a_worker_is_killed() -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "the database is locked for 5 s" in done.stdout
+    assert "breaker open" in done.stdout
     assert "worker-2 is killed" in done.stdout
     assert "all checks passed" in done.stdout
     assert found(done.stdout, "records in the log") == "3,000"
@@ -60,6 +62,8 @@ def test_the_demo_loses_nothing_though_a_worker_is_killed() -> None:
     assert found(done.stdout, "dead letters: no departure time") == "36"
     assert found(done.stdout, "lost") == "0"
     assert found(done.stdout, "out of order within a key") == "0"
+    assert found(done.stdout, "database locked for 5 s: a breaker opened") == "1"
+    assert found(done.stdout, "database locked for 5 s: dead letters") == "0"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
