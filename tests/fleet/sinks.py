@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,20 +48,34 @@ class _Storing(LedgerWithDeadLetters):
 
 
 class StoreInPostgres(_Storing):
-    """A row for each record; a connection for each thread."""
+    """A row for each record; a connection for each thread.
+
+    One that fails is tried anew at once: it may have died with a server that is back, and would fail a trial.
+    """
 
     breaker = Breaker("postgres", max_open_s=5.0)
 
     def open(self, context: Context) -> None:
         super().open(context)
-        self._of_thread = threading.local()
+        self._connection: psycopg.Connection | None = None
 
     def _store(self, record: Record[bytes], uid: str) -> None:
-        connection: psycopg.Connection | None = getattr(self._of_thread, "connection", None)
-        if connection is None or connection.closed:
-            connection = psycopg.connect(self._url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True)
-            self._of_thread.connection = connection
-        connection.execute(_UPSERT, (record.topic, record.partition, record.offset, uid))
+        row = (record.topic, record.partition, record.offset, uid)
+        if self._connection is not None:
+            try:
+                self._connection.execute(_UPSERT, row)
+            except psycopg.OperationalError:
+                self._connection.close()
+                self._connection = None
+            else:
+                return
+        self._connection = psycopg.connect(self._url, connect_timeout=_CONNECT_TIMEOUT_S, autocommit=True)
+        self._connection.execute(_UPSERT, row)
+
+    def close(self) -> None:
+        super().close()
+        if self._connection is not None:
+            self._connection.close()
 
 
 class StoreInRedis(_Storing):

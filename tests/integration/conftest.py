@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,17 @@ from servers.redis import Redis, obtain_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--recording", type=Path, help="where the metrics of an outage go, for tools/draw_outage.py")
+
+
+@pytest.fixture
+def recording(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Where a test may write what it recorded."""
+    # A default again, because the option is not known where pytest starts from a folder above.
+    return request.config.getoption("recording", None) or tmp_path / "recording.csv"
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
+from fleet.recorder import Recorder
 from fleet.stored import calls_between, keys, make_table, rows
 from fleet.trial import Trial
 from fleet.workers import free_port, let_pass, page
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 PARTITIONS = 4
 WORKERS = 2
-CONCURRENCY = 8
+IN_FLIGHT = 8 + 2  # of a worker when it goes: two more begin before the third of them has failed
 RATE = 200
 OUTAGE_S = 30
 # The breakers of `fleet.sinks` try every 5 s, up to a fifth sooner.
@@ -87,7 +88,12 @@ def look_for(seconds: int, *outages: Outage) -> None:
 
 @pytest.mark.timeout(200)
 def test_servers_that_are_away_for_half_a_minute_cost_no_record_and_are_hardly_called(
-    kafka: SharedKafka, postgres: Postgres, redis: Redis, tmp_path: Path, figures: Callable[..., None]
+    kafka: SharedKafka,
+    postgres: Postgres,
+    redis: Redis,
+    tmp_path: Path,
+    figures: Callable[..., None],
+    recording: Path,
 ) -> None:
     """F-62. P15. Under load, and with one record in ten seconds, whose failures are too far apart for a share."""
     if postgres.program is None or redis.program is None:
@@ -104,19 +110,22 @@ def test_servers_that_are_away_for_half_a_minute_cost_no_record_and_are_hardly_c
         for one in everywhere:
             trials.enter_context(one.trial)
             one.start()
+        recorder = trials.enter_context(Recorder(stopped.ports))
         stopped.put_under_load()
         hangs.put_under_load()
         postgres.program.end(HARD)
         redis.program.halt()
-        gone_s = time.monotonic()
+        recorder.away, gone_s = True, time.monotonic()
         slow.trial.send()
         look_for(OUTAGE_S, stopped, hangs)
-        back_s = time.monotonic()
+        recorder.away, back_s = False, time.monotonic()
         redis.program.resume()
         postgres.program.restart()
         verdicts = [one.trial.verdict(REST_S) for one in everywhere]
         rest_s = time.monotonic() - back_s
         letters = [one.trial.copies() for one in everywhere]
+        stopped.trial.fleet.wait(lambda: recorder.lag() == 0, "no lag is told of")
+    recorder.write(recording)
 
     assert letters == [[], [], []]
     assert [verdict.broken() for verdict in verdicts] == [[], [], []]
@@ -126,10 +135,11 @@ def test_servers_that_are_away_for_half_a_minute_cost_no_record_and_are_hardly_c
         assert degraded <= {f"breaker {one.sink}: open", f"breaker {one.sink}: half_open"}
         assert all(len(texts) == 1 for _, texts in one.answers)
     for one in everywhere:
-        assert one.calls(gone_s, back_s) <= len(one.ports) * (CONCURRENCY + TRIALS)
+        assert one.calls(gone_s, back_s) <= len(one.ports) * (IN_FLIGHT + TRIALS)
     assert rows(postgres.url, stopped.topic) == total
     assert rows(postgres.url, slow.topic) == few
     assert keys(redis.url, hangs.topic) == total
+    assert max(sample.lag for sample in recorder.samples if sample.away) >= RATE * OUTAGE_S / WORKERS / 2
     what = ("PostgreSQL stopped hard", "Redis halted", "PostgreSQL stopped hard, a record in 10 s")
     for fault, one, verdict in zip(what, everywhere, verdicts, strict=True):
         calls = one.calls(gone_s, back_s)
