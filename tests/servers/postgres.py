@@ -51,7 +51,7 @@ def obtain_postgres(given: str | None) -> Postgres:
     folder = Path(tempfile.mkdtemp(prefix="streamworker-postgres-"))
     try:
         _make_cluster(programs, folder)
-    except ServerUnavailable:
+    except BaseException:
         shutil.rmtree(folder)
         raise
     # Without `fsync` a crash of the machine would cost data; one of the server does not.
@@ -76,6 +76,8 @@ def _make_cluster(programs: Path, folder: Path) -> None:
             shutil.chown(folder, _USER)
         except LookupError as error:
             raise ServerUnavailable(f"PostgreSQL does not run as root, and there is no user {_USER}") from error
+        if shutil.which("setpriv") is None:
+            raise ServerUnavailable("PostgreSQL does not run as root, and there is no setpriv on the PATH")
     options = ["--username", _USER, "--auth", "trust", "--encoding", "UTF8", "--locale", "C", "--no-sync"]
     done = subprocess.run(
         [*_as_its_user(), str(programs / "initdb"), "-D", str(folder / "data"), *options],
