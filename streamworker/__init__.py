@@ -14,6 +14,7 @@ from streamworker.config import (
 )
 from streamworker.errors import (
     BatchFailed,
+    CircuitOpen,
     ConfigurationError,
     DecodeError,
     DependencyUnavailable,
@@ -23,7 +24,7 @@ from streamworker.errors import (
     StreamworkerError,
 )
 from streamworker.handler import BatchHandler, Context, Handler
-from streamworker.interfaces import Serde
+from streamworker.interfaces import Dependency, Serde
 from streamworker.record import Ending, Headers, Record, Records, TopicPartition
 from streamworker.serde import Avro, Bytes, Json, Text
 
@@ -37,11 +38,13 @@ __all__ = [
     "BatchHandler",
     "Breaker",
     "Bytes",
+    "CircuitOpen",
     "Config",
     "ConfigurationError",
     "Context",
     "DeadLetter",
     "DecodeError",
+    "Dependency",
     "DependencyUnavailable",
     "Ending",
     "FatalError",

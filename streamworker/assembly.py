@@ -26,6 +26,8 @@ from streamworker.observability.status import Board
 from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
 from streamworker.processing.threads import ThreadPools
+from streamworker.resilience.gate import breakers_of
+from streamworker.resilience.guard import guards_of
 from streamworker.source.kafka import KafkaSource
 from streamworker.worker import Bounds, Worker
 
@@ -66,7 +68,16 @@ class Application:
         self._watchdog = Watchdog(clock=clock, stall_timeout_s=config.lifecycle.stall_timeout_s, die=os._exit)
         pages = Pages(board=board, metrics=metrics.render, clock=clock, limits=Limits.of(config))
         self._http = HttpServer(config.http, pages) if config.http.enabled else None
-        contexts = [Context(app=config.app, group=config.kafka.group, handler=one.name) for one in declared]
+        breakers = breakers_of(declared, clock)
+        contexts = [
+            Context(
+                app=config.app,
+                group=config.kafka.group,
+                handler=one.name,
+                dependencies=guards_of(one, breakers, clock),
+            )
+            for one in declared
+        ]
         pools: ThreadPools[LaneSlice] = ThreadPools(
             declared, contexts, clock=clock, max_record_bytes=config.kafka.max_record_bytes
         )
@@ -79,6 +90,7 @@ class Application:
             log=self._cluster,
             clock=clock,
             listener=listener,
+            breakers=breakers,
             bounds=bounds,
             letter_max_bytes=int(producer["message.max.bytes"]),
             observe=Observer(board=board, lag=self._lag, watchdog=self._watchdog, clock=clock, listener=listener),

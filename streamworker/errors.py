@@ -10,6 +10,7 @@
     ├── DecodeError             bytes that are not what the serde expects: poison
     ├── DependencyUnavailable   what decoding needs is away (a registry): wait, spend no attempt
     ├── WorkerKilled            the process died each time that this record was in work: to the dead letters
+    ├── CircuitOpen             a guarded call is not made now: wait, spend no attempt
     ├── ClientError             the Kafka client gave up on something, translated at its door
     │   └── ClientFatal         the client instance is unusable                   exit code 1
     └── Misuse                  a call from the wrong thread, process or state
@@ -87,6 +88,18 @@ class WorkerKilled(StreamworkerError):
     def __init__(self, deaths: int) -> None:
         super().__init__(f"the process died {deaths} times while this record was in work")
         self.deaths = deaths
+
+
+class CircuitOpen(StreamworkerError):
+    """The call is not made, because the dependency `name` is away; in `retry_in_s` seconds it may be.
+
+    Raised by `Context.dependency`. A record whose handler lets it through waits, and no attempt is spent.
+    """
+
+    def __init__(self, name: str, retry_in_s: float) -> None:
+        super().__init__(f"{name} is away; it is tried again in {retry_in_s:.1f} s")
+        self.name = name
+        self.retry_in_s = retry_in_s
 
 
 class ClientError(StreamworkerError):

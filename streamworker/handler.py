@@ -12,13 +12,14 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from streamworker.config import Action, Batch, Breaker, DeadLetter, Ordering, Retry, Rule, member
 from streamworker.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
-    from streamworker.interfaces import AnySerde
+    from streamworker.interfaces import AnySerde, Dependency
     from streamworker.record import Record, Records
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ S = TypeVar("S")
 Call = Callable[[object], object]
 Middleware = Callable[[Call], Call]
 
+_NOTHING: Mapping[str, Dependency] = MappingProxyType({})
+
 
 class Context:
     """What a handler instance may use, given to `open()`.
@@ -34,10 +37,18 @@ class Context:
     One per handler class and process; safe to use from every pool thread.
     """
 
-    def __init__(self, *, app: Mapping[str, object], group: str, handler: str) -> None:
+    def __init__(
+        self,
+        *,
+        app: Mapping[str, object],
+        group: str,
+        handler: str,
+        dependencies: Mapping[str, Dependency] = _NOTHING,
+    ) -> None:
         self.app = app  # the [app] table of the configuration
         self.group = group
         self.handler = handler
+        self._dependencies = dependencies
         self._shared: dict[str, object] = {}
         self._lock = threading.Lock()  # protects _shared from two instances opening at once
 
@@ -51,6 +62,16 @@ class Context:
                 self._shared[name] = factory()
             return self._shared[name]  # type: ignore[return-value]  # the name says the type
 
+    def dependency(self, name: str) -> Dependency:
+        """What the handler's class declares under `name` in `dependencies`, to make calls with.
+
+        Raises ConfigurationError for a name that it does not declare.
+        """
+        if name not in self._dependencies:
+            declared = nearest(name, self._dependencies) if self._dependencies else "it declares none"
+            raise ConfigurationError(f"{self.handler}.dependencies: no Breaker {name!r}; {declared}")
+        return self._dependencies[name]
+
 
 class _Declared:
     """Options common to both kinds of handler; all may be set on the class."""
@@ -63,6 +84,7 @@ class _Declared:
     lanes: ClassVar[int | None] = None  # KEY: order domains per partition; None is as many as threads
     retry: ClassVar[Retry] = Retry()
     breaker: ClassVar[Breaker | None] = None  # of what the handler cannot do without
+    dependencies: ClassVar[Sequence[Breaker]] = ()  # around single calls: see Context.dependency
     rules: ClassVar[Sequence[Rule]] = ()  # first match decides; then the built-in ones
     dead_letter: ClassVar[DeadLetter | None] = None  # None: what cannot be handled stops its partition
     middleware: ClassVar[Sequence[Middleware]] = ()  # wrap the call of handle, the first outermost
@@ -118,9 +140,15 @@ class Declaration:
     batch: Batch | None
     retry: Retry
     breaker: Breaker | None
+    dependencies: tuple[Breaker, ...]
     rules: tuple[Rule, ...]
     dead_letter: DeadLetter | None
     middleware: tuple[Middleware, ...]
+
+    @property
+    def breakers(self) -> tuple[Breaker, ...]:
+        """Its own and those around single calls."""
+        return self.dependencies if self.breaker is None else (self.breaker, *self.dependencies)
 
     def subscribes_to(self, topic: str) -> bool:
         """Whether records of `topic` are this handler's; a pattern must match the whole name."""
@@ -155,6 +183,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
         retry=_typed(handler, "retry", Retry),
         breaker=None if handler.breaker is None else _typed(handler, "breaker", Breaker),
+        dependencies=_dependencies(handler),
         rules=_rules(handler),
         dead_letter=None if handler.dead_letter is None else _typed(handler, "dead_letter", DeadLetter),
         middleware=_middleware(handler),
@@ -175,7 +204,7 @@ def declarations(handlers: Sequence[type[Handler[T]] | type[BatchHandler[T]]]) -
                     f" so run them as two groups"
                 )
             owners[topic] = one.name
-    _refuse_two_meanings([one.breaker for one in declared if one.breaker is not None])
+    _refuse_two_meanings([breaker for one in declared for breaker in one.breakers])
     return declared
 
 
@@ -267,6 +296,15 @@ def _typed(handler: type[_Declared], name: str, kind: type[S]) -> S:
     if not isinstance(option, kind):
         raise ConfigurationError(f"{handler.__name__}.{name}: expected {kind.__name__}(...), got {option!r}")
     return option
+
+
+def _dependencies(handler: type[_Declared]) -> tuple[Breaker, ...]:
+    declared = handler.dependencies
+    if not isinstance(declared, Sequence) or not all(isinstance(one, Breaker) for one in declared):
+        raise ConfigurationError(
+            f'{handler.__name__}.dependencies: expected a tuple, (Breaker("geo-api"),), got {declared!r}'
+        )
+    return tuple(declared)
 
 
 def _rules(handler: type[_Declared]) -> tuple[Rule, ...]:

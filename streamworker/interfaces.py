@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
 
     from streamworker.record import Header, Message, TopicPartition
     from streamworker.work import SliceOutcome
 
 T = TypeVar("T")
 S = TypeVar("S")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 class Serde(Protocol[T]):
@@ -41,6 +44,29 @@ class AnySerde(Protocol):
     @property
     def encode(self) -> Callable[..., bytes]:
         """As `Serde.encode`; a property, since what it takes differs and is never made here."""
+
+
+class Dependency(Protocol):
+    """Something that a handler calls and that may be away. Any thread.
+
+    `with dependency: ...` around a call, or `call`. Both raise CircuitOpen instead of making the call while the
+    dependency is away; what the call itself raises comes through.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name that the handler's class gave it."""
+
+    def __enter__(self) -> None:
+        """Ask for leave."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        """Count what became of the call."""
+
+    def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """What `function` returns for these arguments."""
 
 
 class FaultKind(enum.Enum):

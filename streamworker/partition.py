@@ -37,6 +37,7 @@ class Partition:
     admits: bool = True  # false once records were dropped that nothing fetches again: going on would leave a gap
     at_end: bool = False  # the end of the log was reached once
     suspects: Suspects | None = None  # while the earlier owner may have died of one of its records
+    crowded: bool = False  # as many of its records as may be wait for a dependency
     stop: StopStatus | None = None
     retry_at_s: float | None = None  # when to let a stopped partition go on, to see
     attempts: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of records that failed

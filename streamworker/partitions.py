@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from streamworker.scheduling.lanes import Scheduler
     from streamworker.source.assignment import Assignment
     from streamworker.source.flow import PauseLedger
+    from streamworker.waiting import WaitingRoom
 
 
 # Reasons for which what is fetched is still handed over.
@@ -46,6 +47,7 @@ class Stages:
     backpressure: Backpressure
     schedulers: Sequence[Scheduler]  # by the handler's number
     gates: Sequence[Gate | None]  # by the handler's number; None without a breaker
+    rooms: Mapping[str, WaitingRoom]  # by the name of what single calls need
     committer: Committer
     writer: DeadLetterWriter
 

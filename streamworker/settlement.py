@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from streamworker.config import OnExhausted
@@ -17,6 +18,8 @@ from streamworker.dlq.envelope import Attempt, envelope
 from streamworker.exit_code import ExitCode
 from streamworker.observability.redaction import described, error_text
 from streamworker.record import Ending
+from streamworker.resilience.breaker import BreakerState
+from streamworker.resilience.guard import blame
 from streamworker.resilience.retry import Backoff
 from streamworker.resilience.verdict import Verdict, VerdictKind, judge
 from streamworker.source.flow import PauseReason
@@ -32,8 +35,10 @@ if TYPE_CHECKING:
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions, Stages
     from streamworker.record import Message, TopicPartition
-    from streamworker.resilience.breaker import Permit
-    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.resilience.breaker import CircuitBreaker, Permit
+    from streamworker.resilience.guard import Blame
+    from streamworker.scheduling.lanes import Held, LaneSlice
+    from streamworker.waiting import WaitingRoom
     from streamworker.work import Failure, SliceOutcome
 
 _log = logging.getLogger(__name__)
@@ -75,6 +80,9 @@ class Settlement:
         """Decide how each record of a slice ended; the only way to done leads through here."""
         slice_, failure = outcome.slice, outcome.failure
         scheduler = self._stages.schedulers[slice_.handler]
+        if slice_.held is not None:
+            for room in self._stages.rooms.values():
+                room.came_back(slice_.held)
         permit = self._report_calls(outcome)
         if slice_.ownership.ended:
             scheduler.forget()
@@ -99,7 +107,8 @@ class Settlement:
         succeeded = slice_.done - len(slice_.rejected)
         if self._declarations[slice_.handler].batch is not None:
             succeeded = int(failure is None and slice_.done > len(slice_.rejected))
-        permit = gate.came_back(slice_, succeeded, None if failure is None else failure.error, outcome.seconds)
+        error = None if failure is None or self._blame(slice_, failure.error) is not None else failure.error
+        permit = gate.came_back(slice_, succeeded, error, outcome.seconds)
         if permit.trial and succeeded and failure is None:
             gate.trial_succeeded(slice_.held)
         return permit
@@ -182,10 +191,11 @@ class Settlement:
         self._stages.committer.progressed(partition.key)
 
     def _judge_call(self, slice_: LaneSlice, error: BaseException) -> Verdict:
-        """Judge a failed call, with the handler's breaker as a witness of whether the dependency is to blame."""
+        """Judge a failed call, with the breakers as witnesses of whether a dependency is to blame."""
         attempts = self._declarations[slice_.handler].retry.attempts
         gate = self._stages.gates[slice_.handler]
-        if gate is None or not gate.breaker.counts(error):
+        parks = self._room(self._blame(slice_, error)) is not None
+        if not parks and (gate is None or not gate.breaker.counts(error)):
             return self._judge(slice_, error, attempts=attempts)
         if slice_.held is None or slice_.held.charges < attempts:
             return self._judge(slice_, error, attempts=attempts, spares=True)
@@ -201,20 +211,68 @@ class Settlement:
         permit: Permit | None,
     ) -> None:
         """Let records wait that a dependency failed; where they would be exhausted the breaker opens instead."""
+        blamed = self._blame(slice_, error)
+        room = self._room(blamed)
+        if room is not None and blamed is not None:
+            self._park(slice_, failed, rest, error, room, blamed)
+            return
         gate = self._stages.gates[slice_.handler]
         assert gate is not None
         assert permit is not None
-        spared = _spared(slice_) + 1
-        if spared >= self._declarations[slice_.handler].retry.attempts:
-            gate.breaker.trip(f"a record's call failed {spared} times")
+        spared = self._spare(slice_, gate.breaker)
         due_s = gate.retry_at_s(permit, self._backoffs[slice_.handler].delay_s(spared, error))
-        held = self._stages.schedulers[slice_.handler].hold(
-            slice_, failed, rest, attempt=slice_.attempt - 1, due_s=due_s
-        )
-        held.spared = spared
-        held.charges = 0 if slice_.held is None else slice_.held.charges
+        held = self._hold(slice_, failed, rest, spared=spared, due_s=due_s)
         if permit.trial:
             gate.suspect(held)
+
+    def _park(
+        self,
+        slice_: LaneSlice,
+        failed: Sequence[Message],
+        rest: Sequence[Message],
+        error: BaseException,
+        room: WaitingRoom,
+        blamed: Blame,
+    ) -> None:
+        """Let records wait for the dependency of a single call: while it is there for a while, else until it is."""
+        spared = _spared(slice_) if blamed.refused else self._spare(slice_, room.breaker)
+        if not blamed.refused and room.breaker.state is BreakerState.CLOSED:
+            due_s = self._clock.monotonic_s() + self._backoffs[slice_.handler].delay_s(spared, error)
+            self._hold(slice_, failed, rest, spared=spared, due_s=due_s)
+            return
+        held = self._hold(slice_, failed, rest, spared=spared, due_s=inf)
+        scheduler = self._stages.schedulers[slice_.handler]
+        room.enter(scheduler, slice_.lane, held, trial_failed=blamed.trial)
+
+    def _spare(self, slice_: LaneSlice, breaker: CircuitBreaker) -> int:
+        """Count a call that failed and spends no attempt."""
+        spared = _spared(slice_) + 1
+        if spared >= self._declarations[slice_.handler].retry.attempts:
+            breaker.trip(f"a record's call failed {spared} times")
+        return spared
+
+    def _hold(
+        self, slice_: LaneSlice, failed: Sequence[Message], rest: Sequence[Message], *, spared: int, due_s: float
+    ) -> Held:
+        """Keep what was spared, with what is known of it."""
+        scheduler, before = self._stages.schedulers[slice_.handler], slice_.held
+        held = scheduler.hold(slice_, failed, rest, attempt=slice_.attempt - 1, due_s=due_s)
+        held.spared = spared
+        if before is not None:
+            held.charges, held.turn = before.charges, before.turn
+        return held
+
+    def _blame(self, slice_: LaneSlice, error: BaseException) -> Blame | None:
+        """The dependency of a single call that `error` came from.
+
+        One that the handler's own breaker counts may have been raised amid such an error, by what stands in for it.
+        """
+        gate = self._stages.gates[slice_.handler]
+        return blame(error, amid=gate is None or not gate.breaker.counts(error))
+
+    def _room(self, blamed: Blame | None) -> WaitingRoom | None:
+        """Where records wait for a dependency."""
+        return None if blamed is None else self._stages.rooms.get(blamed.dependency)
 
     def _judge(self, slice_: LaneSlice, error: BaseException, *, attempts: int, spares: bool = False) -> Verdict:
         declaration = self._declarations[slice_.handler]

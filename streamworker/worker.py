@@ -34,9 +34,10 @@ from streamworker.scheduling.lanes import LaneSlice, Scheduler
 from streamworker.settlement import Settlement
 from streamworker.source.assignment import Assignment
 from streamworker.source.flow import PauseLedger, PauseReason
+from streamworker.waiting import rooms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from streamworker.clock import Clock
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from streamworker.interfaces import CommitAnswer, Executor, Fault, Log, Outbox, Source
     from streamworker.partition import Partition
     from streamworker.record import Message, TopicPartition
+    from streamworker.resilience.breaker import CircuitBreaker
 
 # One fetch takes at most so many records: 5 000 cost 1.7 times as much per record as 500.
 _MAX_FETCH = 500
@@ -100,6 +102,7 @@ class Worker:
         log: Log,
         clock: Clock,
         listener: Listener,
+        breakers: Mapping[str, CircuitBreaker],
         bounds: Bounds = UNBOUNDED,
         letter_max_bytes: int = 1_000_000,
         observe: Callable[[Worker], None] = _nobody,
@@ -151,20 +154,22 @@ class Worker:
             )
             for number, one in enumerate(declarations)
         ]
-        breakers, gates = gates_of(declarations, clock)
         stages = Stages(
             assignment=self.assignment,
             ledger=self.ledger,
             backpressure=self.backpressure,
             schedulers=self._schedulers,
-            gates=gates,
+            gates=gates_of(declarations, breakers, clock),
+            rooms=rooms_of(declarations, breakers, clock),
             committer=self.committer,
             writer=self.writer,
         )
         self.partitions = Partitions(
             stages, config=config, clock=clock, listener=listener, identity=f"{random.getrandbits(32):08x}"
         )
-        self.gatekeeper = Gatekeeper(breakers, stages, self.partitions, listener)
+        self.gatekeeper = Gatekeeper(
+            breakers, stages, self.partitions, listener=listener, max_inflight=config.flow.max_inflight
+        )
         self.settlement = Settlement(
             stages,
             self.partitions,
@@ -284,7 +289,7 @@ class Worker:
         """How long nothing will be due."""
         now_s = self._clock.monotonic_s()
         dues = [self.gatekeeper.next_due_s(number) for number in range(len(self.declarations))]
-        dues += [self.writer.next_due_s(), self.committer.next_due_s()]
+        dues += [self.gatekeeper.next_trial_s(), self.writer.next_due_s(), self.committer.next_due_s()]
         longest_s = _ANSWER_WAIT_S if self.committer.awaited else _IDLE_WAIT_S
         return max(0.0, min([longest_s, *(due_s - now_s for due_s in dues if due_s is not None)]))
 

@@ -198,7 +198,7 @@ class Metric(enum.Enum):
         "0 or 1",
         ("name", "kind", "state"),
         "1 for the state that the breaker of a dependency is in: `closed`, `open` or `half_open`. `kind` is `sink`:"
-        " while it is open the partitions of its handlers are paused.",
+        " while it is open the partitions of its handlers are paused; or `call`: the records that need it wait.",
     )
     DEGRADED = _gauge(
         "degraded_parts", "parts", (), "What is impaired without keeping records from being handled; /status names it."

@@ -36,7 +36,7 @@ def _of_worker(status: WorkerStatus, zero_s: float) -> Gauges:
         Metric.JOINED: {(status.group,): int(status.joined)},
         Metric.DEGRADED: {(): len(status.degraded)},
         Metric.BREAKER: {
-            (name, "sink", state): int(state == now)
+            (name, "call" if name in status.call_breakers else "sink", state): int(state == now)
             for name, now in status.breakers.items()
             for state in ("closed", "open", "half_open")
         },

@@ -94,7 +94,8 @@ class WorkerStatus:
 
     `join_state` is the client's name of it, `join_state_since_s` when it changed last. `degraded`
     names what is impaired without keeping records from being handled. `fatal` is set when the client
-    is unusable or a thread that the worker needs has died. `breakers` are the states of the dependencies, by name.
+    is unusable or a thread that the worker needs has died. `breakers` are the states of the dependencies, by name;
+    those in `call_breakers` hold single calls back and not all of a handler.
     """
 
     state: LifeState
@@ -113,6 +114,7 @@ class WorkerStatus:
     running: tuple[RunningSlice, ...] = ()
     degraded: tuple[str, ...] = ()
     breakers: Mapping[str, str] = field(default_factory=dict)
+    call_breakers: frozenset[str] = frozenset()
     last_commit_s: float | None = None
     commits_refused_since_s: float | None = None
     fatal: str | None = None

@@ -88,6 +88,7 @@ class CircuitBreaker:
         self._until_s = 0.0  # open: until then; half open with a trial out: until then at the latest
         self._trial_out = False
         self._good_trials = 0
+        self.trials_succeeded = 0  # ever; to be read only
         self._changes: deque[BreakerChange] = deque(maxlen=_KEPT_CHANGES)
 
     @property
@@ -104,6 +105,12 @@ class CircuitBreaker:
             self._turn()
             waits = self._state is BreakerState.OPEN or self._trial_out
             return self._until_s if waits else None
+
+    @property
+    def opens_for_s(self) -> float:
+        """For how long no call is made, as far as time decides; 0 if it does not."""
+        wakes_at_s = self.wakes_at_s
+        return 0.0 if wakes_at_s is None else max(wakes_at_s - self._monotonic_s(), 0.0)
 
     def acquire(self) -> Permit | None:
         """Leave to make calls now; None without."""
@@ -165,6 +172,7 @@ class CircuitBreaker:
             self._open("a trial failed" if failed else "a trial was slow")
         elif succeeded:
             self._good_trials += 1
+            self.trials_succeeded += 1
             if self._good_trials >= self.rules.successes:
                 self._openings = 0
                 self._change(BreakerState.CLOSED, f"{self._good_trials} trials succeeded")

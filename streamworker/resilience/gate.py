@@ -115,17 +115,17 @@ class Gate:
         return not (self._was_shut or self._closed_at_s is not None or self.shut)
 
 
+def breakers_of(declarations: Sequence[Declaration], clock: Clock) -> Mapping[str, CircuitBreaker]:
+    """The breakers by name; handlers that name the same dependency share one."""
+    rules = {one.name: one for declared in declarations for one in declared.breakers}
+    return {name: CircuitBreaker(one, clock=clock) for name, one in rules.items()}
+
+
 def gates_of(
-    declarations: Sequence[Declaration], clock: Clock
-) -> tuple[Mapping[str, CircuitBreaker], list[Gate | None]]:
-    """The breakers by name, and for each handler its gate; handlers that name the same dependency share a breaker."""
-    breakers: dict[str, CircuitBreaker] = {}
-    gates: list[Gate | None] = []
-    for one in declarations:
-        if one.breaker is None:
-            gates.append(None)
-            continue
-        if one.breaker.name not in breakers:
-            breakers[one.breaker.name] = CircuitBreaker(one.breaker, clock=clock)
-        gates.append(Gate(breakers[one.breaker.name], clock=clock, is_batch=one.batch is not None))
-    return breakers, gates
+    declarations: Sequence[Declaration], breakers: Mapping[str, CircuitBreaker], clock: Clock
+) -> list[Gate | None]:
+    """For each handler the gate of its own breaker."""
+    return [
+        None if one.breaker is None else Gate(breakers[one.breaker.name], clock=clock, is_batch=one.batch is not None)
+        for one in declarations
+    ]

@@ -113,6 +113,16 @@ def causes(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__
 
 
+def links(error: BaseException) -> Iterator[BaseException]:
+    """`error`, what it was raised from or, if it does not say, amid, and so on."""
+    link: BaseException | None = error
+    for _ in range(_MAX_CAUSES):
+        if link is None:
+            return
+        yield link
+        link = link.__context__ if link.__cause__ is None and not link.__suppress_context__ else link.__cause__
+
+
 def _action_of_rules(rules: Sequence[Rule], error: BaseException) -> tuple[Action | None, str]:
     notes: list[str] = []
     for rule in rules:

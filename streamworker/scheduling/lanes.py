@@ -35,14 +35,15 @@ class Held:
 
     They go together, or one by one (`alone`) after a batch failed as a whole too often and is taken apart:
     then `group_attempt` calls were spent on each of the others. `spared` calls failed that spent no attempt, because a
-    dependency was away; `charges` counts those after which another record's call succeeded.
+    dependency was away; `charges` counts those after which another record's call succeeded. `turn` is its place among
+    all that wait for the dependency, 0 without. With an infinite `due_s` they wait until `Scheduler.release`.
     """
 
-    __slots__ = ("attempt", "charges", "due_s", "followers", "group_attempt", "messages", "spared")
+    __slots__ = ("attempt", "charges", "due_s", "followers", "group_attempt", "messages", "spared", "turn")
 
     def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, group_attempt: int | None) -> None:
         self.messages = messages
-        self.spared = self.charges = 0
+        self.spared = self.charges = self.turn = 0
         self.attempt = attempt
         self.due_s = due_s
         self.group_attempt = group_attempt
@@ -57,12 +58,13 @@ class Held:
 class Lane:
     """Records of one order domain that were delivered and are not in a handler's hands."""
 
-    __slots__ = ("arrivals", "held", "held_keys", "of", "out", "pending", "queued", "timer_s")
+    __slots__ = ("arrivals", "held", "held_keys", "of", "out", "pending", "queued", "timer_s", "waiting")
 
     def __init__(self, of: PartitionLanes) -> None:
         self.of = of
         self.pending: list[Message] = []
         self.held: list[Held] = []
+        self.waiting: set[Held] = set()  # held without end: apart, because there may be many
         self.held_keys: dict[bytes, Held] = {}  # KEY only
         self.out = 0  # slices in a handler's hands
         self.queued = False  # among the lanes that take turns
@@ -84,7 +86,7 @@ class Lane:
     @property
     def parked(self) -> int:
         """Records that wait for a retry, their own or the one before them."""
-        return sum(len(held.messages) + len(held.followers) for held in self.held)
+        return sum(len(held.messages) + len(held.followers) for held in (*self.held, *self.waiting))
 
 
 class LaneSlice(Slice):
@@ -116,12 +118,13 @@ class LaneSlice(Slice):
 class PartitionLanes:
     """The lanes of one partition, for one epoch."""
 
-    __slots__ = ("blocked", "lanes", "largest_bytes", "ownership")
+    __slots__ = ("blocked", "lanes", "largest_bytes", "ownership", "waiting")
 
     def __init__(self, ownership: Ownership, count: int) -> None:
         self.ownership = ownership
         self.lanes = [Lane(self) for _ in range(count)]
         self.largest_bytes = 0  # of all values offered: spares most looks at single ones
+        self.waiting = 0  # records that are held without end
         self.blocked = False  # nothing is cut while the partition is stopped or held back
 
     @property
@@ -188,7 +191,7 @@ class Scheduler:
         """Records that could go for the first time, of all partitions."""
         lanes = [lane for of in self._partitions.values() for lane in of.lanes]
         waits = self._ordering is Ordering.PARTITION
-        return sum(len(lane.pending) for lane in lanes if not (waits and (lane.held or lane.out)))
+        return sum(len(lane.pending) for lane in lanes if not (waits and (_holds(lane) or lane.out)))
 
     def own(self, ownership: Ownership) -> PartitionLanes:
         """Make the lanes of a new epoch."""
@@ -275,6 +278,14 @@ class Scheduler:
         self._keep(slice_.lane, held)
         return held
 
+    def release(self, lane: Lane, held: Held, now_s: float) -> None:
+        """What was held without end goes now. Its ownership lasts."""
+        lane.waiting.remove(held)
+        lane.of.waiting -= len(held.messages) + len(held.followers)
+        held.due_s = now_s
+        lane.held.append(held)
+        self._set_timer(lane, now_s)
+
     def forget(self) -> None:
         """A slice is back whose epoch has ended."""
         self._out -= 1
@@ -285,7 +296,7 @@ class Scheduler:
         Returns them in offset order; all that was delivered from the first of them on is among them.
         """
         lanes = self._partitions[partition].lanes
-        held = [held for lane in lanes for held in lane.held]
+        held = [held for lane in lanes for held in (*lane.held, *lane.waiting)]
         first = max([first, *(message.offset() + 1 for one in held for message in one.messages)])
         waiting = [lane.pending for lane in lanes] + [one.followers for one in held]
         dropped = sorted((m for messages in waiting for m in messages if m.offset() >= first), key=_offset)[-records:]
@@ -293,6 +304,8 @@ class Scheduler:
             cut = dropped[0].offset()
             for messages in waiting:
                 messages[:] = [message for message in messages if message.offset() < cut]
+            of = self._partitions[partition]
+            of.waiting = sum(len(one.messages) + len(one.followers) for lane in lanes for one in lane.waiting)
         return dropped
 
     def block(self, partition: TopicPartition) -> None:
@@ -317,7 +330,7 @@ class Scheduler:
     def _has_any_below(self, lane: Lane, end: float, until_s: float) -> bool:
         if any(held.due_s <= until_s and held.messages[0].offset() < end for held in lane.held):
             return True
-        waits = bool(lane.held) and self._ordering is Ordering.PARTITION
+        waits = _holds(lane) and self._ordering is Ordering.PARTITION
         return bool(lane.pending) and lane.pending[0].offset() < end and not waits
 
     def next_due_s(self) -> float | None:
@@ -353,6 +366,8 @@ class Scheduler:
                 return self._cut_held(lane, held)
             if self._ordering is Ordering.PARTITION:
                 return None
+        if lane.waiting and self._ordering is Ordering.PARTITION:
+            return None
         return self._cut_pending(lane, now_s, most)
 
     def _cut_held(self, lane: Lane, held: Held) -> LaneSlice:
@@ -415,6 +430,7 @@ class Scheduler:
             held = None if key is None else lane.held_keys.get(key)
             if held is not None:
                 held.followers.append(message)
+                lane.of.waiting += held.due_s == inf
                 continue
             taken.append(message)
             if len(taken) == size:
@@ -442,13 +458,17 @@ class Scheduler:
         return remaining
 
     def _keep(self, lane: Lane, held: Held) -> None:
-        lane.held.append(held)
+        if held.due_s == inf:
+            lane.waiting.add(held)
+            lane.of.waiting += len(held.messages)
+        else:
+            lane.held.append(held)
+            self._set_timer(lane, held.due_s)
         if self._ordering is Ordering.KEY:
             for message in held.messages:
                 key = message.key()
                 if key is not None:
                     lane.held_keys[key] = held
-        self._set_timer(lane, held.due_s)
 
     @staticmethod
     def _free_keys(lane: Lane, held: Held) -> None:
@@ -477,6 +497,10 @@ def _with_equal_attempts(messages: list[Message], attempts: Mapping[int, int]) -
 
 def _offset(message: Message) -> int:
     return message.offset()
+
+
+def _holds(lane: Lane) -> bool:
+    return bool(lane.held or lane.waiting)
 
 
 def _due(held: Held) -> float:

@@ -17,6 +17,8 @@ from streamworker.errors import BatchFailed
 from streamworker.events import Listener, Listeners
 from streamworker.handler import BatchHandler, Context, Handler, declarations
 from streamworker.record import Ending, Record, Records, TopicPartition
+from streamworker.resilience.gate import breakers_of
+from streamworker.resilience.guard import guards_of
 from streamworker.scheduling.lanes import LaneSlice
 from streamworker.testing.memory_broker import MemoryBroker, MemoryLog, MemoryOutbox, MemorySource
 from streamworker.testing.virtual_executor import VirtualExecutor
@@ -268,7 +270,16 @@ class VirtualWorld:
         declared = list(declarations(handlers))
         if recorded:
             declared = [self._recorded(one, name, lambda: threads.turn) for one in declared]
-        contexts = [Context(app=app or {}, group=self.config.kafka.group, handler=one.name) for one in declared]
+        breakers = breakers_of(declared, self.time)
+        contexts = [
+            Context(
+                app=app or {},
+                group=self.config.kafka.group,
+                handler=one.name,
+                dependencies=guards_of(one, breakers, self.time),
+            )
+            for one in declared
+        ]
         story = Story()
         threads = Threads(
             declared,
@@ -295,6 +306,7 @@ class VirtualWorld:
             log=MemoryLog(self.broker),
             clock=self.time,
             listener=Listeners([story, *listeners]),
+            breakers=breakers,
             bounds=bounds,
             observe=observe,
         )

@@ -14,10 +14,13 @@ from streamworker import (
     Batch,
     BatchFailed,
     BatchHandler,
+    Breaker,
     Bytes,
+    CircuitOpen,
     Context,
     DeadLetter,
     DecodeError,
+    Dependency,
     FatalError,
     Handler,
     Headers,
@@ -206,6 +209,25 @@ class Temperatures(Handler[float]):
 
     def handle(self, record: Record[float]) -> None:
         assert_type(record.value, float)
+
+
+class Located(Handler[bytes]):
+    """Breakers around single calls."""
+
+    topics = ("addresses",)
+    dependencies = (Breaker("geo-api"), Breaker("prices", counts=OSError))
+
+    def open(self, context: Context) -> None:
+        self.geo = context.dependency("geo-api")
+        assert_type(self.geo, Dependency)
+
+    def handle(self, record: Record[bytes]) -> None:
+        assert_type(self.geo.call(int, "11", base=2), int)
+        try:
+            with self.geo:
+                print(record.offset)
+        except CircuitOpen as error:
+            assert_type(error.retry_in_s, float)
 
 
 RUN = run_handler(Orders, [b"{}", TestRecord({"id": "a", "quantity": 1}, key="a")])

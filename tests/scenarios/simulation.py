@@ -11,6 +11,7 @@ import argparse
 import random
 import sys
 import traceback
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ from streamworker import (
     BatchFailed,
     BatchHandler,
     Breaker,
+    CircuitOpen,
+    Context,
     DeadLetter,
     DecodeError,
     DependencyUnavailable,
@@ -119,7 +122,9 @@ class Simulation:
             starts_late=setting.start == "latest",
             # What a worker cannot finish while its breaker is open is repeated, though nothing has failed.
             calm=None if setting.breaker else self.weather.calm,
-            spared=frozenset({"DependencyUnavailable", *(("ConnectionError",) if setting.breaker else ())}),
+            spared=frozenset(
+                {"DependencyUnavailable", *(("ConnectionError", "CircuitOpen") if setting.breaker else ())}
+            ),
         )
 
     def _strike(self, strike: Strike) -> None:
@@ -256,7 +261,10 @@ class _Marked:
 def _handler(setting: Setting, weather: Weather) -> type[Handler[bytes]] | type[BatchHandler[bytes]]:
     letters = DeadLetter("dlq", on_exhausted=setting.on_exhausted) if setting.on_exhausted else None
     patience = Retry(attempts=setting.attempts, base_s=0.05, cap_s=setting.retry_cap_s)
-    guard = Breaker("db", open_s=0.5, max_open_s=4.0) if setting.breaker else None
+    rules = Breaker("db", open_s=0.5, max_open_s=4.0)
+    of_calls = setting.breaker and weather.chance("breaker of calls") < 0.5
+    guard = rules if setting.breaker and not of_calls else None
+    guards = (rules,) if of_calls else ()
     to_skip = (Rule.skip(LookupError),) if letters else ()
 
     class One(Handler[bytes]):
@@ -268,9 +276,14 @@ def _handler(setting: Setting, weather: Weather) -> type[Handler[bytes]] | type[
         rules = to_skip
         retry = patience
         breaker = guard
+        dependencies = guards
+
+        def open(self, context: Context) -> None:
+            self.guarded = context.dependency("db") if of_calls else nullcontext()
 
         def handle(self, record: Record[bytes]) -> None:
-            weather.befall(record)
+            with self.guarded:
+                weather.befall(record)
 
     class Many(BatchHandler[bytes]):
         topics = ("in",)
@@ -281,13 +294,18 @@ def _handler(setting: Setting, weather: Weather) -> type[Handler[bytes]] | type[
         rules = to_skip
         retry = patience
         breaker = guard
+        dependencies = guards
         batch = Batch(max_records=max(setting.batch_records, 1), max_wait_s=setting.batch_wait_s)
+
+        def open(self, context: Context) -> None:
+            self.guarded = context.dependency("db") if of_calls else nullcontext()
 
         def handle(self, records: Records[bytes]) -> None:
             for index, record in enumerate(records):
                 try:
-                    weather.befall(record)
-                except (PoisonError, LookupError, ConnectionError, DependencyUnavailable) as error:
+                    with self.guarded:
+                        weather.befall(record)
+                except (PoisonError, LookupError, ConnectionError, DependencyUnavailable, CircuitOpen) as error:
                     how = weather.chance("how", record.partition, record.offset)
                     if how < 0.5:
                         raise

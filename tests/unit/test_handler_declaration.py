@@ -308,3 +308,21 @@ def test_handlers_of_different_topics_may_share_a_process() -> None:
 def test_a_process_without_handlers_does_not_start() -> None:
     with pytest.raises(ConfigurationError, match="no handler given; expected at least one module:Class"):
         declarations([])
+
+
+def test_a_breaker_around_single_calls_is_shared_with_that_of_a_handler() -> None:
+    quick, slow = Breaker("db", open_s=1.0), Breaker("db", open_s=2.0)
+    whole = declared_with(topics=("orders",), breaker=quick)
+
+    alike = declarations([whole, declared_with(topics=("payments",), dependencies=(quick, Breaker("geo")))])
+
+    assert [one.name for one in alike[1].breakers] == ["db", "geo"]
+    with pytest.raises(ConfigurationError, match="Breaker 'db' is declared twice with different options"):
+        declarations([whole, declared_with(topics=("payments",), dependencies=(slow,))])
+
+
+@pytest.mark.parametrize("wrong", [Breaker("geo"), ("geo",), "geo", None])
+def test_dependencies_are_a_tuple_of_breakers(wrong: object) -> None:
+    assert refusal_of(declared_with(dependencies=wrong)).startswith(
+        'Odd.dependencies: expected a tuple, (Breaker("geo-api"),), got '
+    )

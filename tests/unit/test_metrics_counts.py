@@ -142,6 +142,15 @@ def test_a_breaker_is_in_one_of_its_states_and_its_changes_are_counted() -> None
     assert samples["breaker_transitions_total from=closed name=db to=open"] == 1
 
 
+def test_the_breaker_of_single_calls_is_told_from_that_of_a_handler() -> None:
+    world = World(breakers={"db": "closed", "geo": "open"}, call_breakers=frozenset({"geo"}))
+
+    samples = world.samples()
+
+    assert samples["breaker_state kind=call name=geo state=open"] == 1
+    assert samples["breaker_state kind=sink name=db state=closed"] == 1
+
+
 def test_failures_say_stage_class_and_category_and_retries_their_attempt() -> None:
     world = World()
 

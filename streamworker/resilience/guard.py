@@ -1,0 +1,139 @@
+"""A breaker around single calls of a handler, and whom a failed call is blamed on.
+
+A handler that needs something for some of its records only asks its context for it and makes the calls inside the
+guard. Each call needs leave and is counted. What comes out of one and is the dependency's is marked, so that whoever
+settles the record knows what it waits for, also where the handler raises something else because of it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from streamworker.errors import CircuitOpen
+from streamworker.resilience.verdict import causes, links
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from streamworker.clock import Clock
+    from streamworker.handler import Declaration
+    from streamworker.interfaces import Dependency
+    from streamworker.resilience.breaker import CircuitBreaker, Permit
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_MARK = "_streamworker_blame"
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """The dependency that a record could not be handled for: its call failed, or was not made (`refused`).
+
+    `trial`: it was the one call that is made to see whether the dependency is back.
+    """
+
+    dependency: str
+    refused: bool = False
+    trial: bool = False
+
+
+def blame(error: BaseException, *, amid: bool = True) -> Blame | None:
+    """Whom `error` is blamed on: it, or what it was raised from (or `amid`), came out of a guard; None without."""
+    for link in links(error) if amid else causes(error):
+        if isinstance(link, CircuitOpen):
+            return Blame(link.name, refused=True)
+        mark = getattr(link, _MARK, None)
+        if isinstance(mark, Blame):
+            return mark
+    return None
+
+
+class _Inside(threading.local):
+    """How deep a thread is in the blocks of a guard, and the leave that it has."""
+
+    depth = 0
+    permit: Permit | None = None
+    began_s = 0.0
+
+
+class Guard:
+    """A `Dependency` whose calls go through a breaker. Any thread."""
+
+    def __init__(self, breaker: CircuitBreaker, clock: Clock) -> None:
+        self.name = breaker.rules.name
+        self._breaker = breaker
+        self._monotonic_s = clock.monotonic_s
+        self._inside = _Inside()
+
+    def __enter__(self) -> None:
+        inside = self._inside
+        if not inside.depth:
+            inside.permit = self._breaker.acquire()
+            if inside.permit is None:
+                raise CircuitOpen(self.name, self._breaker.opens_for_s)
+            inside.began_s = self._monotonic_s()
+        inside.depth += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        inside = self._inside
+        inside.depth -= 1
+        if inside.depth:
+            return
+        permit, inside.permit = inside.permit, None
+        assert permit is not None
+        seconds = self._monotonic_s() - inside.began_s
+        if error is None:
+            permit.end(succeeded=1, seconds=seconds)
+        elif self._is_to_blame(error):
+            permit.end(failed=1, seconds=seconds)
+            error.__dict__[_MARK] = Blame(self.name, trial=permit.trial)
+        else:
+            permit.end()
+
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` inside the guard."""
+        with self:
+            return function(*args, **kwargs)
+
+    def _is_to_blame(self, error: BaseException) -> bool:
+        """Whether the breaker counts `error`, and no other guard inside this one has."""
+        for link in causes(error):
+            mark = getattr(link, _MARK, None)
+            if isinstance(link, CircuitOpen) or (isinstance(mark, Blame) and mark.dependency != self.name):
+                return False
+        return self._breaker.counts(error)
+
+
+class Granted:
+    """The `Dependency` of a handler whose own breaker it is: each of its calls has leave already, and is counted."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        """Nothing is left to ask."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Whoever handed the record over tells the breaker."""
+
+    def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function`."""
+        return function(*args, **kwargs)
+
+
+def guards_of(
+    declaration: Declaration, breakers: Mapping[str, CircuitBreaker], clock: Clock
+) -> Mapping[str, Dependency]:
+    """What the handler's context hands out, by name."""
+    guards: dict[str, Dependency] = {one.name: Guard(breakers[one.name], clock) for one in declaration.dependencies}
+    if declaration.breaker is not None:
+        guards[declaration.breaker.name] = Granted(declaration.breaker.name)
+    return guards
