@@ -6,9 +6,11 @@ from streamworker.config import (
     Breaker,
     Config,
     DeadLetter,
+    Fallback,
     GroupProtocol,
     OnExhausted,
     Ordering,
+    Read,
     Retry,
     Rule,
 )
@@ -24,7 +26,7 @@ from streamworker.errors import (
     StreamworkerError,
 )
 from streamworker.handler import BatchHandler, Context, Handler
-from streamworker.interfaces import Dependency, Serde
+from streamworker.interfaces import Dependency, Reader, Reading, Serde
 from streamworker.record import Ending, Headers, Record, Records, TopicPartition
 from streamworker.serde import Avro, Bytes, Json, Text
 
@@ -47,6 +49,7 @@ __all__ = [
     "Dependency",
     "DependencyUnavailable",
     "Ending",
+    "Fallback",
     "FatalError",
     "GroupProtocol",
     "Handler",
@@ -55,6 +58,9 @@ __all__ = [
     "OnExhausted",
     "Ordering",
     "PoisonError",
+    "Read",
+    "Reader",
+    "Reading",
     "Record",
     "Records",
     "Retry",

@@ -14,7 +14,7 @@ from streamworker.cluster import Cluster
 from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.errors import ConfigurationError
 from streamworker.events import Listeners
-from streamworker.handler import Context, declarations
+from streamworker.handler import declarations
 from streamworker.librdkafka import admin_settings, consumer_settings, producer_settings
 from streamworker.observability.health import Limits
 from streamworker.observability.http import HttpServer
@@ -26,13 +26,12 @@ from streamworker.observability.status import Board
 from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
 from streamworker.processing.threads import ThreadPools
-from streamworker.resilience.gate import breakers_of
-from streamworker.resilience.guard import guards_of
+from streamworker.resilience.provision import Provision
 from streamworker.source.kafka import KafkaSource
 from streamworker.worker import Bounds, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.config import Config
     from streamworker.events import Listener
@@ -67,19 +66,14 @@ class Application:
         self._lag = LagWatch(self._cluster)
         self._watchdog = Watchdog(clock=clock, stall_timeout_s=config.lifecycle.stall_timeout_s, die=os._exit)
         pages = Pages(board=board, metrics=metrics.render, clock=clock, limits=Limits.of(config))
+        self._observer = Observer(board=board, lag=self._lag, watchdog=self._watchdog, clock=clock, listener=listener)
+        self._also: Callable[[], None] = lambda: None
         self._http = HttpServer(config.http, pages) if config.http.enabled else None
-        breakers = breakers_of(declared, clock)
-        contexts = [
-            Context(
-                app=config.app,
-                group=config.kafka.group,
-                handler=one.name,
-                dependencies=guards_of(one, breakers, clock),
-            )
-            for one in declared
-        ]
+        provision = Provision(
+            declared, app=config.app, group=config.kafka.group, degradation=config.degradation, clock=clock
+        )
         pools: ThreadPools[LaneSlice] = ThreadPools(
-            declared, contexts, clock=clock, max_record_bytes=config.kafka.max_record_bytes
+            declared, provision.contexts, clock=clock, max_record_bytes=config.kafka.max_record_bytes
         )
         self.worker = Worker(
             declarations=declared,
@@ -90,15 +84,17 @@ class Application:
             log=self._cluster,
             clock=clock,
             listener=listener,
-            breakers=breakers,
+            breakers=provision.breakers,
+            degradation=provision.degradation,
             bounds=bounds,
             letter_max_bytes=int(producer["message.max.bytes"]),
-            observe=Observer(board=board, lag=self._lag, watchdog=self._watchdog, clock=clock, listener=listener),
+            observe=self._between_steps,
             deadline=self._watchdog.deadline,
         )
 
-    def run(self) -> int:
-        """Work until stopped; returns the exit code."""
+    def run(self, between_steps: Callable[[], None] = lambda: None) -> int:
+        """Work until stopped; returns the exit code. `between_steps` is called on this thread and must not block."""
+        self._also = between_steps
         self._refuse_missing_topics()
         if self._http:
             _log.info("serving metrics, probes and status", extra={"port": self._http.start()})
@@ -116,6 +112,17 @@ class Application:
             if self._http:
                 self._http.stop()
             gc.unfreeze()
+
+    def switch(self, degradation: Mapping[str, str]) -> None:
+        """Put in force what a configuration says of reads that may degrade.
+
+        Thread of `run` only. Raises ConfigurationError and changes nothing if it is wrong.
+        """
+        self.worker.switch(degradation)
+
+    def _between_steps(self, worker: Worker) -> None:
+        self._also()
+        self._observer(worker)
 
     def stop(self, reason: str) -> None:
         """Drain and end; safe in a signal handler and from any thread."""

@@ -179,6 +179,42 @@ class Breaker:
         return cls(name, in_a_row=failures, failure_rate=None, open_s=open_s, max_open_s=open_s, successes=1)
 
 
+class Fallback(enum.Enum):
+    """What a read gives while what it asks is away."""
+
+    FAIL_FAST = "fail_fast"  # nothing: it raises, and the record waits
+    CACHED = "cached"  # the last good answer for the same key, if there is one that is young enough
+    DEFAULT = "default"  # the value that the handler gave for it, or what its function returns for the key
+    SKIP = "skip"  # None
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A read that may do without the dependency it asks; see `Context.read`.
+
+    `fallbacks` are tried in order, until one has an answer; if none has, it is as with `fail_fast`. Those behind one
+    that always has an answer are there to be switched to: `degradation.<name>` of the configuration says which one is
+    in force instead of them all, while the worker runs. Only for reads: a write that is left out is lost.
+    """
+
+    name: str  # of the operation, for the configuration, metrics and /status
+    fallbacks: Sequence[Fallback | str]
+    _: KW_ONLY
+    dependency: str  # the Breaker among the handler's dependencies that says which errors are an outage
+    max_stale_s: float = 300.0  # age up to which a cached answer is given
+    max_entries: int = 10_000  # answers that are kept, per handler; the oldest go first
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", self.name):
+            raise ConfigurationError(f"Read.name: expected 1 to 64 of a-z 0-9 _, a letter first, got {self.name!r}")
+        name = f"Read({self.name!r}).fallbacks"
+        if isinstance(self.fallbacks, str) or not self.fallbacks:
+            raise ConfigurationError(f'{name}: expected a tuple, ("cached", "skip"), got {self.fallbacks!r}')
+        object.__setattr__(self, "fallbacks", tuple(member(name, Fallback, one) for one in self.fallbacks))
+        _at_least("Read.max_stale_s", self.max_stale_s, 0)
+        _at_least("Read.max_entries", self.max_entries, 1)
+
+
 class GroupProtocol(enum.Enum):
     """Rebalance protocol of the group."""
 
@@ -324,9 +360,14 @@ class Config:
     dead_letters: DeadLetterConfig = field(default_factory=DeadLetterConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    degradation: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what is in force, by a read's name; the table that SIGHUP reads again
     app: Mapping[str, object] = field(default_factory=dict)  # the application's own table; handlers get it in open()
 
     def __post_init__(self) -> None:
+        for operation, fallback in self.degradation.items():
+            member(f"degradation.{operation}", Fallback, fallback)
         lifecycle = self.lifecycle
         if lifecycle.revoke_timeout_s > self.kafka.session_timeout_s / 2:
             raise ConfigurationError(
@@ -338,6 +379,10 @@ class Config:
                 f"dead_letters.delivery_timeout_s: expected less than lifecycle.drain_timeout_s"
                 f" ({lifecycle.drain_timeout_s:g}), got {self.dead_letters.delivery_timeout_s:g}"
             )
+
+
+# Tables whose options have names that somebody else gives.
+FREE_TABLES = ("degradation", "app")
 
 
 def tables() -> Sequence[str]:

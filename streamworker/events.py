@@ -64,6 +64,9 @@ class Listener:
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         """The breaker of a dependency went from one of closed, open and half_open to another."""
 
+    def degraded(self, operation: str, fallback: str, reads: int) -> None:
+        """So many reads of `operation` were given what stands in for an answer."""
+
     def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
         """The coordinator answered for so many partitions (`error` None), or refused them."""
 

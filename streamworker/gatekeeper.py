@@ -73,6 +73,11 @@ class Gatekeeper:
         gate = self._stages.gates[handler]
         return gate is not None and gate.shut
 
+    def let_all_out(self) -> None:
+        """Hand over again what waits for a dependency: what handlers can do without has changed."""
+        for room in self._stages.rooms.values():
+            room.let_all_out()
+
     def heed(self) -> None:
         """Report what has changed, and fetch only of the partitions that are let in."""
         for breaker in self.breakers.values():

@@ -15,20 +15,24 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from streamworker.config import Action, Batch, Breaker, DeadLetter, Ordering, Retry, Rule, member
+from streamworker.config import Action, Batch, Breaker, DeadLetter, Ordering, Read, Retry, Rule, member
 from streamworker.errors import ConfigurationError, nearest
+from streamworker.interfaces import Unset
 
 if TYPE_CHECKING:
-    from streamworker.interfaces import AnySerde, Dependency
+    from streamworker.interfaces import AnySerde, Dependency, Operation, Reader
     from streamworker.record import Record, Records
 
 T = TypeVar("T")
 S = TypeVar("S")
+K = TypeVar("K")
+V = TypeVar("V")
 
 Call = Callable[[object], object]
 Middleware = Callable[[Call], Call]
 
-_NOTHING: Mapping[str, Dependency] = MappingProxyType({})
+_NO_DEPENDENCIES: Mapping[str, Dependency] = MappingProxyType({})
+_NO_READS: Mapping[str, Operation] = MappingProxyType({})
 
 
 class Context:
@@ -43,12 +47,14 @@ class Context:
         app: Mapping[str, object],
         group: str,
         handler: str,
-        dependencies: Mapping[str, Dependency] = _NOTHING,
+        dependencies: Mapping[str, Dependency] = _NO_DEPENDENCIES,
+        reads: Mapping[str, Operation] = _NO_READS,
     ) -> None:
         self.app = app  # the [app] table of the configuration
         self.group = group
         self.handler = handler
         self._dependencies = dependencies
+        self._reads = reads
         self._shared: dict[str, object] = {}
         self._lock = threading.Lock()  # protects _shared from two instances opening at once
 
@@ -67,10 +73,25 @@ class Context:
 
         Raises ConfigurationError for a name that it does not declare.
         """
-        if name not in self._dependencies:
-            declared = nearest(name, self._dependencies) if self._dependencies else "it declares none"
-            raise ConfigurationError(f"{self.handler}.dependencies: no Breaker {name!r}; {declared}")
+        self._refuse_undeclared("dependencies: no Breaker", name, self._dependencies)
         return self._dependencies[name]
+
+    def read(
+        self, name: str, lookup: Callable[[K], V], *, default: V | Callable[[K], V] | Unset = Unset.UNSET
+    ) -> Reader[K, V]:
+        """A read of what the class declares under `name` in `reads`: `lookup`, or what stands in for its answer.
+
+        `default` is the value of the fallback `default`, or makes it of the key. Answers that are kept for `cached`
+        are shared by all instances and handed out as they are: treat them as frozen. Raises ConfigurationError for a
+        name that is not declared, and without a default where one is needed.
+        """
+        self._refuse_undeclared("reads: no Read", name, self._reads)
+        return self._reads[name].reader(lookup, default)
+
+    def _refuse_undeclared(self, what: str, name: str, declared: Mapping[str, object]) -> None:
+        if name not in declared:
+            known = nearest(name, declared) if declared else "it declares none"
+            raise ConfigurationError(f"{self.handler}.{what} {name!r}; {known}")
 
 
 class _Declared:
@@ -85,6 +106,7 @@ class _Declared:
     retry: ClassVar[Retry] = Retry()
     breaker: ClassVar[Breaker | None] = None  # of what the handler cannot do without
     dependencies: ClassVar[Sequence[Breaker]] = ()  # around single calls: see Context.dependency
+    reads: ClassVar[Sequence[Read]] = ()  # that may do without one of these: see Context.read
     rules: ClassVar[Sequence[Rule]] = ()  # first match decides; then the built-in ones
     dead_letter: ClassVar[DeadLetter | None] = None  # None: what cannot be handled stops its partition
     middleware: ClassVar[Sequence[Middleware]] = ()  # wrap the call of handle, the first outermost
@@ -141,6 +163,7 @@ class Declaration:
     retry: Retry
     breaker: Breaker | None
     dependencies: tuple[Breaker, ...]
+    reads: tuple[Read, ...]
     rules: tuple[Rule, ...]
     dead_letter: DeadLetter | None
     middleware: tuple[Middleware, ...]
@@ -184,6 +207,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         retry=_typed(handler, "retry", Retry),
         breaker=None if handler.breaker is None else _typed(handler, "breaker", Breaker),
         dependencies=_dependencies(handler),
+        reads=_reads(handler),
         rules=_rules(handler),
         dead_letter=None if handler.dead_letter is None else _typed(handler, "dead_letter", DeadLetter),
         middleware=_middleware(handler),
@@ -204,17 +228,28 @@ def declarations(handlers: Sequence[type[Handler[T]] | type[BatchHandler[T]]]) -
                     f" so run them as two groups"
                 )
             owners[topic] = one.name
-    _refuse_two_meanings([breaker for one in declared for breaker in one.breakers])
+    _refuse_two_breakers([breaker for one in declared for breaker in one.breakers])
+    _refuse_two_reads([read for one in declared for read in one.reads])
     return declared
 
 
-def _refuse_two_meanings(breakers: Sequence[Breaker]) -> None:
+def _refuse_two_breakers(breakers: Sequence[Breaker]) -> None:
     by_name = {one.name: one for one in breakers}
     for one in breakers:
         if one != by_name[one.name]:
             raise ConfigurationError(
                 f"Breaker {one.name!r} is declared twice with different options; handlers that need the same dependency"
                 f" share its breaker, so declare it once and name it in both"
+            )
+
+
+def _refuse_two_reads(reads: Sequence[Read]) -> None:
+    by_name = {one.name: one for one in reads}
+    for one in reads:
+        if one != by_name[one.name]:
+            raise ConfigurationError(
+                f"Read {one.name!r} is declared twice with different options; the configuration switches it by its name"
+                f" in all handlers, so declare it once and name it in both, or give it two names"
             )
 
 
@@ -304,6 +339,26 @@ def _dependencies(handler: type[_Declared]) -> tuple[Breaker, ...]:
         raise ConfigurationError(
             f'{handler.__name__}.dependencies: expected a tuple, (Breaker("geo-api"),), got {declared!r}'
         )
+    return tuple(declared)
+
+
+def _reads(handler: type[_Declared]) -> tuple[Read, ...]:
+    declared = handler.reads
+    if not isinstance(declared, Sequence) or not all(isinstance(one, Read) for one in declared):
+        raise ConfigurationError(f"{handler.__name__}.reads: expected a tuple, (Read(...),), got {declared!r}")
+    known = [one.name for one in handler.dependencies]
+    for one in declared:
+        if one.dependency not in known:
+            found = nearest(one.dependency, known) if known else "it declares none"
+            raise ConfigurationError(
+                f"{handler.__name__}.reads: Read {one.name!r} needs a Breaker {one.dependency!r} in dependencies;"
+                f" {found}"
+            )
+        if handler.breaker is not None and handler.breaker.name == one.dependency:
+            raise ConfigurationError(
+                f"{handler.__name__}.reads: Read {one.name!r} cannot do without {one.dependency!r}: the handler's own"
+                f" breaker holds all of it back while that is away"
+            )
     return tuple(declared)
 
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
+    from streamworker.config import Fallback
     from streamworker.record import Header, Message, TopicPartition
     from streamworker.work import SliceOutcome
 
 T = TypeVar("T")
 S = TypeVar("S")
 R = TypeVar("R")
+K = TypeVar("K")
+K_contra = TypeVar("K_contra", contravariant=True)
+V = TypeVar("V")
 P = ParamSpec("P")
 
 
@@ -67,6 +71,54 @@ class Dependency(Protocol):
 
     def call(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """What `function` returns for these arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[V]):
+    """What a read gave. `degraded` says that it is not what the dependency answered now; then `headers` tell of it.
+
+    `value` is None if the read was skipped, or if that is the answer.
+    """
+
+    value: V | None
+    operation: str
+    degraded: Fallback | None = None
+
+    @property
+    def headers(self) -> Sequence[Header]:
+        """`sw-degraded: <operation>=<fallback>`, to put on what is made of it; none unless it is degraded."""
+        if self.degraded is None:
+            return ()
+        return (("sw-degraded", f"{self.operation}={self.degraded.value}".encode()),)
+
+
+class Reader(Protocol[K_contra, V]):
+    """A read that may do without what it asks. The thread of the instance that made it."""
+
+    def __call__(self, key: K_contra, /) -> Reading[V]:
+        """What the lookup returns for `key`, or what stands in for it; raises what it raises if nothing does."""
+
+
+class Unset(enum.Enum):
+    """Nothing was given, not even None."""
+
+    UNSET = enum.auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadStatus:
+    """What may stand in for the answers of an operation, in order, and how often what did."""
+
+    operation: str
+    in_force: tuple[str, ...]
+    degraded: Mapping[str, int]
+
+
+class Operation(Protocol):
+    """What the instances of one handler share of one `Read`. Any thread."""
+
+    def reader(self, lookup: Callable[[K], V], default: V | Callable[[K], V] | Unset) -> Reader[K, V]:
+        """A reader that asks `lookup`; raises ConfigurationError if a default is missing."""
 
 
 class FaultKind(enum.Enum):

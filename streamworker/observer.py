@@ -111,6 +111,7 @@ class Observer:
             last_commit_s=worker.committer.last_success_s,
             breakers=breakers,
             call_breakers=worker.gatekeeper.of_calls_only,
+            reads=worker.degradation.status(),
             degraded=tuple(f"breaker {name}: {state}" for name, state in breakers.items() if state != "closed"),
             commits_refused_since_s=worker.committer.refused_since_s,
             fatal=worker.stopping if worker.exit_code == ExitCode.FATAL else None,

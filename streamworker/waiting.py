@@ -77,6 +77,10 @@ class WaitingRoom:
         steps = int((now_s - self._closed_at_s) / _STEP_S) + 1
         self._gone += self._release(int(2 ** min(steps, 32)) - 1 - self._gone, now_s)
 
+    def let_all_out(self) -> None:
+        """All go and find out anew: they may be able to do without now. Who is refused comes back to its turn."""
+        self._release(len(self._places), self._monotonic_s())
+
     def next_due_s(self) -> float | None:
         """When somebody may go, as far as time decides."""
         if not self._places:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from streamworker.partition import Partition
     from streamworker.record import Message, TopicPartition
     from streamworker.resilience.breaker import CircuitBreaker
+    from streamworker.resilience.fallback import Degradation
 
 # One fetch takes at most so many records: 5 000 cost 1.7 times as much per record as 500.
 _MAX_FETCH = 500
@@ -103,12 +104,14 @@ class Worker:
         clock: Clock,
         listener: Listener,
         breakers: Mapping[str, CircuitBreaker],
+        degradation: Degradation,
         bounds: Bounds = UNBOUNDED,
         letter_max_bytes: int = 1_000_000,
         observe: Callable[[Worker], None] = _nobody,
         deadline: Callable[[str, float, ExitCode], AbstractContextManager[None]] = _no_deadline,
     ) -> None:
         self.declarations = declarations
+        self.degradation = degradation
         self.config = config
         self.state = LifeState.STARTING
         self.running: set[LaneSlice] = set()
@@ -247,6 +250,14 @@ class Worker:
             self._exit_code = exit_code
         self.assignment.close(list(self.assignment))
         self.stop(reason)
+
+    def switch(self, degradation: Mapping[str, str]) -> None:
+        """Put in force what stands in for reads. Loop thread only.
+
+        Raises ConfigurationError and changes nothing if no handler declares it.
+        """
+        self.degradation.switch(degradation)
+        self.gatekeeper.let_all_out()
 
     def step(self) -> None:
         """Move records one stage on."""
@@ -399,6 +410,8 @@ class Worker:
         for outcome in self._executor.collect(timeout_s):
             self.running.discard(outcome.slice)
             self.settlement.settle(outcome)
+        for operation, fallback, reads in self.degradation.counted():
+            self._listener.degraded(operation, fallback, reads)
 
     def _mend(self) -> None:
         """Let go on what can: partitions whose reason to stand still has passed."""

@@ -15,6 +15,7 @@ from streamworker.errors import ClientError, ConfigurationError
 from streamworker.exit_code import ExitCode
 from streamworker.handler import declarations
 from streamworker.librdkafka import cautions
+from streamworker.resilience.fallback import Degradation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,6 +65,8 @@ def _findings(sources: Sources, handlers: Sequence[str], group: str | None, time
     try:
         classes = import_handlers(handlers, Path.cwd())
         declared = declarations(classes) if classes else ()
+        if declared:
+            Degradation(declared, config.degradation)
     except Exception as error:  # noqa: BLE001 - importing runs the application's code; what it raises is the finding
         reason = str(error) if isinstance(error, ConfigurationError) else f"importing raised {error!r}"
         yield Finding(Level.WRONG, "handlers", reason)

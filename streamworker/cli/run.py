@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from streamworker.assembly import assemble
 from streamworker.cli.exit_codes import listing
 from streamworker.cli.handlers import import_handlers
 from streamworker.cli.options import connect, examples, settings_options
+from streamworker.cli.reload import Reload
 from streamworker.cli.signals import stop_on_signals
 from streamworker.errors import ConfigurationError
 from streamworker.librdkafka import cautions
@@ -29,7 +31,8 @@ _EXAMPLES = examples(
 )
 _HELP = f"""Run HANDLERS, each given as module:Class, as one member of a consumer group.
 
-The first SIGTERM or SIGINT finishes what runs, commits and leaves; the second leaves at once. SIGHUP is ignored.
+The first SIGTERM or SIGINT finishes what runs, commits and leaves; the second leaves at once. SIGHUP reads the
+configuration again: [degradation] is in force from then on, and other options that have changed are named in the log.
 
 {_EXAMPLES}
 
@@ -52,7 +55,8 @@ def run(
     max_records: int | None,
 ) -> None:
     """Load, assemble, run."""
-    config = sources.load(group=group).config
+    settings = sources.load(group=group)
+    config = settings.config
     if not config.kafka.group:
         raise ConfigurationError("kafka.group is missing: name the consumer group by --group or in the configuration")
     logs.configure(config.log, sys.stderr)
@@ -61,6 +65,7 @@ def run(
         log.warning(caution)
     connect(config.kafka)  # here, a wrong option of the client ends with a message
     worker = assemble(config, import_handlers(handlers, Path.cwd()), until_end=until_end, max_records=max_records)
-    stop_on_signals(worker.stop)
-    log.info("SIGTERM and SIGINT stop this worker in order, SIGHUP is ignored")
-    ctx.exit(worker.run())
+    reload = Reload(partial(sources.load, group=group), settings, worker.switch)
+    stop_on_signals(worker.stop, reload.ask)
+    log.info("SIGTERM and SIGINT stop this worker in order, SIGHUP reads the configuration again")
+    ctx.exit(worker.run(between_steps=reload))

@@ -27,7 +27,7 @@ from streamworker.cli.sources import (
     leaves,
     with_file_read,
 )
-from streamworker.config import Config, member, tables
+from streamworker.config import FREE_TABLES, Config, member, tables
 from streamworker.errors import ConfigurationError
 from streamworker.librdkafka import Masked, Option, redact, refusal
 
@@ -79,10 +79,12 @@ def _refuse_clashes(chosen: Mapping[Names, Setting]) -> None:
 
 
 def _config(chosen: Mapping[Names, Setting]) -> Config:
-    values = {table: _converted(table, chosen) for table in tables() if table != "app"}
+    values = {table: _converted(table, chosen) for table in tables() if table not in FREE_TABLES}
+    degradation = {one.name.partition(".")[2]: _text(one) for path, one in chosen.items() if path[0] == "degradation"}
     try:
         built = {table: _make(get_type_hints(Config)[table], options) for table, options in values.items()}
-        return Config(**built, app=_tree(one for path, one in chosen.items() if path[0] == "app"))  # type: ignore[arg-type]  # made from the same list of tables
+        app = _tree(one for path, one in chosen.items() if path[0] == "app")
+        return Config(**built, degradation=degradation, app=app)  # type: ignore[arg-type]  # made from the same list of tables
     except ConfigurationError as error:
         raise ConfigurationError(f"{error}{_places(str(error), chosen)}") from error
 
@@ -117,6 +119,12 @@ def _as_member(kind: type[enum.Enum], setting: Setting) -> enum.Enum:
         return member(setting.name, kind, str(setting.value))
     except ConfigurationError as error:
         raise ConfigurationError(f"{error} ({setting.origin})") from error
+
+
+def _text(setting: Setting) -> str:
+    if not isinstance(setting.value, str):
+        raise setting.wrong(f"expected text, got {_found(setting)}")
+    return setting.value
 
 
 def _client_option(setting: Setting) -> Option:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-def stop_on_signals(stop: Callable[[str], None]) -> None:
-    """From now on the first SIGTERM or SIGINT calls `stop`, the second leaves the process; SIGHUP does nothing.
+def stop_on_signals(stop: Callable[[str], None], reload: Callable[[], None] = lambda: None) -> None:
+    """From now on the first SIGTERM or SIGINT calls `stop`, the second leaves the process; SIGHUP calls `reload`.
 
-    `stop` gets the signal's name and must only set a flag.
+    `stop` gets the signal's name; both must only set a flag.
     """
     asked: list[int] = []
 
@@ -32,7 +32,7 @@ def stop_on_signals(stop: Callable[[str], None]) -> None:
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, lambda _number, _frame: reload())
 
 
 def _leave(number: int) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
 
-from streamworker.config import Config, tables
+from streamworker.config import FREE_TABLES, Config, tables
 from streamworker.errors import ConfigurationError, nearest
 from streamworker.librdkafka import redact
 
@@ -178,7 +178,7 @@ def _check_table(table: str, origin: str) -> None:
 
 def _check_option(path: Names, origin: str) -> None:
     table = path[0]
-    if table == "app":
+    if table in FREE_TABLES:
         return
     known = [f"{table}.{one.name}" for one in dataclasses.fields(get_type_hints(Config)[table])]
     name = ".".join(path)
@@ -204,7 +204,7 @@ def leaves(path: Names, value: object) -> Iterator[tuple[Names, object]]:
     """Everything below `path` that is no table, or an empty one that somebody wrote."""
     if dataclasses.is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if not isinstance(value, Mapping) or (not value and path not in (CLIENT, ("app",))):
+    if not isinstance(value, Mapping) or (not value and path not in (CLIENT, *((table,) for table in FREE_TABLES))):
         yield path, value
     else:
         for name, inner in value.items():

@@ -141,6 +141,12 @@ class Metric(enum.Enum):
     BREAKER_CHANGES = _counter(
         "breaker_transitions_total", "changes", ("name", "from", "to"), "Changes of the state of breakers."
     )
+    DEGRADED_READS = _counter(
+        "degraded_total",
+        "reads",
+        ("operation", "mode"),
+        "Reads that were given what stands in for an answer: `cached`, `default` or `skip`.",
+    )
     STALLS = _counter(
         "stalls_total", "stalls", ("what",), "Things found not to move: `client`, `handler`, `handler_timeout`, `loop`."
     )

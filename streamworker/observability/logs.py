@@ -166,6 +166,10 @@ class LogListener(Listener):
         fields = {"breaker": breaker, "before": before, "after": after, "reason": reason}
         self._say_sparingly(("breaker", breaker, after), level, "breaker changed", fields)
 
+    def degraded(self, operation: str, fallback: str, reads: int) -> None:
+        fields = {"operation": operation, "fallback": fallback, "reads": reads}
+        self._say_sparingly(("degraded", operation, fallback), logging.WARNING, "reads degraded", fields)
+
     def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
         self._say_counts(self._bursts.ended(self._monotonic_s()))
         if error is not None:

@@ -130,6 +130,9 @@ class Metrics(Listener):
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         self._counts[Metric.BREAKER_CHANGES].add((breaker, before, after))
 
+    def degraded(self, operation: str, fallback: str, reads: int) -> None:
+        self._counts[Metric.DEGRADED_READS].add((operation, fallback), reads)
+
     def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
         self._counts[Metric.COMMITS].add(("ok" if error is None else "refused",))
         self._distributions[Metric.COMMIT_DURATION].observe((), seconds)

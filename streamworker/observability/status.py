@@ -16,6 +16,8 @@ from streamworker.observability.redaction import safe_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from streamworker.interfaces import ReadStatus
+
 
 class LifeState(enum.Enum):
     """Where the worker is in its life."""
@@ -95,7 +97,7 @@ class WorkerStatus:
     `join_state` is the client's name of it, `join_state_since_s` when it changed last. `degraded`
     names what is impaired without keeping records from being handled. `fatal` is set when the client
     is unusable or a thread that the worker needs has died. `breakers` are the states of the dependencies, by name;
-    those in `call_breakers` hold single calls back and not all of a handler.
+    those in `call_breakers` hold single calls back and not all of a handler. `reads` are those that may degrade.
     """
 
     state: LifeState
@@ -115,6 +117,7 @@ class WorkerStatus:
     degraded: tuple[str, ...] = ()
     breakers: Mapping[str, str] = field(default_factory=dict)
     call_breakers: frozenset[str] = frozenset()
+    reads: tuple[ReadStatus, ...] = ()
     last_commit_s: float | None = None
     commits_refused_since_s: float | None = None
     fatal: str | None = None
@@ -159,6 +162,9 @@ def as_json(status: WorkerStatus, now_s: float) -> dict[str, object]:
         "running": [_running(one) for one in status.running],
         "partitions": [_partition(one, now_s) for one in status.partitions],
         "breakers": dict(status.breakers),
+        "reads": {
+            one.operation: {"fallbacks": list(one.in_force), "degraded": dict(one.degraded)} for one in status.reads
+        },
         "degraded": [safe_text(one) for one in status.degraded],
         "fatal": None if status.fatal is None else safe_text(status.fatal),
         "exit_code": status.exit_code,

@@ -56,6 +56,7 @@ class _Inside(threading.local):
     """How deep a thread is in the blocks of a guard, and the leave that it has."""
 
     depth = 0
+    failed = False  # a call inside, though it may have been made up for
     permit: Permit | None = None
     began_s = 0.0
 
@@ -81,20 +82,16 @@ class Guard:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        inside = self._inside
-        inside.depth -= 1
-        if inside.depth:
-            return
-        permit, inside.permit = inside.permit, None
+        inside, permit = self._inside, self._inside.permit
         assert permit is not None
-        seconds = self._monotonic_s() - inside.began_s
-        if error is None:
-            permit.end(succeeded=1, seconds=seconds)
-        elif self._is_to_blame(error):
-            permit.end(failed=1, seconds=seconds)
+        if error is not None and self._is_to_blame(error):
+            inside.failed = True
             error.__dict__[_MARK] = Blame(self.name, trial=permit.trial)
-        else:
-            permit.end()
+        inside.depth -= 1
+        if not inside.depth:
+            failed, inside.failed, inside.permit = inside.failed, False, None
+            seconds = self._monotonic_s() - inside.began_s
+            permit.end(succeeded=int(error is None and not failed), failed=int(failed), seconds=seconds)
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` inside the guard."""

@@ -7,7 +7,7 @@ the short way for users. Everything runs in the thread of the test.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -17,8 +17,7 @@ from streamworker.errors import BatchFailed
 from streamworker.events import Listener, Listeners
 from streamworker.handler import BatchHandler, Context, Handler, declarations
 from streamworker.record import Ending, Record, Records, TopicPartition
-from streamworker.resilience.gate import breakers_of
-from streamworker.resilience.guard import guards_of
+from streamworker.resilience.provision import Provision
 from streamworker.scheduling.lanes import LaneSlice
 from streamworker.testing.memory_broker import MemoryBroker, MemoryLog, MemoryOutbox, MemorySource
 from streamworker.testing.virtual_executor import VirtualExecutor
@@ -85,6 +84,7 @@ class Story(Listener):
     pauses: list[tuple[TopicPartition, str]] = field(default_factory=list)
     rebalances: list[tuple[str, tuple[TopicPartition, ...]]] = field(default_factory=list)
     breaker_changes: list[tuple[str, str, str, str]] = field(default_factory=list)
+    degraded_reads: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused_letters: list[tuple[TopicPartition, int, str, str]] = field(default_factory=list)
     commit_answers: list[tuple[int, str | None]] = field(default_factory=list)
     unanswered_commits: int = 0
@@ -131,6 +131,9 @@ class Story(Listener):
 
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         self.breaker_changes.append((breaker, before, after, reason))
+
+    def degraded(self, operation: str, fallback: str, reads: int) -> None:
+        self.degraded_reads[operation, fallback] += reads
 
     def dead_letter_refused(self, partition: TopicPartition, offset: int, topic: str, error: str) -> None:
         self.refused_letters.append((partition, offset, topic, error))
@@ -270,20 +273,17 @@ class VirtualWorld:
         declared = list(declarations(handlers))
         if recorded:
             declared = [self._recorded(one, name, lambda: threads.turn) for one in declared]
-        breakers = breakers_of(declared, self.time)
-        contexts = [
-            Context(
-                app=app or {},
-                group=self.config.kafka.group,
-                handler=one.name,
-                dependencies=guards_of(one, breakers, self.time),
-            )
-            for one in declared
-        ]
+        provision = Provision(
+            declared,
+            app=app or {},
+            group=self.config.kafka.group,
+            degradation=self.config.degradation,
+            clock=self.time,
+        )
         story = Story()
         threads = Threads(
             declared,
-            contexts,
+            provision.contexts,
             time=self.time,
             max_record_bytes=self.config.kafka.max_record_bytes,
             duration_s=duration_s,
@@ -306,7 +306,8 @@ class VirtualWorld:
             log=MemoryLog(self.broker),
             clock=self.time,
             listener=Listeners([story, *listeners]),
-            breakers=breakers,
+            breakers=provision.breakers,
+            degradation=provision.degradation,
             bounds=bounds,
             observe=observe,
         )

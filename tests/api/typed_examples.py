@@ -21,6 +21,7 @@ from streamworker import (
     DeadLetter,
     DecodeError,
     Dependency,
+    Fallback,
     FatalError,
     Handler,
     Headers,
@@ -28,6 +29,9 @@ from streamworker import (
     OnExhausted,
     Ordering,
     PoisonError,
+    Read,
+    Reader,
+    Reading,
     Record,
     Records,
     Retry,
@@ -228,6 +232,35 @@ class Located(Handler[bytes]):
                 print(record.offset)
         except CircuitOpen as error:
             assert_type(error.retry_in_s, float)
+
+
+class Priced(Handler[Order]):
+    """Reads that may do without what they ask."""
+
+    topics = ("prices",)
+    value = Json(Order)
+    dependencies = (Breaker("prices", counts=OSError),)
+    reads = (
+        Read("price", ("cached", Fallback.DEFAULT), dependency="prices", max_stale_s=60),
+        Read("discount", (Fallback.FAIL_FAST, Fallback.SKIP), dependency="prices", max_entries=100),
+    )
+
+    def open(self, context: Context) -> None:
+        self.price: Reader[str, int] = context.read("price", self.find, default=100)
+        self.discount = context.read("discount", self.find)
+        assert_type(context.read("price", self.find, default=len), Reader[str, int])
+
+    @staticmethod
+    def find(order: str) -> int:
+        return len(order)
+
+    def handle(self, record: Record[Order]) -> None:
+        found = self.price(record.value.id)
+        assert_type(found, Reading[int])
+        assert_type(found.value, int | None)
+        assert_type(found.degraded, Fallback | None)
+        assert_type(found.headers, Sequence[tuple[str, bytes | None]])
+        assert_type(self.discount(record.value.id).value, int | None)
 
 
 RUN = run_handler(Orders, [b"{}", TestRecord({"id": "a", "quantity": 1}, key="a")])

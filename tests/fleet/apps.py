@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fleet.crash_points import reached
 from fleet.history import Effect, Journal
 
-from streamworker import Breaker, DeadLetter, Handler, PoisonError, Retry, RetryableError
+from streamworker import Breaker, DeadLetter, Handler, PoisonError, Read, Retry, RetryableError
 
 if TYPE_CHECKING:
     from streamworker import Context, Record
@@ -89,6 +89,25 @@ class LedgerWithDependency(LedgerWithDeadLetters):
             with self._refused.open("a") as lines:
                 lines.write(f"{os.getpid()}\n")
             raise
+        super().handle(record)
+
+
+class LedgerWithRead(Ledger):
+    """Asks somebody who never answers where each record belongs."""
+
+    dependencies = (Breaker("places", open_s=60.0),)
+    reads = (Read("place", ("fail_fast", "skip"), dependency="places"),)
+
+    def open(self, context: Context) -> None:
+        super().open(context)
+        self._place = context.read("place", self._find)
+
+    @staticmethod
+    def _find(key: bytes | None) -> str:
+        raise ConnectionError(f"nobody knows the place of {key!r}")
+
+    def handle(self, record: Record[bytes]) -> None:
+        self._place(record.raw_key)
         super().handle(record)
 
 

@@ -1,4 +1,4 @@
-"""What signals do to a real process: stop in order, leave at once, nothing."""
+"""What signals do to a real process: stop in order, leave at once, read the configuration again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def stop(reason):
         done.set()
 
 done = threading.Event()
-stop_on_signals(stop)
+stop_on_signals(stop, lambda: print("asked to read again", flush=True))
 print("ready", flush=True)
 while not done.wait(0.05):
     pass
@@ -76,11 +76,12 @@ def test_the_second_signal_leaves_at_once(first: signal.Signals, second: signal.
     assert output + complaints == ""
 
 
-def test_a_hangup_does_nothing() -> None:
+def test_a_hangup_asks_to_read_the_configuration_again_and_stops_nothing() -> None:
     """F-04."""
     process = started("ends")
 
     process.send_signal(signal.SIGHUP)
+    assert said(process) == "asked to read again\n"
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=TIMEOUT_S)
 
