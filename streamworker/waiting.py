@@ -66,10 +66,11 @@ class WaitingRoom:
         if not self._places:
             self._closed_at_s = None
             return
-        state, now_s = self.breaker.state, self._monotonic_s()
-        if state is not BreakerState.CLOSED:
+        now_s = self._monotonic_s()
+        if self.breaker.state is not BreakerState.CLOSED:
             self._closed_at_s = None
-            if state is BreakerState.HALF_OPEN and (self._out is None or now_s >= self._out_since_s + _NEXT_TRIAL_S):
+            # While somebody else's trial is out it would be refused, come back at once and go again, round and round.
+            if self.breaker.admits and (self._out is None or now_s >= self._out_since_s + _NEXT_TRIAL_S):
                 self._release(1, now_s)
             return
         if self._closed_at_s is None:

@@ -107,6 +107,13 @@ class CircuitBreaker:
             return self._until_s if waits else None
 
     @property
+    def admits(self) -> bool:
+        """Whether a call would be let through now."""
+        with self._lock:
+            self._turn()
+            return self._state is BreakerState.CLOSED or (self._state is BreakerState.HALF_OPEN and not self._trial_out)
+
+    @property
     def opens_for_s(self) -> float:
         """For how long no call is made, as far as time decides; 0 if it does not."""
         wakes_at_s = self.wakes_at_s

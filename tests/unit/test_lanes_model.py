@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from hypothesis import settings
@@ -13,7 +14,7 @@ from sizes import SOAK
 
 from streamworker.config import Batch, FlowConfig, Ordering
 from streamworker.record import TopicPartition
-from streamworker.scheduling.lanes import Lane, LaneSlice, PartitionLanes, Scheduler
+from streamworker.scheduling.lanes import Held, Lane, LaneSlice, PartitionLanes, Scheduler
 from streamworker.testing.memory_broker import MemoryMessage
 from streamworker.work import Ownership
 
@@ -36,6 +37,7 @@ class Group:
     messages: Sequence[Message]
     due_s: float
     alone: bool
+    held: Held | None = None  # where it waits until it is released
 
 
 @dataclass(eq=False)
@@ -314,14 +316,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         self._finish(slice_, data.draw(st.integers(0, len(slice_.messages))))
 
     @precondition(lambda self: self.out)
-    @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0]))
+    @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0, inf]))
     def one_of_it_failed(self, data: st.DataObject, delay_s: float) -> None:
         slice_ = self._some_slice(data)
         index = data.draw(st.integers(0, len(slice_.messages) - 1))
         self._hold(slice_, index, index + 1, delay_s, alone=False)
 
     @precondition(lambda self: self.out)
-    @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0]), alone=st.booleans())
+    @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0, inf]), alone=st.booleans())
     def it_failed_as_a_whole(self, data: st.DataObject, delay_s: float, *, alone: bool) -> None:
         slice_ = self._some_slice(data)
         self._hold(slice_, 0, len(slice_.messages), delay_s, alone=alone)
@@ -346,12 +348,25 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.scheduler.forget()
             return
         failed, rest, due_s = slice_.messages[first:end], slice_.messages[end:], self.now_s + delay_s
-        self.scheduler.hold(slice_, failed, rest, attempt=slice_.attempt, due_s=due_s, alone=alone)
+        held = self.scheduler.hold(slice_, failed, rest, attempt=slice_.attempt, due_s=due_s, alone=alone)
         self._forget_calls(epoch, rest)
         for offset in offsets(failed):
             epoch.calls[offset] = slice_.attempt
         alone = alone or (group is not None and group.alone)
-        epoch.groups.append(Group(slice_.lane, [*failed, *remaining], due_s, alone=alone))
+        epoch.groups.append(Group(slice_.lane, [*failed, *remaining], due_s, alone=alone, held=held))
+
+    @precondition(lambda self: self._without_end())
+    @rule(data=st.data())
+    def what_waits_without_end_is_released(self, data: st.DataObject) -> None:
+        group = data.draw(st.sampled_from(self._without_end()))
+        assert group.held is not None
+
+        self.scheduler.release(group.lane, group.held, self.now_s)
+
+        group.due_s = self.now_s
+
+    def _without_end(self) -> list[Group]:
+        return [group for epoch in self.epochs.values() for group in epoch.groups if group.due_s == inf]
 
     @staticmethod
     def _forget_calls(epoch: Epoch, untried: Sequence[Message]) -> None:
@@ -400,7 +415,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         for epoch in self.epochs.values():
             for group in epoch.groups:
                 due_s = self.scheduler.next_due_s()
-                assert group.due_s <= self.now_s or (due_s is not None and due_s <= group.due_s)
+                due = due_s is not None and due_s <= group.due_s
+                assert group.due_s <= self.now_s or group.due_s == inf or due
+
+    @invariant()
+    def what_waits_without_end_is_counted_apart(self) -> None:
+        for epoch in self.epochs.values():
+            held = [group.held for group in epoch.groups if group.due_s == inf and group.held is not None]
+            assert epoch.lanes.waiting == sum(len(one.messages) + len(one.followers) for one in held)
 
     def _some_epoch(self, data: st.DataObject) -> Epoch:
         return self.epochs[data.draw(st.sampled_from(sorted(self.epochs)))]
@@ -510,3 +532,29 @@ def test_a_retry_below_the_end_of_a_closing_partition_goes_past_one_beyond_it_th
 
     assert partition.scheduler.unfinished(partition.partition, 9.0)
     assert offsets(partition.take(9.0).messages) == [0]
+
+
+def test_what_waits_without_end_keeps_its_partition_until_it_is_released() -> None:
+    lane = OnePartition(Batch(max_records=1, max_wait_s=0.0))
+    lane.offer(0, 2)
+    first = lane.take()
+    held = lane.scheduler.hold(first, first.messages, [], attempt=0, due_s=inf)
+
+    assert lane.scheduler.take(1000.0) is None
+    lane.scheduler.release(first.lane, held, 1000.0)
+    assert offsets(lane.take(1000.0).messages) == [0]
+
+
+def test_what_waits_without_end_is_not_shed_and_counts_what_follows_it() -> None:
+    lane = OnePartition(Batch(max_records=1, max_wait_s=0.0), Ordering.KEY)
+    lane.offer(0, 3, key=b"k")
+    first = lane.take()
+    lane.scheduler.hold(first, first.messages, [], attempt=0, due_s=inf)
+    assert lane.scheduler.take(1000.0) is None
+    before = first.lane.of.waiting
+
+    dropped = lane.scheduler.shed(lane.partition, 9, 0)
+
+    assert before == 3
+    assert offsets(dropped) == [1, 2]
+    assert first.lane.of.waiting == first.lane.of.parked == 1
