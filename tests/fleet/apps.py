@@ -83,13 +83,32 @@ class LedgerWithDependency(LedgerWithDeadLetters):
         self._refused = Path(str(context.app["ledger"])).with_name("refused")
 
     def handle(self, record: Record[bytes]) -> None:
+        self._connect()
+        super().handle(record)
+
+    def _connect(self) -> None:
         try:
             socket.create_connection(("127.0.0.1", self._port), timeout=1).close()
         except OSError:
             with self._refused.open("a") as lines:
                 lines.write(f"{os.getpid()}\n")
             raise
-        super().handle(record)
+
+
+class LedgerWithSingleCalls(LedgerWithDependency):
+    """The same with the breaker around the connection only."""
+
+    breaker = None
+    dependencies = (Breaker("dependency", open_s=0.5, max_open_s=2.0),)
+
+    def open(self, context: Context) -> None:
+        super().open(context)
+        self._guard = context.dependency("dependency")
+
+    def handle(self, record: Record[bytes]) -> None:
+        with self._guard:
+            self._connect()
+        Ledger.handle(self, record)
 
 
 class LedgerWithRead(Ledger):

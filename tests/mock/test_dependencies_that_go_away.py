@@ -8,6 +8,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from fleet.trial import Trial
 from fleet.workers import free_port, let_pass, page
 from sizes import SOAK
@@ -43,8 +44,11 @@ def dependency(port: int) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.parametrize(
+    ("handler", "breaker"), [("LedgerWithDependency", "a handler"), ("LedgerWithSingleCalls", "single calls")]
+)
 def test_an_outage_of_a_dependency_dead_letters_nothing_and_is_hardly_called(
-    tmp_path: Path, figures: Callable[..., None]
+    handler: str, breaker: str, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
     """F-62. P15. Readiness stays, and says what is impaired."""
     port, probes = free_port(), [free_port() for _ in range(WORKERS)]
@@ -59,7 +63,7 @@ def test_an_outage_of_a_dependency_dead_letters_nothing_and_is_hardly_called(
             partitions=PARTITIONS,
             total=200 * (OUTAGE_S + 4),
             rate=200,
-            handler="fleet.apps:LedgerWithDependency",
+            handler=f"fleet.apps:{handler}",
             letter_partitions=1,
             options={"app.dependency": port, "http.enabled": "true"},
             sends_at_once=False,
@@ -87,4 +91,6 @@ def test_an_outage_of_a_dependency_dead_letters_nothing_and_is_hardly_called(
     assert verdict.repeats == 0
     assert letters == []
     assert calls <= CALLS_WHILE_AWAY
-    figures("F-62", f"a dependency away for {OUTAGE_S} s", calls=calls, dead_letters=0, **verdict.figures())
+    figures(
+        "F-62", f"a dependency of {breaker} away for {OUTAGE_S} s", calls=calls, dead_letters=0, **verdict.figures()
+    )

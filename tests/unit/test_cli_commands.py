@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -176,3 +177,29 @@ def test_a_check_of_a_wrong_configuration_is_a_finding() -> None:
     assert result.exit_code == 2
     assert findings[0]["level"] == "wrong"
     assert "http.port" in findings[0]["message"]
+
+
+READING = """
+from streamworker import Breaker, Handler, Read
+
+class Located(Handler[bytes]):
+    topics = ("in",)
+    dependencies = (Breaker("geo"),)
+    reads = (Read("place", ("skip",), dependency="geo"),)
+
+    def handle(self, record): ...
+"""
+
+
+def test_a_check_says_which_read_no_handler_declares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reading_handlers.py").write_text(READING)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "reading_handlers", raising=False)
+
+    result = streamworker("check", "reading_handlers:Located", "--json", "--set", "degradation.plaze=skip")
+
+    findings = json.loads(result.stdout)["findings"]
+    assert result.exit_code == 2
+    assert [one["message"] for one in findings if one["level"] == "wrong"] == [
+        "degradation.plaze: no handler has such a read; did you mean 'place'?"
+    ]

@@ -50,6 +50,12 @@ def complaint(
                 " (kafka.session_timeout_s: /streamworker.toml)"
             ),
         ),
+        (
+            "[degradation]\nplace = 'skp'",
+            "degradation.place: got 'skp'; did you mean 'skip'? (degradation.place: /streamworker.toml)",
+        ),
+        ("[degradation]\nplace = 3", "degradation.place: expected text, got 3 (/streamworker.toml)"),
+        ("[degradation.place]\nall = 'skip'", "degradation.place: expected text, got a table (/streamworker.toml)"),
         ("[kafka]\ngroup = {}", "kafka.group: expected text, got a table (/streamworker.toml)"),
         ("[kafka]\nlibrdkafka = 1", "kafka.librdkafka: expected a table, got a whole number (/streamworker.toml)"),
         (

@@ -32,6 +32,9 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[object]]] = {
     "lifecycle": {"drain_timeout_s": st.integers(16, 600), "handler_timeout_s": st.floats(0, 1e6)},
     "http": {"enabled": st.booleans(), "host": TEXT, "port": st.integers(0, 65_535)},
     "log": {"level": st.sampled_from(["DEBUG", "ERROR"])},
+    "degradation": {
+        name: st.sampled_from(["cached", "default", "skip", "fail_fast"]) for name in ("place", "price_of")
+    },
     "app": {"greeting": TEXT, "sizes": st.lists(st.integers(0, 9)), "depth": st.dictionaries(NAMES, TEXT, min_size=1)},
 }
 TABLES = st.fixed_dictionaries(
