@@ -22,6 +22,7 @@ from streamworker.resilience.breaker import BreakerState
 from streamworker.resilience.guard import blame
 from streamworker.resilience.retry import Backoff
 from streamworker.resilience.verdict import Verdict, VerdictKind, judge
+from streamworker.scheduling.lanes import Spared
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Settlement:
             scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=now_s, alone=True)
         else:
             scheduler.finish(slice_, rest)
-            self._dead_letter(partition, failed[0], verdict, error, attempt + _spared(slice_))
+            self._dead_letter(partition, failed[0], verdict, error, attempt + _spared(slice_).calls)
             return
         self._report_failure(partition, failed[0], error, attempt, Ending.RETRIED)
         self._listener.ended(self._name(slice_), partition.key, Ending.RETRIED, len(failed), 0.0)
@@ -220,7 +221,7 @@ class Settlement:
         assert gate is not None
         assert permit is not None
         spared = self._spare(slice_, gate.breaker)
-        due_s = gate.retry_at_s(permit, self._backoffs[slice_.handler].delay_s(spared, error))
+        due_s = gate.retry_at_s(permit, self._backoffs[slice_.handler].delay_s(spared.calls, error))
         held = self._hold(slice_, failed, rest, spared=spared, due_s=due_s)
         if permit.trial:
             gate.suspect(held)
@@ -237,22 +238,22 @@ class Settlement:
         """Let records wait for the dependency of a single call: while it is there for a while, else until it is."""
         spared = _spared(slice_) if blamed.refused else self._spare(slice_, room.breaker)
         if not blamed.refused and room.breaker.state is BreakerState.CLOSED:
-            due_s = self._clock.monotonic_s() + self._backoffs[slice_.handler].delay_s(spared, error)
+            due_s = self._clock.monotonic_s() + self._backoffs[slice_.handler].delay_s(spared.calls, error)
             self._hold(slice_, failed, rest, spared=spared, due_s=due_s)
             return
         held = self._hold(slice_, failed, rest, spared=spared, due_s=inf)
         scheduler = self._stages.schedulers[slice_.handler]
         room.enter(scheduler, slice_.lane, held, trial_failed=blamed.trial)
 
-    def _spare(self, slice_: LaneSlice, breaker: CircuitBreaker) -> int:
-        """Count a call that failed and spends no attempt."""
-        spared = _spared(slice_) + 1
-        if spared >= self._declarations[slice_.handler].retry.attempts:
-            breaker.trip(f"a record's call failed {spared} times")
+    def _spare(self, slice_: LaneSlice, breaker: CircuitBreaker) -> Spared:
+        """Count a call that failed and spends no attempt; failures before the breaker last closed are past."""
+        spared = _spared(slice_).and_one(breaker.closings)
+        if spared.lately >= self._declarations[slice_.handler].retry.attempts:
+            breaker.trip(f"a record's call failed {spared.lately} times")
         return spared
 
     def _hold(
-        self, slice_: LaneSlice, failed: Sequence[Message], rest: Sequence[Message], *, spared: int, due_s: float
+        self, slice_: LaneSlice, failed: Sequence[Message], rest: Sequence[Message], *, spared: Spared, due_s: float
     ) -> Held:
         """Keep what was spared, with what is known of it."""
         scheduler, before = self._stages.schedulers[slice_.handler], slice_.held
@@ -393,9 +394,9 @@ class Settlement:
         return self._declarations[slice_.handler].name
 
 
-def _spared(slice_: LaneSlice) -> int:
+def _spared(slice_: LaneSlice) -> Spared:
     """Calls for its records that failed and spent no attempt."""
-    return 0 if slice_.held is None else slice_.held.spared
+    return Spared() if slice_.held is None else slice_.held.spared
 
 
 def _left(slice_: LaneSlice, gone: set[int]) -> list[Message]:

@@ -88,7 +88,7 @@ class CircuitBreaker:
         self._until_s = 0.0  # open: until then; half open with a trial out: until then at the latest
         self._trial_out = False
         self._good_trials = 0
-        self.trials_succeeded = 0  # ever; to be read only
+        self.trials_succeeded = self.closings = 0  # ever; to be read only
         self._changes: deque[BreakerChange] = deque(maxlen=_KEPT_CHANGES)
 
     @property
@@ -217,6 +217,7 @@ class CircuitBreaker:
         self._changes.append(BreakerChange(self.rules.name, self._state, after, reason))
         self._state = after
         self._epoch += 1
+        self.closings += after is BreakerState.CLOSED
         self._trial_out = False
         self._good_trials = self._in_a_row = 0
         self._window.clear()

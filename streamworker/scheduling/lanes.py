@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from dataclasses import dataclass
 from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING
@@ -30,6 +31,20 @@ if TYPE_CHECKING:
     from streamworker.work import Ownership
 
 
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """Failed calls that spent no attempt: `calls`, of these `lately` since the breaker closed `closings` times."""
+
+    calls: int = 0
+    lately: int = 0
+    closings: int = 0
+
+    def and_one(self, closings: int) -> Spared:
+        """One more, while the breaker has closed `closings` times."""
+        lately = self.lately if closings == self.closings else 0
+        return Spared(self.calls + 1, lately + 1, closings)
+
+
 class Held:
     """Records that wait until `due_s` for their next try; `attempt` calls were spent on the first of them.
 
@@ -39,11 +54,21 @@ class Held:
     all that wait for the dependency, 0 without. With an infinite `due_s` they wait until `Scheduler.release`.
     """
 
-    __slots__ = ("attempt", "charges", "due_s", "followers", "group_attempt", "messages", "spared", "turn")
+    __slots__ = (
+        "attempt",
+        "charges",
+        "due_s",
+        "followers",
+        "group_attempt",
+        "messages",
+        "spared",
+        "turn",
+    )
 
     def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, group_attempt: int | None) -> None:
         self.messages = messages
-        self.spared = self.charges = self.turn = 0
+        self.spared = Spared()
+        self.charges = self.turn = 0
         self.attempt = attempt
         self.due_s = due_s
         self.group_attempt = group_attempt

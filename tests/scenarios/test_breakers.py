@@ -354,3 +354,33 @@ def test_a_planted_bug_turns_its_test_red(
 
     with pytest.raises(AssertionError):
         test()
+
+
+def test_one_failure_after_an_outage_does_not_open_the_breaker_again() -> None:
+    """What a record failed with during the outage says nothing once the breaker has closed."""
+    calls_by_key: dict[bytes | None, int] = {}
+    dead_connections: list[bytes | None] = []
+
+    class Reconnecting(Storing):
+        """One call after the breaker has closed, of a record that failed before, finds a connection that had died."""
+
+        breaker = Breaker("db", jitter=0.0, open_s=1.0, max_open_s=1.0)
+
+        def handle(self, record: Record[bytes]) -> None:
+            calls = calls_by_key[record.key] = calls_by_key.get(record.key, 0) + 1
+            DEPENDENCY.call()
+            if states(member)[-1:] == ["closed"] and calls > 3 and not dead_connections:
+                dead_connections.append(record.key)
+                raise ConnectionError("a dead connection")
+
+    world = make_world()
+    member = world.start(Reconnecting)
+    DEPENDENCY.away = True
+    for number in range(20):
+        produce(world, b"x", key=b"key %d" % number)
+    world.run_for(200)
+    DEPENDENCY.away = False
+    world.run_to_end("in")
+
+    assert len(dead_connections) == 1
+    assert [before for _, before, _, _ in member.story.breaker_changes].count("closed") == 1

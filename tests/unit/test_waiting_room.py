@@ -34,6 +34,7 @@ class Bench:
             batch=None,
             flow=FlowConfig(max_slice=1),
             limit=lambda _partition: 1000,
+            attempts=lambda _: {},
         )
         self.ownerships = {key: Ownership(key, 1) for key in (ONE, TWO)}
         for ownership in self.ownerships.values():
