@@ -230,6 +230,7 @@ class KafkaConfig:
     group: str = ""  # consumer group; required to run
     group_protocol: GroupProtocol = GroupProtocol.CLASSIC
     session_timeout_s: float = 45.0  # classic: sent; consumer: the broker's, declared here for `check`
+    lease_s: float | None = None  # without a proof of membership for so long no call starts; None: min(10, session / 2)
     max_poll_interval_s: float = 300.0  # the loop polls far more often; a fallback only
     start: str = "earliest"  # where a group without offsets begins: earliest | latest | timestamp:<ISO 8601>
     queued_min_messages: int = 20_000  # prefetch per partition, in records
@@ -244,9 +245,21 @@ class KafkaConfig:
             "kafka.max_poll_interval_s", self.max_poll_interval_s, self.session_timeout_s, "kafka.session_timeout_s"
         )
         _at_most("kafka.max_poll_interval_s", self.max_poll_interval_s, 86_400)  # the client's bound
+        if self.lease_s is not None:
+            _at_least("kafka.lease_s", self.lease_s, 0.5)
+            if self.lease_s >= self.session_timeout_s:
+                raise ConfigurationError(
+                    f"kafka.lease_s: expected less than kafka.session_timeout_s ({self.session_timeout_s:g}),"
+                    f" got {self.lease_s:g}"
+                )
         _at_least("kafka.queued_min_messages", self.queued_min_messages, 1)
         _at_least("kafka.queued_max_kbytes", self.queued_max_kbytes, 1)
         _at_least("kafka.max_record_bytes", self.max_record_bytes, 1)
+
+    @property
+    def membership_lease_s(self) -> float:
+        """How old the last proof of membership may be for a call to be started."""
+        return min(10.0, self.session_timeout_s / 2) if self.lease_s is None else self.lease_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,12 @@ class Listener:
     def resumed(self, partition: TopicPartition, reason: str, seconds: float) -> None:
         """A reason to pause went away after `seconds`."""
 
+    def lease_expired(self, silent_s: float) -> None:
+        """Membership was proven `silent_s` ago for the last time: no call is started and nothing is fetched."""
+
+    def lease_renewed(self, seconds: float) -> None:
+        """Membership is proven again, after `seconds`; what the worker owns goes on."""
+
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         """The breaker of a dependency went from one of closed, open and half_open to another."""
 

@@ -182,12 +182,17 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Membership:
-    """What the client's statistics say of the group. `heard_s` is the monotonic time of their arrival."""
+    """What the client's statistics say of the group. `heard_s` is the monotonic time at which they were made.
+
+    `proven_s` is when the coordinator was heard last by a member that has joined; None if it is not one now, or the
+    coordinator was not heard on its present connection.
+    """
 
     joined: bool
     state: str
     coordinator_idle_s: float
     heard_s: float
+    proven_s: float | None
 
 
 class Rebalance(Protocol):

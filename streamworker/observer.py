@@ -112,7 +112,10 @@ class Observer:
             breakers=breakers,
             call_breakers=worker.gatekeeper.of_calls_only,
             reads=worker.degradation.status(),
-            degraded=tuple(f"breaker {name}: {state}" for name, state in breakers.items() if state != "closed"),
+            degraded=(
+                *(f"breaker {name}: {state}" for name, state in breakers.items() if state != "closed"),
+                *(["membership of the group is not proven"] if worker.lease.expired else []),
+            ),
             commits_refused_since_s=worker.committer.refused_since_s,
             fatal=worker.stopping if worker.exit_code == ExitCode.FATAL else None,
             exit_code=worker.exit_code,

@@ -94,7 +94,9 @@ class Settlement:
         self.take_handled(partition, slice_, outcome.seconds)
         gone = {index for index, error in slice_.rejected if self._settle_rejected(partition, slice_, index, error)}
         left = _left(slice_, gone)
-        if failure is None:
+        if failure is None and slice_.done < len(slice_.messages):
+            scheduler.put_back(slice_, left)
+        elif failure is None:
             scheduler.finish(slice_, left)
         else:
             self._settle_failure(partition, slice_, failure, left, permit)

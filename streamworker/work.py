@@ -8,6 +8,7 @@ come back meanwhile. Standard library only.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -18,18 +19,33 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 
 
+class Lease:
+    """Until which monotonic time calls may be started, because membership of the group is proven for so long.
+
+    The loop thread moves `until_s` on; pool threads compare it with the clock themselves, so that a process that was
+    stopped for a while starts nothing when it goes on. One number, hence no lock.
+    """
+
+    __slots__ = ("until_s",)
+
+    def __init__(self, until_s: float = inf) -> None:
+        self.until_s = until_s
+
+
 class Ownership:
     """One epoch of one partition.
 
     `closing`: only records below `closes_at` may still be started; pool threads look before each record.
-    `ended`: results are dropped, and no record is started any more.
+    `ended`: results are dropped, and no record is started any more. `lease` is that of the worker; without one given
+    it has no end.
     """
 
-    __slots__ = ("closes_at", "closing", "ended", "epoch", "partition")
+    __slots__ = ("closes_at", "closing", "ended", "epoch", "lease", "partition")
 
-    def __init__(self, partition: TopicPartition, epoch: int) -> None:
+    def __init__(self, partition: TopicPartition, epoch: int, lease: Lease | None = None) -> None:
         self.partition = partition
         self.epoch = epoch
+        self.lease = lease or Lease()
         self.closing = False
         self.closes_at = 0
         self.ended = False
@@ -46,6 +62,7 @@ class Slice:
     `attempt` is 1 for records that go for the first time. `done` counts the finished ones from the front; of these,
     the first `settled` are settled, and `rejected` (index, error) could not be decoded. `started_s` is the monotonic
     time at which the handler began with the slice. No value is larger than `largest_bytes`, where that is known.
+    The lease is looked at before the first record, and before each if the loop says that it is `watched`.
     """
 
     __slots__ = (
@@ -58,6 +75,7 @@ class Slice:
         "rejected",
         "settled",
         "started_s",
+        "watched",
     )
 
     def __init__(self, handler: int, ownership: Ownership, messages: Sequence[Message], attempt: int) -> None:
@@ -69,6 +87,7 @@ class Slice:
         self.largest_bytes: int | None = None
         self.rejected: list[tuple[int, BaseException]] = []
         self.started_s: float | None = None
+        self.watched = True
 
 
 @dataclass(slots=True)
@@ -81,7 +100,10 @@ class Failure:
 
 @dataclass(slots=True)
 class SliceOutcome(Generic[S]):
-    """A slice that came back from its pool thread after `seconds`; what is not done was not tried, or failed."""
+    """A slice that came back from its pool thread after `seconds`; what is not done was not tried, or failed.
+
+    Without a failure it was not tried because the ownership closes or the lease has run out.
+    """
 
     slice: S
     seconds: float

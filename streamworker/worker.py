@@ -23,6 +23,7 @@ from streamworker.errors import ClientError, Misuse
 from streamworker.exit_code import ExitCode
 from streamworker.gatekeeper import Gatekeeper
 from streamworker.interfaces import FaultKind
+from streamworker.lease import LeaseKeeper
 from streamworker.observability.status import LifeState
 from streamworker.offsets.committer import Committer
 from streamworker.partitions import Partitions, Stages
@@ -172,6 +173,15 @@ class Worker:
         )
         self.gatekeeper = Gatekeeper(
             breakers, stages, self.partitions, listener=listener, max_inflight=config.flow.max_inflight
+        )
+        self.lease = LeaseKeeper(
+            stages,
+            self.partitions,
+            source=lambda: self.source,
+            running=self.running,
+            lease_s=config.kafka.membership_lease_s,
+            clock=clock,
+            listener=listener,
         )
         self.settlement = Settlement(
             stages,
@@ -399,6 +409,7 @@ class Worker:
                 self._schedulers[partition.handler].wake(partition.key)
 
     def _dispatch(self) -> None:
+        self.lease.step()
         now_s = self._clock.monotonic_s()
         for number in range(len(self.declarations)):
             while (slice_ := self.gatekeeper.take(number, now_s)) is not None:
@@ -492,6 +503,7 @@ class Worker:
         self._subscribe()
 
     def _subscribe(self) -> None:
+        self.lease.subscribing()
         self.source.subscribe([topic for one in self.declarations for topic in one.topics], self._rebalancing)
 
     def _step_without_fetching(self, timeout_s: float) -> None:

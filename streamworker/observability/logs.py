@@ -161,6 +161,13 @@ class LogListener(Listener):
         fields = {**_place(partition), "reason": reason, "seconds": round(seconds, 3)}
         self._say_sparingly(("resumed", reason), logging.INFO, "partition resumed", fields)
 
+    def lease_expired(self, silent_s: float) -> None:
+        fields = {"silent_s": round(silent_s, 3)}
+        self._say_sparingly(("lease", "expired"), logging.WARNING, "lease expired, no call is started", fields)
+
+    def lease_renewed(self, seconds: float) -> None:
+        self._say_sparingly(("lease", "renewed"), logging.INFO, "lease renewed", {"seconds": round(seconds, 3)})
+
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         level = logging.INFO if after == "closed" else logging.WARNING
         fields = {"breaker": breaker, "before": before, "after": after, "reason": reason}

@@ -80,6 +80,7 @@ class Committer:
         self._next_tick_s = clock.monotonic_s()
         self._urgent = False
         self.last_success_s: float | None = None
+        self.proven_s: float | None = None  # when the last commit was sent that succeeded for a present epoch
         self.refused_since_s: float | None = None  # the first refusal since then
 
     def own(self, partition: TopicPartition, tracker: OffsetTracker) -> None:
@@ -235,7 +236,10 @@ class Committer:
         by_error: dict[str | None, int] = {}
         for answer in answers:
             by_error[answer.error] = by_error.get(answer.error, 0) + 1
-            self._settle_one(request.carried.get(answer.partition), answer)
+            carried = request.carried.get(answer.partition)
+            if answer.error is None and self._is_present(answer.partition, request):
+                self.proven_s = max(self.proven_s or request.sent_s, request.sent_s)
+            self._settle_one(carried, answer)
         for error, partitions in by_error.items():
             self._listener.commit_answered(partitions, error, now_s - request.sent_s)
         if by_error.keys() & _PASSING:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamworker.handler import AnyHandler, Declaration
     from streamworker.interfaces import AnySerde
     from streamworker.record import Message
+    from streamworker.work import Ownership
 
 Call = Callable[[object], object]
 S = TypeVar("S", bound=Slice)
@@ -47,7 +48,10 @@ class SliceRunner:
 
     def run(self, call: Call, slice_: S) -> SliceOutcome[S]:
         """Handle the slice's records in order until the first failure."""
-        began_s = slice_.started_s = self._monotonic_s()
+        began_s = self._monotonic_s()
+        if began_s >= slice_.ownership.lease.until_s:
+            return SliceOutcome(slice_, 0.0)
+        slice_.started_s = began_s
         failure = self._run(call, slice_)
         slice_.started_s = None
         return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
@@ -56,7 +60,7 @@ class SliceRunner:
         ownership, attempt = slice_.ownership, slice_.attempt
         plain = self._value is None and self._key is None and not self._any_oversize(slice_)
         for index, message in enumerate(slice_.messages):
-            if ownership.closing and message.offset() >= ownership.closes_at:
+            if (slice_.watched or ownership.closing) and not self._may_start(ownership, message):
                 return None
             try:
                 call(
@@ -73,9 +77,14 @@ class SliceRunner:
             slice_.done = index + 1
         return None
 
+    def _may_start(self, ownership: Ownership, message: Message) -> bool:
+        if ownership.closing and message.offset() >= ownership.closes_at:
+            return False
+        return self._monotonic_s() < ownership.lease.until_s
+
     def _as_batch(self, call: Call, slice_: Slice) -> Failure | None:
         messages, ownership = slice_.messages, slice_.ownership
-        if ownership.closing and messages[0].offset() >= ownership.closes_at:
+        if ownership.closing and not self._may_start(ownership, messages[0]):
             return None
         values: list[object] | None = None
         keys: list[object] | None = None

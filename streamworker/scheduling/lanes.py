@@ -263,6 +263,7 @@ class Scheduler:
             lane.queued = False
             slice_ = self._cut(lane, now_s, most)
             if slice_ is not None:
+                slice_.watched = self.sizer.slow
                 lane.out += 1
                 self._out += 1
                 if self._ordering is Ordering.UNORDERED:
@@ -280,6 +281,15 @@ class Scheduler:
         if remaining:
             attempt = held.attempt if rest else held.group_attempt
             self._keep(slice_.lane, Held(remaining, attempt=attempt, due_s=0.0, group_attempt=held.group_attempt))
+
+    def put_back(self, slice_: LaneSlice, rest: Sequence[Message]) -> None:
+        """The slice is back, and a thread did not start with `rest` of it: no attempt is spent, and none forgotten."""
+        held = slice_.held
+        if held is None or held.alone:
+            self.finish(slice_, rest)
+            return
+        again = self.hold(slice_, rest, (), attempt=held.attempt, due_s=held.due_s)
+        again.spared, again.charges = held.spared, held.charges
 
     def hold(
         self,

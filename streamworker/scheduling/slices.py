@@ -13,12 +13,19 @@ class SliceSizer:
 
     # Weight of the newest slice in the mean: a change of speed is followed within a few slices.
     _WEIGHT = 0.3
+    # Above this mean a look at the clock before each record costs less than a hundredth of it.
+    _SLOW_S = 50e-6
 
     def __init__(self, *, slice_s: float, max_records: int) -> None:
         self._slice_s = slice_s
         self._max_records = max_records
         self._mean_s: float | None = None
         self.records = 1
+
+    @property
+    def slow(self) -> bool:
+        """Whether a record takes so long that a look before each is cheap; it does until one was measured."""
+        return self._mean_s is None or self._mean_s > self._SLOW_S
 
     def measured(self, records: int, seconds: float) -> None:
         """A slice of so many records took so long."""

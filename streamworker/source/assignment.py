@@ -1,13 +1,13 @@
 """Who owns which partition, and since when. Pure.
 
-The loop thread owns the assignment; pool threads only read `Ownership.closing`.
+The loop thread owns the assignment; pool threads only read `Ownership.closing` and the lease.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamworker.work import Ownership
+from streamworker.work import Lease, Ownership
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +23,7 @@ class Assignment:
     """
 
     def __init__(self) -> None:
+        self.lease = Lease()
         self._owned: dict[TopicPartition, Ownership] = {}
         self._epochs = 0
         self._began: set[TopicPartition] = set()
@@ -41,7 +42,7 @@ class Assignment:
         self.end([partition])
         self._epochs += 1
         self._began.add(partition)
-        ownership = self._owned[partition] = Ownership(partition, self._epochs)
+        ownership = self._owned[partition] = Ownership(partition, self._epochs, self.lease)
         return ownership
 
     def close(self, partitions: Iterable[TopicPartition]) -> Sequence[Ownership]:

@@ -78,6 +78,7 @@ class _TopicStatistics(msgspec.Struct):
 
 
 class _Statistics(msgspec.Struct):
+    ts: int = 0  # the client's monotonic clock, in microseconds
     cgrp: _GroupStatistics = msgspec.field(default_factory=_GroupStatistics)
     brokers: dict[str, _BrokerStatistics] = msgspec.field(default_factory=dict)
     topics: dict[str, _TopicStatistics] = msgspec.field(default_factory=dict)
@@ -298,11 +299,17 @@ class KafkaSource:
         statistics = self._decode_statistics(text)
         coordinator = statistics.brokers.get("GroupCoordinator")
         group = statistics.cgrp
+        # They may have waited in the client's queue while the process was stopped. Where the client's clock is not this
+        # one (it is the wall clock on macOS) it is far ahead.
+        heard_s = min(self._clock.monotonic_s(), statistics.ts / 1e6)
+        idle_s = coordinator.rxidle / 1e6 if coordinator else -1.0
+        is_member = group.state == "up" and group.join_state == "steady"
         self._membership = Membership(
             joined=group.state == "up" and group.join_state in self._joined_states,
             state=f"{group.state}/{group.join_state}",
-            coordinator_idle_s=max(coordinator.rxidle, 0) / 1e6 if coordinator else 0.0,
-            heard_s=self._clock.monotonic_s(),
+            coordinator_idle_s=max(idle_s, 0.0),
+            heard_s=heard_s,
+            proven_s=heard_s - idle_s if is_member and idle_s >= 0 else None,
         )
         self._positions = {
             TopicPartition(topic, number): one.next_offset

@@ -367,6 +367,7 @@ class MemorySource:
         self._silent: set[TopicPartition] = set()  # out of range, said once
         self._ended: set[TopicPartition] = set()
         self._closed = False
+        self._heard_s = broker.time.monotonic_s()  # the coordinator, for the last time
         self._generation = 0  # counts how often it joined anew; commits from before are refused
 
     def subscribe(self, topics: Sequence[str], rebalance: Rebalance) -> None:
@@ -449,8 +450,11 @@ class MemorySource:
 
     def membership(self) -> Membership | None:
         """Joined, and the coordinator heard just now if it is up."""
-        idle_s = 0.0 if self._broker.coordinator_up else 1e6
-        return Membership(not self.expelled, "up/steady", idle_s, self._broker.time.monotonic_s())
+        now_s = self._broker.time.monotonic_s()
+        if self._broker.coordinator_up:
+            self._heard_s = now_s
+        proven_s = self._heard_s if self._broker.coordinator_up and not self.expelled else None
+        return Membership(not self.expelled, "up/steady", now_s - self._heard_s, now_s, proven_s)
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next offset of each."""

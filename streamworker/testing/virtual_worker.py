@@ -83,6 +83,7 @@ class Story(Listener):
     mends: list[tuple[TopicPartition, str]] = field(default_factory=list)
     pauses: list[tuple[TopicPartition, str]] = field(default_factory=list)
     rebalances: list[tuple[str, tuple[TopicPartition, ...]]] = field(default_factory=list)
+    leases: list[tuple[str, float]] = field(default_factory=list)
     breaker_changes: list[tuple[str, str, str, str]] = field(default_factory=list)
     degraded_reads: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused_letters: list[tuple[TopicPartition, int, str, str]] = field(default_factory=list)
@@ -128,6 +129,12 @@ class Story(Listener):
 
     def paused(self, partition: TopicPartition, reason: str) -> None:
         self.pauses.append((partition, reason))
+
+    def lease_expired(self, silent_s: float) -> None:
+        self.leases.append(("expired", silent_s))
+
+    def lease_renewed(self, seconds: float) -> None:
+        self.leases.append(("renewed", seconds))
 
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         self.breaker_changes.append((breaker, before, after, reason))

@@ -63,7 +63,7 @@ class BrokenAtFirst(FromTheStart):
 
 
 class BrokenClock(SystemClock):
-    """Raises in the client's statistics, which note the time of their arrival."""
+    """Raises in the client's statistics, which are compared with the time."""
 
     @staticmethod
     def monotonic_s() -> float:

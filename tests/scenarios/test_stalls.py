@@ -152,3 +152,20 @@ def test_the_status_tells_of_lag_pauses_and_what_runs() -> None:
     assert [(one.topic, one.partition, one.lag_records) for one in status.partitions] == [("in", 0, 2)]
     assert [(one.handler, one.offset) for one in status.running] == [("Obedient", 0)]
     assert status.inflight_records == 2
+
+
+def test_a_worker_whose_lease_has_run_out_is_degraded_and_not_stalled() -> None:
+    world = make_world(lifecycle=LIFECYCLE)
+    watched = Watched(world)
+    watched.start()
+    world.run(lambda: watched.board.latest().joined)
+    world.broker.coordinator_up = False
+    world.run_for(11)
+    world.broker.produce("in", 0, b"fine")
+
+    world.run_for(4 * STALL_S)
+    status = watched.board.latest()
+
+    assert watched.stalls == []
+    assert status.degraded == ("membership of the group is not proven",)
+    assert [pause.reason for pause in status.partitions[0].pauses] == ["lease"]

@@ -46,3 +46,27 @@ def test_an_older_offset_is_committed_over_if_its_commit_ends_with_an_error_afte
     committer.step()
 
     assert [marks[P0].offset for marks in sent] == [1, 2, 2]
+
+
+def test_a_commit_proves_membership_from_when_it_was_sent_and_only_to_the_ownership_it_was_sent_for() -> None:
+    sent: list[Mapping[TopicPartition, OffsetMark]] = []
+    time = VirtualTime()
+    committer = Committer(
+        send=sent.append, send_now=lambda _: (), config=CommitConfig(), clock=time, listener=Listener()
+    )
+    proofs = []
+    for answered in (True, False):
+        tracker = OffsetTracker(0)
+        committer.own(P0, tracker)
+        tracker.deliver(0, 1)
+        tracker.complete([0])
+        committer.progressed(P0)
+        committer.step()
+        time.wait(1.5, lambda: False)
+        if not answered:
+            committer.disown([P0])
+            committer.own(P0, OffsetTracker(0))
+        committer.answered([CommitAnswer(P0, sent[-1][P0], None)])
+        proofs.append(committer.proven_s)
+
+    assert proofs == [1000.0, 1000.0]

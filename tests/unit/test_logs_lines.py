@@ -146,6 +146,8 @@ def test_each_event_of_the_life_is_a_line() -> None:
     listener.late_outcome("StoreOrder", ORDERS, 2)
     listener.fault(Fault(FaultKind.FATAL, None, None, "fenced"))
     listener.stalled("client", "orders[3]")
+    listener.lease_expired(10.05)
+    listener.lease_renewed(2.5)
     listener.breaker_changed("db", "closed", "open", "3 calls failed in a row")
     listener.revoked([ORDERS], 0.1)
     listener.lost([ORDERS])
@@ -165,6 +167,8 @@ def test_each_event_of_the_life_is_a_line() -> None:
         "late outcome dropped",
         "client reports a fault",
         "stalled",
+        "lease expired, no call is started",
+        "lease renewed",
         "breaker changed",
         "revoked",
         "lost, nothing could be committed",

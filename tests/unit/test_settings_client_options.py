@@ -79,8 +79,17 @@ def test_the_consumer_leaves_offsets_to_us() -> None:
     assert settings["enable.partition.eof"] is True
 
 
-@pytest.mark.parametrize(("session_s", "heartbeat_ms"), [(45.0, 3000), (6.0, 2000)])
-def test_a_classic_member_beats_three_times_a_session_and_every_three_seconds_at_least(
+@pytest.mark.parametrize(("session_s", "lease_s", "every_ms"), [(45.0, None, 1000), (6.0, None, 500), (6.0, 1.5, 250)])
+def test_statistics_come_six_times_a_lease_and_each_second_at_least(
+    session_s: float, lease_s: float | None, every_ms: int
+) -> None:
+    settings = consumer_settings(KafkaConfig(session_timeout_s=session_s, lease_s=lease_s), end_of_partition=False)
+
+    assert settings["statistics.interval.ms"] == every_ms
+
+
+@pytest.mark.parametrize(("session_s", "heartbeat_ms"), [(45.0, 3000), (6.0, 1500)])
+def test_a_classic_member_beats_twice_a_lease_and_every_three_seconds_at_least(
     session_s: float, heartbeat_ms: int
 ) -> None:
     settings = consumer_settings(KafkaConfig(session_timeout_s=session_s), end_of_partition=False)

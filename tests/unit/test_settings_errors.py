@@ -56,6 +56,17 @@ def complaint(
         ),
         ("[degradation]\nplace = 3", "degradation.place: expected text, got 3 (/streamworker.toml)"),
         ("[degradation.place]\nall = 'skip'", "degradation.place: expected text, got a table (/streamworker.toml)"),
+        (
+            "[kafka]\nlease_s = 45",
+            (
+                "kafka.lease_s: expected less than kafka.session_timeout_s (45), got 45"
+                " (kafka.lease_s: /streamworker.toml)"
+            ),
+        ),
+        (
+            "[kafka]\nlease_s = 0.4",
+            "kafka.lease_s: expected at least 0.5, got 0.4 (kafka.lease_s: /streamworker.toml)",
+        ),
         ("[kafka]\ngroup = {}", "kafka.group: expected text, got a table (/streamworker.toml)"),
         ("[kafka]\nlibrdkafka = 1", "kafka.librdkafka: expected a table, got a whole number (/streamworker.toml)"),
         (

@@ -149,6 +149,46 @@ def test_a_batch_is_not_started_once_the_ownership_closes() -> None:
     assert (outcome.failure, slice_.done, calls) == (None, 0, [])
 
 
+@pytest.mark.parametrize("batch", [False, True])
+def test_nothing_is_started_once_the_lease_has_run_out(batch: bool) -> None:
+    slice_, calls = slice_of(b"a"), list[object]()
+    slice_.ownership.lease.until_s = 1000.0
+
+    outcome = run(slice_, calls.append, batch=batch, clock=VirtualTime())
+
+    assert (outcome.failure, outcome.seconds, slice_.done, calls) == (None, 0.0, 0, [])
+    assert slice_.started_s is None
+
+
+@pytest.mark.parametrize(("watched", "started"), [(True, 2), (False, 3)])
+def test_the_lease_is_looked_at_before_each_record_of_a_watched_slice(watched: bool, started: int) -> None:
+    """A process that was stopped during a call starts none when it goes on, but for what is left of a quick slice."""
+    time, slice_, seen = VirtualTime(), slice_of(b"a", b"b", b"c"), list[int]()
+    slice_.ownership.lease.until_s, slice_.watched = 1005.0, watched
+
+    def call(record: Record[object]) -> None:
+        seen.append(record.offset)
+        time.wait(9 if record.offset == 101 else 1, lambda: False)
+
+    outcome = run(slice_, call, clock=time)
+
+    assert outcome.failure is None
+    assert (slice_.done, len(seen)) == (started, started)
+
+
+def test_a_slice_in_progress_is_watched_as_soon_as_the_loop_says_so() -> None:
+    time, slice_ = VirtualTime(), slice_of(b"a", b"b", b"c")
+    slice_.ownership.lease.until_s, slice_.watched = 1005.0, False
+
+    def call(record: Record[object]) -> None:
+        time.wait(4, lambda: False)
+        slice_.watched = record.offset == 101
+
+    run(slice_, call, clock=time)
+
+    assert slice_.done == 2
+
+
 def test_the_time_of_the_call_in_progress_can_be_read_while_it_runs() -> None:
     time, slice_ = VirtualTime(), slice_of(b"a")
     seen: list[float | None] = []

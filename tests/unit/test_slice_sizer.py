@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,3 +68,13 @@ def test_a_slice_in_which_nothing_was_tried_says_nothing_of_the_speed() -> None:
     sizer.measured(0, 3.0)
 
     assert sizer.records == before
+
+
+@pytest.mark.parametrize(("record_s", "slow"), [(51e-6, True), (49e-6, False)])
+def test_a_handler_is_slow_from_fifty_microseconds_a_record_on(record_s: float, slow: bool) -> None:
+    sizer = SliceSizer(slice_s=0.005, max_records=500)
+    before = sizer.slow
+
+    sizer.measured(1, record_s)
+
+    assert (before, sizer.slow) == (True, slow)

@@ -1,0 +1,106 @@
+"""Whether it is proven that this worker is a member of its group, and what follows when it is not.
+
+A coordinator that has not heard a member for the session timeout gives its partitions to others. The member
+may not know: it was stopped, or it is cut off from the coordinator alone and goes on fetching. So
+calls are started only while the last proof is younger than the lease, which is shorter than the session.
+
+Proof is what the coordinator can have answered to a member only: the time at which a commit was sent that it took, and
+the time at which the client heard it last, if the client says that it has joined. To subscribe counts as well,
+because no session can be older than that. An assignment does not: the client may have kept it for a while.
+
+Loop thread only, but for the `Lease`, which pool threads read.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from streamworker.source.flow import PauseReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from streamworker.clock import Clock
+    from streamworker.events import Listener
+    from streamworker.interfaces import Source
+    from streamworker.partitions import Partitions, Stages
+    from streamworker.scheduling.lanes import LaneSlice
+
+# What was on its way to a process that stood still is read within this after it goes on.
+_READ_LATE_S = 0.25
+
+
+class LeaseKeeper:
+    """Renews the lease, and holds all partitions while it has run out; `running` are the slices with handlers."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        partitions: Partitions,
+        *,
+        source: Callable[[], Source],
+        running: Iterable[LaneSlice],
+        lease_s: float,
+        clock: Clock,
+        listener: Listener,
+    ) -> None:
+        self._lease = stages.assignment.lease
+        self._committer = stages.committer
+        self._partitions = partitions
+        self._source = source
+        self._running = running
+        self._lease_s = lease_s
+        self._clock = clock
+        self._listener = listener
+        self._proven_s = self._looked_s = self._heard_from_s = -inf
+        self._expired_s: float | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether what the worker owns stands still, for want of a proof."""
+        return self._expired_s is not None
+
+    def subscribing(self) -> None:
+        """The worker is about to join its group."""
+        self._proven_s = self._looked_s = self._clock.monotonic_s()
+        self._lease.until_s = self._proven_s + self._lease_s
+
+    def step(self) -> None:
+        """Renew the lease by what is known now; hold what is owned if that is too old, else let it go on."""
+        now_s = self._clock.monotonic_s()
+        self._proven_s = max(self._proven_s, self._committer.proven_s or -inf, self._heard_s(now_s))
+        self._lease.until_s = self._proven_s + self._lease_s
+        if now_s < self._lease.until_s:
+            if self._expired_s is not None:
+                self._renew(self._expired_s, now_s)
+        elif self.expired or len(self._partitions):
+            self._expire(now_s)
+
+    def _heard_s(self, now_s: float) -> float:
+        """When the coordinator was heard, as far as that proves anything.
+
+        An answer from before the process was stopped is read when it goes on, and looks as if it had just been given.
+        """
+        if now_s - self._looked_s > self._lease_s / 4:
+            self._heard_from_s = now_s + _READ_LATE_S
+        self._looked_s = now_s
+        membership = self._source().membership()
+        if membership is None or membership.proven_s is None or membership.proven_s < self._heard_from_s:
+            return -inf
+        return membership.proven_s
+
+    def _expire(self, now_s: float) -> None:
+        if self._expired_s is None:
+            self._expired_s = now_s
+            for slice_ in self._running:
+                slice_.watched = True
+            self._listener.lease_expired(now_s - self._proven_s)
+        for partition in self._partitions:
+            self._partitions.hold(partition, PauseReason.LEASE)
+
+    def _renew(self, expired_s: float, now_s: float) -> None:
+        self._expired_s = None
+        for partition in self._partitions:
+            self._partitions.release(partition, PauseReason.LEASE)
+        self._listener.lease_renewed(now_s - expired_s)
