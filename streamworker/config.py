@@ -296,6 +296,13 @@ class FlowConfig:
             raise ConfigurationError(f"flow.resume_at: expected a share in (0, 1], got {self.resume_at}")
 
 
+class OldHead(enum.Enum):
+    """What follows when the lowest open record of a partition is open for too long."""
+
+    ALERT = "alert"  # it is reported
+    DIVERT = "divert"  # and dead-lettered, if its handler has dead letters and it waits for another try
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LifecycleConfig:
     """How the worker stops, and what it takes for a stall."""
@@ -305,12 +312,18 @@ class LifecycleConfig:
     revoke_timeout_s: float = 5.0  # inside a rebalance; its last 2 s are the commit's
     stall_timeout_s: float = 60.0  # lag without progress, or one call longer than this, is reported
     handler_timeout_s: float | None = None  # a call longer than this ends the process, exit code 4
+    max_head_age_s: float | None = 300.0  # for how long the lowest open record of a partition may hold its commits back
+    old_head: OldHead = (
+        OldHead.ALERT
+    )  # what follows then; a partition that stands still for another reason is left alone
 
     def __post_init__(self) -> None:
         _at_least("lifecycle.drain_timeout_s", self.drain_timeout_s, 0)
         _at_least("lifecycle.close_timeout_s", self.close_timeout_s, 0.1)
         _at_least("lifecycle.revoke_timeout_s", self.revoke_timeout_s, 0)
         _at_least("lifecycle.stall_timeout_s", self.stall_timeout_s, 0.1)
+        if self.max_head_age_s is not None:
+            _at_least("lifecycle.max_head_age_s", self.max_head_age_s, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

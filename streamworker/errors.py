@@ -8,6 +8,7 @@
     │   ├── FatalError          stop the worker: drain, commit what is done       exit code 1
     │   └── BatchFailed         record `index` of this batch failed with `cause`
     ├── DecodeError             bytes that are not what the serde expects: poison
+    ├── HeadOfLine              a record held the commits of its partition back for too long: to the dead letters
     ├── DependencyUnavailable   what decoding needs is away (a registry): wait, spend no attempt
     ├── WorkerKilled            the process died each time that this record was in work: to the dead letters
     ├── CircuitOpen             a guarded call is not made now: wait, spend no attempt
@@ -76,6 +77,10 @@ class DecodeError(StreamworkerError):
     def __init__(self, message: str, *, part: str = "value") -> None:
         super().__init__(message)
         self.part = part
+
+
+class HeadOfLine(StreamworkerError):
+    """A record held the commits of its partition back for too long, see `lifecycle.max_head_age_s`; never raised."""
 
 
 class DependencyUnavailable(StreamworkerError):

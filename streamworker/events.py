@@ -61,6 +61,11 @@ class Listener:
     def resumed(self, partition: TopicPartition, reason: str, seconds: float) -> None:
         """A reason to pause went away after `seconds`."""
 
+    def head_too_old(
+        self, partition: TopicPartition, offset: int, age_s: float, attempts: int, records_behind: int
+    ) -> None:
+        """The lowest open record of a partition is open for too long; `records_behind` are done and not committed."""
+
     def lease_expired(self, silent_s: float) -> None:
         """Membership was proven `silent_s` ago for the last time: no call is started and nothing is fetched."""
 

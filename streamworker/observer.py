@@ -140,6 +140,7 @@ class Observer:
                 awaits_commit=one.tracker.done_uncommitted >= worker.config.commit.max_uncommitted,
                 pauses=_pauses(worker, one),
                 stopped=one.stop,
+                head=worker.heads.of(one),
                 lag_records=lag_records(ends.get(one.key), one.tracker.committable) if one.positioned else None,
             )
             for one in worker.partitions

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from streamworker.config import OnExhausted
 from streamworker.dlq.envelope import Attempt, envelope
+from streamworker.errors import HeadOfLine
 from streamworker.exit_code import ExitCode
 from streamworker.observability.redaction import described, error_text
 from streamworker.record import Ending
@@ -334,6 +335,11 @@ class Settlement:
         self._report_failure(partition, message, error, attempt, ending)
         partition.unfunded.append((letter, partial(self._acknowledged, partition, message, verdict.reason, ending)))
         self.write_dead_letters(partition)
+
+    def divert(self, partition: Partition, message: Message, age_s: float, attempts: int) -> None:
+        """Dead-letter a record that holds its partition back for too long, and that no thread has."""
+        error = HeadOfLine(f"not done {age_s:.0f} s after it became the lowest open record of {partition.key}")
+        self._dead_letter(partition, message, Verdict(VerdictKind.DEAD_LETTER, "head_of_line"), error, attempts)
 
     def write_dead_letters(self, partition: Partition) -> None:
         """Hand over what the budget allows, and hold the partition as long as something stays behind."""

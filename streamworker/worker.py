@@ -22,6 +22,7 @@ from streamworker.dlq.writer import DeadLetterWriter
 from streamworker.errors import ClientError, Misuse
 from streamworker.exit_code import ExitCode
 from streamworker.gatekeeper import Gatekeeper
+from streamworker.heads import Heads
 from streamworker.interfaces import FaultKind
 from streamworker.lease import LeaseKeeper
 from streamworker.observability.status import LifeState
@@ -201,6 +202,16 @@ class Worker:
             wake=lambda partition: self._schedulers[partition.handler].wake(partition.key),
             condemn=self.settlement.condemn,
         )
+        self.heads = Heads(
+            stages,
+            self.partitions,
+            declarations=declarations,
+            config=config.lifecycle,
+            clock=clock,
+            listener=listener,
+            running=self.running,
+            divert=self.settlement.divert,
+        )
         self._rebalancing = Rebalancing(
             source=lambda: self.source,
             log=log,
@@ -282,6 +293,7 @@ class Worker:
             self._rebalancing.ask_again(self._clock.monotonic_s())
         self.committer.step()
         self._regulate()
+        self.heads.look()
         self._observe(self)
         if self._bounds_reached():
             self.stop("the bounds of the run are reached")

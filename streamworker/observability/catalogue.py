@@ -138,6 +138,12 @@ class Metric(enum.Enum):
         ("handler",),
         "Records that came back from a handler after their partition had gone; its new owner handles them again.",
     )
+    OLD_HEADS = _counter(
+        "old_heads_total",
+        "records",
+        ("topic",),
+        "Records that were the lowest open one of a partition for longer than `lifecycle.max_head_age_s`.",
+    )
     BREAKER_CHANGES = _counter(
         "breaker_transitions_total", "changes", ("name", "from", "to"), "Changes of the state of breakers."
     )
@@ -196,6 +202,18 @@ class Metric(enum.Enum):
     INFLIGHT_RECORDS = _gauge("inflight_records", "records", (), "Records fetched and not settled.")
     INFLIGHT_BYTES = _gauge("inflight_bytes", "bytes", (), "Bytes of their values.")
     PARKED = _gauge("parked_records", "records", (), "Records that wait for their retry.")
+    OLDEST_HEAD = _gauge(
+        "oldest_head_seconds",
+        "seconds",
+        ("topic",),
+        "For how long a record has been the lowest open one of its partition, at most; /status says which.",
+    )
+    BEHIND_HEADS = _gauge(
+        "records_behind_heads",
+        "records",
+        ("topic",),
+        "Records done that cannot be committed because a lower one is open.",
+    )
     RUNNING = _gauge("running_calls", "calls", ("handler",), "Calls of the handler in progress.")
     OLDEST_CALL = _gauge("oldest_call_seconds", "seconds", ("handler",), "Age of the oldest call in progress.")
     JOINED = _gauge("group_joined", "boolean", ("group",), "1 while this worker is a member in a settled group.")

@@ -161,6 +161,15 @@ class LogListener(Listener):
         fields = {**_place(partition), "reason": reason, "seconds": round(seconds, 3)}
         self._say_sparingly(("resumed", reason), logging.INFO, "partition resumed", fields)
 
+    def head_too_old(
+        self, partition: TopicPartition, offset: int, age_s: float, attempts: int, records_behind: int
+    ) -> None:
+        counts = {"age_s": round(age_s, 1), "attempts": attempts, "records_behind": records_behind}
+        fields = {**_place(partition, offset), **counts}
+        self._say_sparingly(
+            ("head", partition.topic), logging.WARNING, "record holds its partition's commits back", fields
+        )
+
     def lease_expired(self, silent_s: float) -> None:
         fields = {"silent_s": round(silent_s, 3)}
         self._say_sparingly(("lease", "expired"), logging.WARNING, "lease expired, no call is started", fields)

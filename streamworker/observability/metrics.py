@@ -127,6 +127,11 @@ class Metrics(Listener):
     def resumed(self, partition: TopicPartition, reason: str, seconds: float) -> None:
         self._counts[Metric.BACKPRESSURE].add((reason,), seconds)
 
+    def head_too_old(
+        self, partition: TopicPartition, offset: int, age_s: float, attempts: int, records_behind: int
+    ) -> None:
+        self._counts[Metric.OLD_HEADS].add((partition.topic,))
+
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         self._counts[Metric.BREAKER_CHANGES].add((breaker, before, after))
 

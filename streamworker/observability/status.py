@@ -47,6 +47,19 @@ class StopStatus:
     since_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class HeadStatus:
+    """The lowest open record of a partition. `age_s` since it is that, to within a second.
+
+    `attempts` calls for it have failed; `records_behind` are done and wait for it to be committed.
+    """
+
+    offset: int
+    age_s: float
+    attempts: int
+    records_behind: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionStatus:
     """One owned partition.
@@ -68,6 +81,7 @@ class PartitionStatus:
     parked_records: int = 0
     pauses: tuple[PauseStatus, ...] = ()
     stopped: StopStatus | None = None
+    head: HeadStatus | None = None
     lag_records: int | None = None
     awaits_commit: bool = False
     still_since_s: float | None = None
@@ -197,7 +211,17 @@ def _partition(partition: PartitionStatus, now_s: float) -> dict[str, object]:
             for pause in partition.pauses
         ],
         "stopped": None if partition.stopped is None else _stop(partition.stopped, now_s),
+        "head": None if partition.head is None else _head(partition.head),
         "still_s": _age(partition.still_since_s, now_s),
+    }
+
+
+def _head(head: HeadStatus) -> dict[str, object]:
+    return {
+        "blocking_offset": head.offset,
+        "age_s": round(head.age_s, 3),
+        "attempts": head.attempts,
+        "records_behind": head.records_behind,
     }
 
 

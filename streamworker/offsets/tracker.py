@@ -82,6 +82,12 @@ class OffsetTracker:
         return self._window.count(_OPEN)
 
     @property
+    def done_beyond(self) -> int:
+        """Records done that lie beyond one that is not, so that they cannot be committed."""
+        first_open = self._window.find(_OPEN)
+        return 0 if first_open < 0 else self._window.count(_DONE, first_open)
+
+    @property
     def done_uncommitted(self) -> int:
         """Records done and below the committable offset, hence what a commit now would save."""
         first_open = self._window.find(_OPEN)

@@ -51,8 +51,8 @@ class Verdict:
     """What is to be done and why.
 
     `reason` is one of retryable, unavailable, poison, undecodable_key, undecodable_value, exhausted, fails_alone, rule,
-    skipped, blocked, no_dead_letter, killed_worker, critical, fatal. `note` tells of rules whose predicate raised; it
-    is empty if none did.
+    skipped, blocked, no_dead_letter, critical, fatal; killed_worker and head_of_line are decided by no call. `note`
+    tells of rules whose predicate raised; it is empty if none did.
     """
 
     kind: VerdictKind

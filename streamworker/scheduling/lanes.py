@@ -321,6 +321,36 @@ class Scheduler:
         lane.held.append(held)
         self._set_timer(lane, now_s)
 
+    def calls_spent(self, partition: TopicPartition, offset: int) -> int | None:
+        """How many calls failed of the record at `offset`, if it waits for another; else None."""
+        found = self._held_first(partition, offset)
+        return None if found is None else found[1].attempt + found[1].spared.calls
+
+    def withdraw(self, partition: TopicPartition, offset: int) -> Message | None:
+        """Take the record at `offset` out, if it waits for another try; what waited behind it goes on."""
+        found = self._held_first(partition, offset)
+        if found is None:
+            return None
+        lane, held = found
+        lane.held.remove(held)
+        self._free_keys(lane, held)
+        message, *rest = held.messages
+        if rest:
+            attempt = held.attempt if held.group_attempt is None else held.group_attempt
+            again = Held(rest, attempt=attempt, due_s=held.due_s, group_attempt=held.group_attempt)
+            again.spared, again.charges = held.spared, held.charges
+            self._keep(lane, again)
+        lane.pending = sorted(held.followers + lane.pending, key=_offset)
+        self._enqueue(lane)
+        return message
+
+    def _held_first(self, partition: TopicPartition, offset: int) -> tuple[Lane, Held] | None:
+        for lane in self._partitions[partition].lanes:
+            for held in lane.held:
+                if held.messages[0].offset() == offset:
+                    return lane, held
+        return None
+
     def forget(self) -> None:
         """A slice is back whose epoch has ended."""
         self._out -= 1

@@ -83,6 +83,7 @@ class Story(Listener):
     mends: list[tuple[TopicPartition, str]] = field(default_factory=list)
     pauses: list[tuple[TopicPartition, str]] = field(default_factory=list)
     rebalances: list[tuple[str, tuple[TopicPartition, ...]]] = field(default_factory=list)
+    old_heads: list[tuple[TopicPartition, int, float, int, int]] = field(default_factory=list)
     leases: list[tuple[str, float]] = field(default_factory=list)
     breaker_changes: list[tuple[str, str, str, str]] = field(default_factory=list)
     degraded_reads: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -129,6 +130,11 @@ class Story(Listener):
 
     def paused(self, partition: TopicPartition, reason: str) -> None:
         self.pauses.append((partition, reason))
+
+    def head_too_old(
+        self, partition: TopicPartition, offset: int, age_s: float, attempts: int, records_behind: int
+    ) -> None:
+        self.old_heads.append((partition, offset, age_s, attempts, records_behind))
 
     def lease_expired(self, silent_s: float) -> None:
         self.leases.append(("expired", silent_s))

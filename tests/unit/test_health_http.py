@@ -15,7 +15,7 @@ from streamworker.errors import ConfigurationError
 from streamworker.observability.health import Limits
 from streamworker.observability.http import MAX_CONNECTIONS, HeadTooLarge, HttpServer, read_head
 from streamworker.observability.pages import Pages
-from streamworker.observability.status import Board, LifeState, PartitionStatus, PauseStatus, WorkerStatus
+from streamworker.observability.status import Board, HeadStatus, LifeState, PartitionStatus, PauseStatus, WorkerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,13 +109,16 @@ def test_metrics_are_negotiated(world: World) -> None:
 
 def test_status_shows_ages_and_hides_secrets(world: World) -> None:
     pause = PauseStatus("stopped", since_s=990.0, detail="redis://:s3cr3t@cache sasl.password=s3cr3t")
-    partition = PartitionStatus(topic="orders", partition=0, epoch=1, pauses=(pause,))
+    head = HeadStatus(17, 310.5004, 9, 20)
+    partition = PartitionStatus(topic="orders", partition=0, epoch=1, pauses=(pause,), head=head)
     world.board.publish(replace(WELL, partitions=(partition,), fatal="token: s3cr3t"))
 
     _, body = world.ask("/status?pretty=1")
 
     shown = json.loads(body)
     assert shown["partitions"][0]["pauses"][0]["age_s"] == 10.0
+    seen = {"blocking_offset": 17, "age_s": 310.5, "attempts": 9, "records_behind": 20}
+    assert shown["partitions"][0]["head"] == seen
     assert shown["up_s"] == 1_000.0
     assert b"s3cr3t" not in body
 

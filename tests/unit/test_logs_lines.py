@@ -146,6 +146,7 @@ def test_each_event_of_the_life_is_a_line() -> None:
     listener.late_outcome("StoreOrder", ORDERS, 2)
     listener.fault(Fault(FaultKind.FATAL, None, None, "fenced"))
     listener.stalled("client", "orders[3]")
+    listener.head_too_old(ORDERS, 4, 300.4, 7, 20)
     listener.lease_expired(10.05)
     listener.lease_renewed(2.5)
     listener.breaker_changed("db", "closed", "open", "3 calls failed in a row")
@@ -167,6 +168,7 @@ def test_each_event_of_the_life_is_a_line() -> None:
         "late outcome dropped",
         "client reports a fault",
         "stalled",
+        "record holds its partition's commits back",
         "lease expired, no call is started",
         "lease renewed",
         "breaker changed",

@@ -22,6 +22,7 @@ from streamworker.observability.metrics import Metrics
 from streamworker.observability.series import MAX_SERIES, Distribution
 from streamworker.observability.status import (
     Board,
+    HeadStatus,
     LifeState,
     PartitionStatus,
     PauseStatus,
@@ -246,6 +247,21 @@ def test_gauges_follow_the_latest_status() -> None:
     assert samples["oldest_call_seconds handler=StoreOrder"] == 4.5
     assert samples["last_poll_timestamp_seconds"] == 1_700_000_000 - 1
     assert samples["build_info protocol=classic version=1.2.3"] == 1
+
+
+def test_the_oldest_head_of_a_topic_counts_and_all_that_is_behind_heads() -> None:
+    heads = (HeadStatus(17, 40.0, 3, 20), HeadStatus(5, 310.5, 9, 1), None)
+    partitions = tuple(
+        PartitionStatus(topic="orders", partition=number, epoch=1, head=head) for number, head in enumerate(heads)
+    )
+    world = World(partitions=partitions)
+
+    world.metrics.head_too_old(ORDERS, 5, 310.5, 9, 1)
+
+    samples = world.samples()
+    assert samples["oldest_head_seconds topic=orders"] == 310.5
+    assert samples["records_behind_heads topic=orders"] == 21
+    assert samples["old_heads_total topic=orders"] == 1
 
 
 def test_series_of_a_revoked_partition_disappear() -> None:

@@ -67,6 +67,10 @@ def complaint(
             "[kafka]\nlease_s = 0.4",
             "kafka.lease_s: expected at least 0.5, got 0.4 (kafka.lease_s: /streamworker.toml)",
         ),
+        (
+            "[lifecycle]\nmax_head_age_s = 0.5",
+            "lifecycle.max_head_age_s: expected at least 1, got 0.5 (lifecycle.max_head_age_s: /streamworker.toml)",
+        ),
         ("[kafka]\ngroup = {}", "kafka.group: expected text, got a table (/streamworker.toml)"),
         ("[kafka]\nlibrdkafka = 1", "kafka.librdkafka: expected a table, got a whole number (/streamworker.toml)"),
         (

@@ -1,0 +1,135 @@
+"""The lowest open record of each partition, which holds its commits back: how old it is, and what follows.
+
+Once a second each partition is looked at; records cost nothing. A head that is too old is reported once, and
+dead-lettered if that is asked for. It grows old only by time in which its partition could have gone on: while that is
+stopped or paused, or what its handler needs is away, the record is not to blame. Backpressure is no such reason,
+because the head itself brings it about. Loop thread only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from streamworker.config import OldHead, OnExhausted
+from streamworker.observability.status import HeadStatus
+from streamworker.source.flow import PauseReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.config import LifecycleConfig
+    from streamworker.events import Listener
+    from streamworker.handler import Declaration
+    from streamworker.partition import Partition
+    from streamworker.partitions import Partitions, Stages
+    from streamworker.record import Message
+    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.work import Ownership
+
+_LOOK_EVERY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Head:
+    offset: int
+    since_s: float
+    blamed_from_s: float
+    reported: bool = False
+
+
+class Heads:
+    """Looks at the heads; `running` are the slices with handlers, `divert` dead-letters a record that is in none."""
+
+    def __init__(
+        self,
+        stages: Stages,
+        partitions: Partitions,
+        *,
+        declarations: Sequence[Declaration],
+        config: LifecycleConfig,
+        clock: Clock,
+        listener: Listener,
+        running: Iterable[LaneSlice],
+        divert: Callable[[Partition, Message, float, int], None],
+    ) -> None:
+        self._stages = stages
+        self._partitions = partitions
+        self._max_age_s = config.max_head_age_s
+        self._diverts = [config.old_head is OldHead.DIVERT and _may_divert(one) for one in declarations]
+        self._monotonic_s = clock.monotonic_s
+        self._listener = listener
+        self._running = running
+        self._divert = divert
+        self._heads: dict[Ownership, _Head] = {}
+        self._next_look_s = clock.monotonic_s()
+
+    def of(self, partition: Partition) -> HeadStatus | None:
+        """The head of a partition, as it is now; None if nothing of it is open, or was at the last look."""
+        head = self._heads.get(partition.ownership)
+        if head is None or partition.tracker.committable != head.offset:
+            return None
+        return self._status(partition, head, self._monotonic_s())
+
+    def look(self) -> None:
+        """Look at all heads, if it is time."""
+        now_s = self._monotonic_s()
+        if now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + _LOOK_EVERY_S
+        before, self._heads = self._heads, {}
+        for partition in self._partitions:
+            offset = partition.tracker.committable
+            if offset == partition.tracker.next_offset:
+                continue
+            head = before.get(partition.ownership)
+            if head is None or head.offset != offset:
+                head = _Head(offset, now_s, now_s)
+            self._heads[partition.ownership] = head
+            if self._stands_still(partition):
+                head.blamed_from_s = now_s
+            elif self._max_age_s is not None and now_s - head.blamed_from_s > self._max_age_s:
+                self._act(partition, head, now_s)
+
+    def _act(self, partition: Partition, head: _Head, now_s: float) -> None:
+        status = self._status(partition, head, now_s)
+        if not head.reported:
+            head.reported = True
+            self._listener.head_too_old(
+                partition.key, status.offset, status.age_s, status.attempts, status.records_behind
+            )
+        if self._diverts[partition.handler]:
+            message = self._stages.schedulers[partition.handler].withdraw(partition.key, head.offset)
+            if message is not None:
+                self._divert(partition, message, status.age_s, status.attempts)
+
+    def _stands_still(self, partition: Partition) -> bool:
+        reasons = self._stages.ledger.reasons(partition.key).keys() - {PauseReason.BACKPRESSURE}
+        return bool(reasons) or partition.ownership.closing
+
+    def _status(self, partition: Partition, head: _Head, now_s: float) -> HeadStatus:
+        return HeadStatus(
+            offset=head.offset,
+            age_s=now_s - head.since_s,
+            attempts=self._calls_spent(partition, head.offset),
+            records_behind=partition.tracker.done_beyond,
+        )
+
+    def _calls_spent(self, partition: Partition, offset: int) -> int:
+        spent = self._stages.schedulers[partition.handler].calls_spent(partition.key, offset)
+        if spent is not None:
+            return spent
+        in_hand = [
+            slice_.attempt - 1
+            for slice_ in self._running
+            if slice_.ownership is partition.ownership
+            and slice_.messages[0].offset() <= offset <= slice_.messages[-1].offset()
+        ]
+        return max(in_hand, default=0)
+
+
+def _may_divert(declared: Declaration) -> bool:
+    """Whether the handler gives records up at all: with `block` a person decides."""
+    letter = declared.dead_letter
+    return letter is not None and OnExhausted(letter.on_exhausted) is OnExhausted.DLQ
