@@ -605,7 +605,12 @@ class Worker:
         self.source.close()
 
     def _commit_last(self) -> None:
-        """Commit and wait for the answer, by polling: a synchronous commit has no end while the group rejoins."""
+        """Commit and wait for the answer, by polling: a synchronous commit has no end while the group rejoins.
+
+        What a member that is fenced has done it cannot commit any more.
+        """
+        if self._exit_code is ExitCode.FENCED:
+            return
         until_s = self._clock.monotonic_s() + self.config.commit.timeout_s
         while self.committer.unsaved and self._clock.monotonic_s() < until_s:
             self.committer.step(at_once=True)
