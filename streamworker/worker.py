@@ -586,7 +586,9 @@ class Worker:
         ]
         letters = {one.key: self.writer.outstanding(one.key) + len(one.unfunded) for one in self.partitions}
         abandoned += [f"dead letters of {key}: {count}" for key, count in letters.items() if count]
-        with self._deadline("close", self.config.lifecycle.close_timeout_s, ExitCode.CLOSE_TIMED_OUT):
+        # The client may not come back from leaving when it was fenced.
+        overdue = ExitCode.FENCED if self._exit_code is ExitCode.FENCED else ExitCode.CLOSE_TIMED_OUT
+        with self._deadline("close", self.config.lifecycle.close_timeout_s, overdue):
             self._leave()
         if self._exit_code is ExitCode.OK and abandoned:
             self._exit_code = ExitCode.PARTIAL

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,6 +129,20 @@ class LedgerWithRead(Ledger):
 
     def handle(self, record: Record[bytes]) -> None:
         self._place(record.raw_key)
+        super().handle(record)
+
+
+class LedgerThatHogs(Ledger):
+    """Lets no other thread run for as long as the file `hog` says, once: whoever takes the file away."""
+
+    def open(self, context: Context) -> None:
+        super().open(context)
+        self._hog = Path(str(context.app["ledger"])).with_name("hog")
+
+    def handle(self, record: Record[bytes]) -> None:
+        with suppress(FileNotFoundError):
+            taken = self._hog.rename(self._hog.with_name(f"hogged-{os.getpid()}"))
+            ctypes.PyDLL(None).sleep(int(taken.read_text()))  # unlike a CDLL it keeps the interpreter's lock
         super().handle(record)
 
 

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -126,9 +127,10 @@ def test_a_worker_that_was_stopped_for_longer_than_its_session_starts_no_call_wh
         # The buffers are full of what it could begin with.
         "app.work_s": 0.02,
     }
+    kafka.add_broker(COORDINATOR)
     put_coordinator_elsewhere(kafka)
 
-    with trial_on(kafka, tmp_path, total=2000 * pauses, rate=inf, options=options, sends_at_once=False) as trial:
+    with trial_on(kafka, tmp_path, total=1600 * pauses, rate=inf, options=options, sends_at_once=False) as trial:
         workers = [trial.fleet.start(), trial.fleet.start()]
         trial.wait_for_owners(2)
         trial.send()
@@ -156,12 +158,11 @@ def test_a_worker_that_was_stopped_for_longer_than_its_session_starts_no_call_wh
     figures("F-05", f"SIGSTOP past the session, {protocol}", foreign_calls=len(zombies), **verdict.figures())
 
 
-def put_coordinator_elsewhere(kafka: MockKafka) -> None:
-    """Let a second broker coordinate the group, and the first lead all partitions."""
-    kafka.add_broker(COORDINATOR)
-    kafka.coordinator("g", COORDINATOR)
+def put_coordinator_elsewhere(kafka: MockKafka, group: str = "g", topic: str = "in") -> None:
+    """Let the second broker coordinate the group, and the first lead all partitions."""
+    kafka.coordinator(group, COORDINATOR)
     for number in range(PARTITIONS):
-        kafka.leader("in", number, 1)
+        kafka.leader(topic, number, 1)
 
 
 def calls_after_resuming(trial: Trial) -> list[float]:
@@ -368,52 +369,87 @@ def limit(worker: subprocess.Popen[bytes], what: int, most: int) -> None:
 SESSION_S, LEASE_S, OUTAGE_S = 6, 2, 8
 
 
-@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_without_a_coordinator_no_call_begins_once_the_lease_has_run_out(
-    kafka: MockKafka, tmp_path: Path, protocol: str, figures: Callable[..., None]
+    tmp_path: Path, figures: Callable[..., None]
 ) -> None:
-    """F-20. The leaders go on delivering."""
-    put_coordinator_elsewhere(kafka)
-    kafka.group_session_timeout(SESSION_S * 1000, HEARTBEAT_MS)
-    port = free_port()
+    """F-20. The leaders go on delivering. A worker of each protocol, in groups and topics that are called like it."""
+    protocols = ("classic", "consumer")
+    with MockKafka(2, dict.fromkeys(protocols, PARTITIONS)) as kafka, ExitStack() as stack:
+        kafka.group_session_timeout(SESSION_S * 1000, HEARTBEAT_MS)
+        ports = {protocol: free_port() for protocol in protocols}
+        trials = {protocol: lone_trial(kafka, protocol, tmp_path, ports[protocol], stack) for protocol in protocols}
+        for trial in trials.values():
+            trial.fleet.start()
+            trial.wait_for_owners(1)
+        for trial in trials.values():
+            trial.send()
+            trial.wait_for_progress(0.05)
+        kafka.broker_down(COORDINATOR)
+        down_s = time.monotonic()
+        for protocol, trial in trials.items():
+            trial.fleet.strike("no coordinator")
+            trial.fleet.wait(partial(is_degraded, ports[protocol]), "paused and degraded")
+        let_pass(down_s + OUTAGE_S - time.monotonic())
+        last_s = {name: max(one.began_s for one in trial.fleet.effects()) - down_s for name, trial in trials.items()}
+        kafka.broker_up(COORDINATOR)
+        up_s = time.monotonic()
+        resumed_s = {name: first_call_s(trial, up_s) - up_s for name, trial in trials.items()}
+        verdicts = {name: trial.verdict() for name, trial in trials.items()}
+
+        assert [len(trial.fleet.living()) for trial in trials.values()] == [1, 1]
+    assert min(last_s.values()) > LEASE_S / 2  # it had work until then
+    assert max(last_s.values()) < LEASE_S + SLICE_S + AWAKE_S
+    assert max(resumed_s.values()) < SESSION_S + 5
+    for name, verdict in verdicts.items():
+        assert verdict.broken() == []
+        figures(
+            "F-20",
+            f"no coordinator for {OUTAGE_S} s, lease {LEASE_S} s, {name}",
+            last_call_s=round(last_s[name], 2),
+            resumed_s=round(resumed_s[name], 1),
+            **verdict.figures(),
+        )
+
+
+def lone_trial(kafka: MockKafka, protocol: str, folder: Path, port: int, stack: ExitStack) -> Trial:
+    """A trial of one worker whose group has another coordinator than its partitions have leaders."""
+    put_coordinator_elsewhere(kafka, protocol, protocol)
+    own = folder / protocol
+    own.mkdir()
     options = {
         "kafka.group_protocol": protocol,
         "kafka.session_timeout_s": SESSION_S,
         "kafka.lease_s": LEASE_S,
+        "kafka.librdkafka.reconnect.backoff.max.ms": 500,
         "app.work_s": 0.02,
         "http.enabled": "true",
         "http.port": port,
     }
-
-    with trial_on(kafka, tmp_path, total=1600, rate=inf, options=options, sends_at_once=False) as trial:
-        worker = trial.fleet.start()
-        trial.wait_for_owners(1)
-        trial.send()
-        trial.wait_for_progress(0.1)
-        kafka.broker_down(COORDINATOR)
-        down_s = time.monotonic()
-        trial.fleet.strike("no coordinator")
-        trial.fleet.wait(lambda: '"lease"' in page(port, "status")[1], "paused")
-        degraded = json.loads(page(port, "status")[1])["degraded"]
-        let_pass(down_s + OUTAGE_S - time.monotonic())
-        last_s = max(one.began_s for one in trial.fleet.effects()) - down_s
-        kafka.broker_up(COORDINATOR)
-        up_s = time.monotonic()
-        trial.fleet.wait(lambda: max(one.began_s for one in trial.fleet.effects()) > up_s, "calls", SESSION_S + 5)
-        resumed_s = min(one.began_s for one in trial.fleet.effects() if one.began_s > up_s) - up_s
-        verdict = trial.verdict()
-
-        assert worker.poll() is None
-        assert trial.fleet.logs().count("lease expired, no call is started") == 1
-    assert degraded == ["membership of the group is not proven"]
-    assert 0.2 < last_s < LEASE_S + SLICE_S + AWAKE_S
-    assert resumed_s < SESSION_S + 5
-    assert verdict.broken() == []
-    figures(
-        "F-20",
-        f"no coordinator for {OUTAGE_S} s, {protocol}",
-        lease_s=LEASE_S,
-        last_call_s=round(last_s, 2),
-        resumed_s=round(resumed_s, 1),
-        **verdict.figures(),
+    trial = Trial(
+        kafka.bootstrap_servers,
+        protocol,
+        protocol,
+        own,
+        partitions=PARTITIONS,
+        total=1400,
+        rate=inf,
+        options=options,
+        sends_at_once=False,
     )
+    return stack.enter_context(trial)
+
+
+def is_degraded(port: int) -> bool:
+    status = json.loads(page(port, "status")[1])
+    paused = [[pause["reason"] for pause in one["pauses"]] for one in status["partitions"]]
+    return status["degraded"] == ["membership of the group is not proven"] and paused == [["lease"]] * PARTITIONS
+
+
+def first_call_s(trial: Trial, since_s: float) -> float:
+    """When a call began since then, for the first time."""
+
+    def calls() -> list[float]:
+        return [one.began_s for one in trial.fleet.effects() if one.began_s > since_s]
+
+    trial.fleet.wait(lambda: bool(calls()), "a call", SESSION_S + 5)
+    return min(calls())

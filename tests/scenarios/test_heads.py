@@ -124,7 +124,7 @@ def test_a_head_in_a_handlers_hands_is_never_diverted() -> None:
 
 
 def test_a_head_is_not_to_blame_while_what_its_handler_needs_is_away() -> None:
-    """It has been open for an hour when the dependency is back, and is tried and not given up."""
+    """It has been open for long when the dependency is back, and is tried and not given up."""
     away = [True]
 
     class Dependent(Stubborn):
@@ -137,7 +137,7 @@ def test_a_head_is_not_to_blame_while_what_its_handler_needs_is_away() -> None:
     world = make_world(lifecycle=DIVERTING)
     fill(world)
     member = world.start(Dependent, duration_s=steady(0.001))
-    world.run_for(3600)
+    world.run_for(10 * AGE_S)
     away[0] = False
     world.run_to_end("in", timeout_s=60)
 
@@ -187,7 +187,7 @@ def test_without_a_limit_nothing_is_reported() -> None:
     fill(world)
     member = world.start(Stubborn, duration_s=steady(0.001))
 
-    world.run_for(3600)
+    world.run_for(10 * AGE_S)
 
     assert member.story.old_heads == []
     assert letters_from(world) == []
