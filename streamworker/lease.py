@@ -22,11 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from streamworker.clock import Clock
+    from streamworker.config import KafkaConfig
     from streamworker.events import Listener
     from streamworker.interfaces import Source
     from streamworker.partitions import Partitions, Stages
     from streamworker.scheduling.lanes import LaneSlice
 
+# The loop takes a step at least each 0.1 s, and may have to wait for its turn.
+_STEP_S = 0.5
 # What was on its way to a process that stood still is read within this after it goes on.
 _READ_LATE_S = 0.25
 
@@ -41,7 +44,7 @@ class LeaseKeeper:
         *,
         source: Callable[[], Source],
         running: Iterable[LaneSlice],
-        lease_s: float,
+        kafka: KafkaConfig,
         clock: Clock,
         listener: Listener,
     ) -> None:
@@ -50,7 +53,9 @@ class LeaseKeeper:
         self._partitions = partitions
         self._source = source
         self._running = running
-        self._lease_s = lease_s
+        self._lease_s = kafka.membership_lease_s
+        # An unnoticed stop makes a proof look younger by its length, and the session must last that much longer.
+        self._standstill_s = max(_STEP_S, min(self._lease_s / 4, kafka.session_timeout_s - self._lease_s))
         self._clock = clock
         self._listener = listener
         self._proven_s = self._looked_s = self._heard_from_s = -inf
@@ -82,7 +87,7 @@ class LeaseKeeper:
 
         An answer from before the process was stopped is read when it goes on, and looks as if it had just been given.
         """
-        if now_s - self._looked_s > self._lease_s / 4:
+        if now_s - self._looked_s > self._standstill_s:
             self._heard_from_s = now_s + _READ_LATE_S
         self._looked_s = now_s
         membership = self._source().membership()

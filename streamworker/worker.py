@@ -180,7 +180,7 @@ class Worker:
             self.partitions,
             source=lambda: self.source,
             running=self.running,
-            lease_s=config.kafka.membership_lease_s,
+            kafka=config.kafka,
             clock=clock,
             listener=listener,
         )

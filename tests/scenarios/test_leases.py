@@ -224,3 +224,15 @@ def test_slices_of_quick_records_that_are_in_progress_are_told_when_the_lease_ru
     world.run(lambda: has_expired(member))
 
     assert (before, slice_.watched) == (False, True)
+
+
+def test_a_worker_that_owns_nothing_has_no_lease_to_lose() -> None:
+    world = make_world()
+    world.start(Obedient)
+    second = world.start(Obedient)
+    second.source.membership = lambda: None  # type: ignore[method-assign]
+
+    world.run_for(2 * LEASE_S)
+
+    assert len(second.worker.partitions) == 0
+    assert second.story.leases == []
