@@ -190,8 +190,8 @@ def test_a_member_whose_epoch_is_refused_goes_on_at_the_committed_offset(
             kafka.push_errors(request_name, code, code)
     refused_s = time.monotonic()
     with Running(config(servers), Seen) as worker:
+        worker.wait(lambda: worker.recorder.of("assigned"), "assigned")
         if request_name != "OffsetFetch":
-            worker.wait(lambda: worker.recorder.of("assigned"), "assigned")
             kafka.push_errors(request_name, code)
             refused_s = time.monotonic()
             worker.wait(lambda: worker.recorder.of("lost"), "lost")
