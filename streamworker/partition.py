@@ -36,6 +36,7 @@ class Partition:
     positioned: bool = True  # false until the group's offset is known
     admits: bool = True  # false once records were dropped that nothing fetches again: going on would leave a gap
     at_end: bool = False  # the end of the log was reached once
+    deadly: tuple[int, int] | None = None  # first and last offset of the call that ends the process
     suspects: Suspects | None = None  # while the earlier owner may have died of one of its records
     crowded: bool = False  # as many of its records as may be wait for a dependency
     stop: StopStatus | None = None

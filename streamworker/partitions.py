@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from streamworker.dlq.budget import DeadLetterBudget
 from streamworker.observability.status import StopStatus
 from streamworker.offsets.policy import BEGINNING
+from streamworker.offsets.progress import Suspect
 from streamworker.offsets.tracker import OffsetTracker
 from streamworker.partition import Partition
 from streamworker.source.flow import PauseReason
@@ -168,9 +169,8 @@ class Partitions:
         for key in keys:
             partition = self._owned.get(key)
             if partition is not None:
-                tracker = partition.tracker
-                tracker.running = False
-                tracker.suspect = None if partition.suspects is None else partition.suspects.unfinished(tracker)
+                partition.tracker.running = False
+                partition.tracker.suspect = _left_in_suspicion(partition)
 
     def stop(self, partition: Partition, reason: str, detail: str, *, mends_itself: bool, retry: bool = False) -> None:
         """Let `partition` stand still; with `retry` it is let go on after a back-off, to see.
@@ -197,3 +197,13 @@ class Partitions:
         if progress is not None:
             tracker.remember(progress)
         return tracker
+
+
+def _left_in_suspicion(partition: Partition) -> Suspect | None:
+    """What the next owner has to be careful with: of a process that ends by a call, its records have seen one more."""
+    suspects, deadly = partition.suspects, partition.deadly
+    if deadly is None:
+        return None if suspects is None else suspects.unfinished(partition.tracker)
+    named = suspects.group if suspects is not None else None
+    before = named.deaths if named is not None and named.first <= deadly[0] <= named.last else 0
+    return Suspect(*deadly, deaths=before + 1)

@@ -160,9 +160,7 @@ class Settlement:
             self._fail(f"a pool thread failed outside of a record: {described(error)}", ExitCode.FATAL)
             return
         verdict = self._judge_call(slice_, error)
-        if verdict.kind is not VerdictKind.WAIT:
-            for message in failed:
-                partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
+        self._remember_failure(partition, failed, verdict, error)
         now_s = self._clock.monotonic_s()
         if verdict.kind is VerdictKind.STOP or (verdict.kind is VerdictKind.BLOCK and len(failed) == 1):
             self._stand_still(partition, failed[0], verdict, error, attempt)
@@ -188,6 +186,15 @@ class Settlement:
             return
         self._report_failure(partition, failed[0], error, attempt, Ending.RETRIED)
         self._listener.ended(self._name(slice_), partition.key, Ending.RETRIED, len(failed), 0.0)
+
+    def _remember_failure(
+        self, partition: Partition, failed: Sequence[Message], verdict: Verdict, error: BaseException
+    ) -> None:
+        if verdict.kind is not VerdictKind.WAIT:
+            for message in failed:
+                partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
+        if verdict.reason == "critical":
+            partition.deadly = failed[0].offset(), failed[-1].offset()
 
     def _spend(self, partition: Partition, messages: Sequence[Message], attempt: int) -> None:
         """Remember, past the end of this ownership, the calls that were spent on these."""

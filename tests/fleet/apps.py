@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import socket
 import threading
 import time
@@ -19,6 +20,9 @@ from streamworker import Breaker, DeadLetter, Handler, PoisonError, Read, Retry,
 
 if TYPE_CHECKING:
     from streamworker import Context, Record
+
+
+_LIMIT_BYTES = 512 * 1024 * 1024
 
 
 class Ledger(Handler[bytes]):
@@ -72,6 +76,29 @@ class Ledger(Handler[bytes]):
 
 class LedgerWithDeadLetters(Ledger):
     dead_letter = DeadLetter(os.environ["LEDGER_TOPIC"] + ".dlq")
+
+
+class LedgerWithKillers(LedgerWithDeadLetters):
+    """Ends its process at the record `app.killer` (partition@offset), in the way of `app.kill`."""
+
+    def open(self, context: Context) -> None:
+        super().open(context)
+        self._killer = str(context.app["killer"])
+        self._kill = {
+            "exit": lambda: os._exit(1),
+            "segfault": lambda: ctypes.string_at(0),
+            "allocate": self._allocate,
+        }[str(context.app["kill"])]
+
+    def handle(self, record: Record[bytes]) -> None:
+        if f"{record.partition}@{record.offset}" == self._killer:
+            self._kill()
+        super().handle(record)
+
+    @staticmethod
+    def _allocate() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (_LIMIT_BYTES, _LIMIT_BYTES))
+        bytearray(2 * _LIMIT_BYTES)
 
 
 class LedgerWithDependency(LedgerWithDeadLetters):

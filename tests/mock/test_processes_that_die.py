@@ -56,6 +56,39 @@ def test_kills_at_random_instants_lose_nothing_and_reorder_nothing(
     figures("F-01", "SIGKILL at random instants", kills=kills, **verdict.figures())
 
 
+WAYS_TO_KILL = [("F-07", "allocate"), ("F-08", "exit"), *([("F-08", "segfault")] if SOAK > 1 else [])]
+
+
+@pytest.mark.parametrize(("row", "kill"), WAYS_TO_KILL)
+def test_a_record_that_kills_its_process_is_dead_lettered_after_three_deaths(
+    kafka: MockKafka, tmp_path: Path, row: str, kill: str, figures: Callable[..., None]
+) -> None:
+    """F-07, F-08. Of one worker that owns all partitions, one record each time starts the next one."""
+    options = {**OPTIONS, "app.killer": "1@40", "app.kill": kill}
+    with trial_on(
+        kafka, tmp_path, total=400, deeds={}, handler="fleet.apps:LedgerWithKillers", options=options
+    ) as trial:
+        trial.workload.finish()
+        deaths = -1
+
+        def is_over() -> bool:
+            nonlocal deaths
+            if not trial.fleet.living():
+                deaths += 1
+                trial.fleet.strike("died")
+                trial.fleet.start()
+            return trial.watcher.committed() == trial.workload.ends()
+
+        trial.fleet.wait(is_over, "an end of the dying")
+        verdict = trial.verdict()
+        letters = trial.copies()
+
+    assert deaths == 3
+    assert letters == [(1, 40)]
+    assert verdict.broken() == []
+    figures(row, f"a record whose handler ends the process: {kill}", deaths=deaths, **verdict.figures())
+
+
 # Those that a record passes by itself; of these the tenth time is tried as well.
 PER_RECORD = [*HANDLER, "before_dispatch", "after_dispatch", "after_outcome_before_mark"]
 POINTS = [f"{name}:1" for name in (*METHODS, *HANDLER)] + [f"{name}:10" for name in PER_RECORD]

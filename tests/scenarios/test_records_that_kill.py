@@ -8,7 +8,7 @@ import pytest
 from scenarios.oracle import violations
 from scenarios.worlds import IN, OTHER, Obedient, ObedientBatches, calls, handled, headers_of, make_world, produce
 
-from streamworker import Ordering, TopicPartition
+from streamworker import Ordering, Record, Records, TopicPartition
 from streamworker.config import CommitConfig
 from streamworker.offsets import codec
 from streamworker.offsets.progress import Progress, Suspect
@@ -69,6 +69,36 @@ def test_a_batch_that_kills_the_process_loses_only_its_killer() -> None:
 
     assert deaths == 3
     assert sorted(set(handled(world))) == [number for number in range(300) if number != 120]
+
+
+@pytest.mark.parametrize("error", [MemoryError, SystemExit])
+@pytest.mark.parametrize("batches", [False, True])
+def test_a_record_that_ends_the_process_in_order_is_found_as_well(error: type[BaseException], *, batches: bool) -> None:
+    """Edge cases 42, 46. F-07. Out of memory in Python is an exception, which stops the worker and is no failure."""
+    world = make_world()
+    produce(world, *[b"killer" if number == 70 else b"fine" for number in range(150)])
+
+    class One(Obedient):
+        def handle(self, record: Record[bytes]) -> None:
+            if record.value == b"killer":
+                raise error
+
+    class Many(ObedientBatches):
+        def handle(self, records: Records[bytes]) -> None:
+            if b"killer" in records.values():
+                raise error
+
+    exit_codes = []
+    for _ in range(9):
+        member = world.start(Many if batches else One)
+        world.run(lambda member=member: member.worker.stopping is not None or world.caught_up(IN))
+        exit_codes.append(world.stop(member))
+        if exit_codes[-1] == 0:
+            break
+
+    assert exit_codes == [1, 1, 1, 0]
+    assert headers_of(world, 0)["sw-id"] == "test/in/0/70"
+    assert sorted(set(handled(world))) == [number for number in range(150) if number != 70]
 
 
 def test_each_of_two_killers_is_found() -> None:
