@@ -177,11 +177,11 @@ class Settlement:
             due_s = now_s + self._backoffs[slice_.handler].delay_s(attempt, error)
             scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=due_s)
         elif len(failed) > 1:
-            # Somebody in this batch is at fault and nobody said who: one by one from here.
+            # Somebody in this batch is at fault and nobody said who: in halves from here.
             self._spend(partition, failed, attempt)
-            scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=now_s, alone=True)
+            scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=now_s, split=True)
         else:
-            scheduler.finish(slice_, rest)
+            scheduler.finish(slice_, rest, found=True)
             self._dead_letter(partition, failed[0], verdict, error, attempt + _spared(slice_).calls)
             return
         self._report_failure(partition, failed[0], error, attempt, Ending.RETRIED)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from streamworker.config import Ordering
+from streamworker.scheduling.parts import Part, Parts
 from streamworker.scheduling.slices import SliceSizer
 from streamworker.work import Slice
 
@@ -48,10 +49,10 @@ class Spared:
 class Held:
     """Records that wait until `due_s` for their next try; `attempt` calls were spent on the first of them.
 
-    They go together, or one by one (`alone`) after a batch failed as a whole too often and is taken apart:
-    then `group_attempt` calls were spent on each of the others. `spared` calls failed that spent no attempt, because a
-    dependency was away; `charges` counts those after which another record's call succeeded. `turn` is its place among
-    all that wait for the dependency, 0 without. With an infinite `due_s` they wait until `Scheduler.release`.
+    They go together, or in `parts` after a batch failed as a whole too often and is taken apart. `spared` calls failed
+    that spent no attempt, because a dependency was away; `charges` counts those after which another record's call
+    succeeded. `turn` is its place among all that wait for the dependency, 0 without. With an infinite `due_s` they wait
+    until `Scheduler.release`.
     """
 
     __slots__ = (
@@ -59,25 +60,25 @@ class Held:
         "charges",
         "due_s",
         "followers",
-        "group_attempt",
         "messages",
+        "parts",
         "spared",
         "turn",
     )
 
-    def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, group_attempt: int | None) -> None:
+    def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, parts: Parts | None = None) -> None:
         self.messages = messages
         self.spared = Spared()
         self.charges = self.turn = 0
         self.attempt = attempt
         self.due_s = due_s
-        self.group_attempt = group_attempt
+        self.parts = parts
         self.followers: list[Message] = []  # later records of the same keys
 
     @property
-    def alone(self) -> bool:
-        """Whether they are handed over one by one."""
-        return self.group_attempt is not None
+    def next(self) -> Sequence[Message]:
+        """Those that go next."""
+        return self.messages if self.parts is None else self.messages[: self.parts.next.records]
 
 
 class Lane:
@@ -271,21 +272,24 @@ class Scheduler:
                 return slice_
         return None
 
-    def finish(self, slice_: LaneSlice, rest: Sequence[Message] = ()) -> None:
-        """The slice is back; `rest` of it was not tried and goes first again."""
+    def finish(self, slice_: LaneSlice, rest: Sequence[Message] = (), *, found: bool = False) -> None:
+        """The slice is back; `rest` of it was not tried and goes first again.
+
+        With `found`, a record of it failed alone and was given up.
+        """
         held = slice_.held
-        if held is None or held.group_attempt is None:
+        if held is None or held.parts is None:
             self._take_back(slice_, rest)
             return
         remaining = [*rest, *self._take_back(slice_, ())]
         if remaining:
-            attempt = held.attempt if rest else held.group_attempt
-            self._keep(slice_.lane, Held(remaining, attempt=attempt, due_s=0.0, group_attempt=held.group_attempt))
+            parts = held.parts.back(len(rest))
+            self._keep_parts(slice_.lane, remaining, parts.found_one() if found else parts, due_s=0.0)
 
     def put_back(self, slice_: LaneSlice, rest: Sequence[Message]) -> None:
         """The slice is back, and a thread did not start with `rest` of it: no attempt is spent, and none forgotten."""
         held = slice_.held
-        if held is None or held.alone:
+        if held is None or held.parts is not None:
             self.finish(slice_, rest)
             return
         again = self.hold(slice_, rest, (), attempt=held.attempt, due_s=held.due_s)
@@ -299,19 +303,25 @@ class Scheduler:
         *,
         attempt: int,
         due_s: float,
-        alone: bool = False,
+        split: bool = False,
     ) -> Held:
         """The slice is back; `failed` of it waits for another try until `due_s`; returns how it is kept.
 
-        `attempt` calls were spent on it. With `alone` its records are handed over one by one then.
+        `attempt` calls were spent on it. With `split` it goes in halves then.
         """
-        group_attempt = attempt if alone else None
-        if slice_.held is not None and slice_.held.alone:
-            group_attempt = slice_.held.group_attempt
-        messages = [*failed, *self._take_back(slice_, rest)]
-        held = Held(messages, attempt=attempt, due_s=due_s, group_attempt=group_attempt)
-        self._keep(slice_.lane, held)
-        return held
+        before = None if slice_.held is None else slice_.held.parts
+        if before is None and not split:
+            self._take_back(slice_, rest)
+            held = Held(failed, attempt=attempt, due_s=due_s)
+            self._keep(slice_.lane, held)
+            return held
+        if before is None:
+            self._take_back(slice_, rest)
+            parts, messages = Parts(Part(len(failed), attempt).halves()), list(failed)
+        else:
+            parts = before.failed(len(failed), len(rest), attempt, split=split)
+            messages = [*failed, *rest, *self._take_back(slice_, ())]
+        return self._keep_parts(slice_.lane, messages, parts, due_s=due_s)
 
     def release(self, lane: Lane, held: Held, now_s: float) -> None:
         """What was held without end goes now. Its ownership lasts."""
@@ -335,9 +345,11 @@ class Scheduler:
         lane.held.remove(held)
         self._free_keys(lane, held)
         message, *rest = held.messages
-        if rest:
-            attempt = held.attempt if held.group_attempt is None else held.group_attempt
-            again = Held(rest, attempt=attempt, due_s=held.due_s, group_attempt=held.group_attempt)
+        if rest and held.parts is not None:
+            parts = held.parts.back(held.parts.next.records - 1)
+            self._keep_parts(lane, rest, parts, due_s=held.due_s)
+        elif rest:
+            again = Held(rest, attempt=held.attempt, due_s=held.due_s)
             again.spared, again.charges = held.spared, held.charges
             self._keep(lane, again)
         lane.pending = sorted(held.followers + lane.pending, key=_offset)
@@ -437,8 +449,7 @@ class Scheduler:
 
     def _cut_held(self, lane: Lane, held: Held) -> LaneSlice:
         lane.held.remove(held)
-        messages = held.messages[:1] if held.alone else held.messages
-        return LaneSlice(self._handler, lane, messages, held, attempt=held.attempt + 1)
+        return LaneSlice(self._handler, lane, held.next, held, attempt=held.attempt + 1)
 
     def _cut_pending(self, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
         batch = self._batch
@@ -506,7 +517,7 @@ class Scheduler:
     def _take_back(self, slice_: LaneSlice, rest: Sequence[Message]) -> Sequence[Message]:
         """Put what follows a tried slice back in its place: its own rest, and what waited behind it.
 
-        Returns the records of a held group that is handed over one by one and has not had its turn.
+        Returns the records of a group that goes in parts and of which they have not had their turn.
         """
         lane, held = slice_.lane, slice_.held
         self._out -= 1
@@ -521,6 +532,11 @@ class Scheduler:
             lane.pending = sorted(front + lane.pending, key=_offset)
         self._enqueue(lane)
         return remaining
+
+    def _keep_parts(self, lane: Lane, messages: Sequence[Message], parts: Parts, *, due_s: float) -> Held:
+        held = Held(messages, attempt=parts.next.attempt, due_s=due_s, parts=parts)
+        self._keep(lane, held)
+        return held
 
     def _keep(self, lane: Lane, held: Held) -> None:
         if held.due_s == inf:

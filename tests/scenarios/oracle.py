@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     Line = tuple[TopicPartition, bytes | None]
 
 
+_LARGEST_BATCH = 500  # the default
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """What was promised. None where the run does not say."""
@@ -42,7 +45,7 @@ class Terms:
     ordering: Ordering = Ordering.KEY
     attempts: int | None = None  # calls of one record in one ownership
     spared: frozenset[str] = frozenset({"DependencyUnavailable"})  # classes of errors that spend no attempt
-    batches: bool = False  # a batch that is taken apart spends one call more
+    largest_batch: int = 0  # one that is taken apart spends one call more, and one for each time that it is halved
     max_uncommitted: int | None = None
     finish_s: float = 0.0  # what a rebalance gives to calls in progress
     drain_timeout_s: float = inf
@@ -56,7 +59,8 @@ def violations(
 ) -> Iterator[str]:
     """Every broken promise of a scenario, as a sentence; none when all hold."""
     ordering = Ordering.KEY if ordered else Ordering.UNORDERED
-    return broken(world, Terms(topic=topic, dead_letters=dead_letters, ordering=ordering, batches=batches))
+    largest_batch = _LARGEST_BATCH if batches else 0
+    return broken(world, Terms(topic=topic, dead_letters=dead_letters, ordering=ordering, largest_batch=largest_batch))
 
 
 def broken(world: VirtualWorld, terms: Terms, *, deleted: Sequence[MemoryMessage] = ()) -> Iterator[str]:
@@ -339,7 +343,7 @@ def _too_many_attempts(run: _Run) -> Iterator[str]:
 
     An outage of a dependency counts for nothing. What lies behind the record that a batch failed at starts anew.
     """
-    attempts = inf if run.terms.attempts is None else run.terms.attempts + run.terms.batches
+    attempts = inf if run.terms.attempts is None else run.terms.attempts + run.terms.largest_batch.bit_length()
     spent: defaultdict[tuple[Tenure, int], int] = defaultdict(int)
     for effect in run.effects:
         record = run.tenure(effect), effect.offset

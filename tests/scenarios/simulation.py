@@ -114,7 +114,7 @@ class Simulation:
             dead_letters="dlq" if setting.on_exhausted else None,
             ordering=setting.ordering,
             attempts=setting.attempts,
-            batches=bool(setting.batch_records),
+            largest_batch=setting.batch_records,
             max_uncommitted=setting.max_uncommitted,
             finish_s=max(setting.revoke_timeout_s - _COMMIT_SHARE_S, 0.0),
             drain_timeout_s=_DRAIN_TIMEOUT_S,

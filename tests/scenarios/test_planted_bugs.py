@@ -159,6 +159,38 @@ def test_leaving_an_older_offset_that_the_client_has_written_over_a_newer_is_fou
     assert found_by("stuck", change=only(resent))
 
 
+def test_dropping_the_neighbours_of_a_poison_in_a_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = Settlement._dead_letter
+
+    def dead_letter(
+        self: Settlement, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int
+    ) -> None:
+        for lane in partition.lanes.lanes:
+            for held in [held for held in lane.held if held.parts]:
+                lane.held.remove(held)
+                self._complete(partition, held.messages, Ending.HANDLED, 0.0)
+        sound(self, partition, message, verdict, error, attempt)
+
+    monkeypatch.setattr(Settlement, "_dead_letter", dead_letter)
+
+    assert found_by("lost", change=only(poison=0.05, batch_records=50))
+
+
+def test_a_commit_without_what_belongs_beside_it_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edge case 15b. It erases what an earlier commit of the same offset has said."""
+    sound = Rebalancing.commit
+
+    def commit(self: Rebalancing, keys: Sequence[TopicPartition], until_s: float) -> None:
+        sound(self, keys, until_s)
+        bare = {one.key: OffsetMark(one.tracker.committable) for one in self._partitions if one.key in keys}
+        self._source().commit_now(bare)
+
+    monkeypatch.setattr(Rebalancing, "commit", commit)
+
+    change = only(*RESTARTS, revoke_timeout_s=5.0, flaky=0.3, retry_cap_s=2.0, attempts=8, batch_records=0)
+    assert found_by("needless_repeat", change=change)
+
+
 def plant_nothing_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failed record counts as done."""
 

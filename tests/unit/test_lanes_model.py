@@ -29,6 +29,10 @@ BATCHES = [None, Batch(max_records=3, max_bytes=20, max_wait_s=1.0), Batch(max_r
 NO_LIMIT = 10**9
 
 
+def _sizes(*sizes: int) -> Sequence[int]:
+    return [size for size in sizes if size]
+
+
 @dataclass(eq=False)
 class Group:
     """Records that wait together for another try."""
@@ -36,7 +40,7 @@ class Group:
     lane: Lane
     messages: Sequence[Message]
     due_s: float
-    alone: bool
+    parts: Sequence[int] = ()  # so many records go at a time, if not all at once
     held: Held | None = None  # where it waits until it is released
 
 
@@ -57,7 +61,7 @@ class Epoch:
     calls: Counter[int] = field(default_factory=Counter)  # spent on a record that waits for another try
     out: set[int] = field(default_factory=set)
     groups: list[Group] = field(default_factory=list)
-    behind: set[int] = field(default_factory=set)  # in a group whose records go one by one, and not their turn
+    behind: set[int] = field(default_factory=set)  # in a group that goes in parts, and not their turn
 
     @property
     def held(self) -> set[int]:
@@ -279,7 +283,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _check_retried(self, slice_: LaneSlice, group: Group) -> None:
         assert group.due_s <= self.now_s
-        assert slice_.messages == (group.messages[:1] if group.alone else group.messages)
+        assert slice_.messages == (group.messages[: group.parts[0]] if group.parts else group.messages)
 
     def _check_order(self, epoch: Epoch, slice_: LaneSlice) -> None:
         assert not epoch.lanes.blocked
@@ -320,13 +324,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     def one_of_it_failed(self, data: st.DataObject, delay_s: float) -> None:
         slice_ = self._some_slice(data)
         index = data.draw(st.integers(0, len(slice_.messages) - 1))
-        self._hold(slice_, index, index + 1, delay_s, alone=False)
+        self._hold(slice_, index, index + 1, delay_s, split=False)
 
     @precondition(lambda self: self.out)
-    @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0, inf]), alone=st.booleans())
-    def it_failed_as_a_whole(self, data: st.DataObject, delay_s: float, *, alone: bool) -> None:
+    @rule(data=st.data(), delay_s=st.sampled_from([0.0, 0.5, 3.0, inf]), split=st.booleans())
+    def it_failed_as_a_whole(self, data: st.DataObject, delay_s: float, *, split: bool) -> None:
         slice_ = self._some_slice(data)
-        self._hold(slice_, 0, len(slice_.messages), delay_s, alone=alone)
+        self._hold(slice_, 0, len(slice_.messages), delay_s, split=split)
 
     def _finish(self, slice_: LaneSlice, done: int) -> None:
         epoch, group, remaining = self._take_back(slice_, done)
@@ -335,25 +339,29 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         rest = slice_.messages[done:]
         self.scheduler.finish(slice_, rest)
-        if group is not None and group.alone:
-            remaining = [*rest, *remaining]
-        else:
+        if group is None or not group.parts:
             self._forget_calls(epoch, rest)
+            return
+        remaining = [*rest, *remaining]
         if remaining:
-            epoch.groups.append(Group(slice_.lane, remaining, 0.0, alone=True))
+            epoch.groups.append(Group(slice_.lane, remaining, 0.0, _sizes(len(rest), *group.parts[1:])))
 
-    def _hold(self, slice_: LaneSlice, first: int, end: int, delay_s: float, *, alone: bool) -> None:
+    def _hold(self, slice_: LaneSlice, first: int, end: int, delay_s: float, *, split: bool) -> None:
         epoch, group, remaining = self._take_back(slice_, first)
         if slice_.ownership.ended:
             self.scheduler.forget()
             return
         failed, rest, due_s = slice_.messages[first:end], slice_.messages[end:], self.now_s + delay_s
-        held = self.scheduler.hold(slice_, failed, rest, attempt=slice_.attempt, due_s=due_s, alone=alone)
-        self._forget_calls(epoch, rest)
+        held = self.scheduler.hold(slice_, failed, rest, attempt=slice_.attempt, due_s=due_s, split=split)
         for offset in offsets(failed):
             epoch.calls[offset] = slice_.attempt
-        alone = alone or (group is not None and group.alone)
-        epoch.groups.append(Group(slice_.lane, [*failed, *remaining], due_s, alone=alone, held=held))
+        halves = (len(failed) // 2, len(failed) - len(failed) // 2) if split else (len(failed),)
+        if group is not None and group.parts:
+            parts = _sizes(*halves, len(rest), *group.parts[1:])
+            epoch.groups.append(Group(slice_.lane, [*failed, *rest, *remaining], due_s, parts, held))
+            return
+        self._forget_calls(epoch, rest)
+        epoch.groups.append(Group(slice_.lane, list(failed), due_s, _sizes(*halves) if split else (), held))
 
     @precondition(lambda self: self._without_end())
     @rule(data=st.data())
@@ -375,7 +383,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             epoch.came_back.add(offset)
 
     def _take_back(self, slice_: LaneSlice, done: int) -> tuple[Epoch, Group | None, Sequence[Message]]:
-        """Whence it came, and the records of a group handed over one by one that have not had their turn."""
+        """Whence it came, and the records of a group that goes in parts that have not had their turn."""
         epoch, group = self.out.pop(slice_)
         epoch.out.difference_update(offsets(slice_.messages))
         for offset in offsets(slice_.messages[:done]):
@@ -470,7 +478,7 @@ def test_a_record_that_comes_back_untried_goes_before_those_of_its_batch_that_wa
     lane = OnePartition(Batch(max_wait_s=0.0))
     lane.offer(0, 3)
     batch = lane.take()
-    lane.scheduler.hold(batch, batch.messages, [], attempt=1, due_s=0.0, alone=True)
+    lane.scheduler.hold(batch, batch.messages, [], attempt=1, due_s=0.0, split=True)
     first = lane.take()
 
     lane.scheduler.finish(first, first.messages)
@@ -482,7 +490,7 @@ def test_a_record_that_waits_for_its_turn_spends_no_attempt_on_the_one_before_it
     lane = OnePartition(Batch(max_wait_s=0.0))
     lane.offer(0, 2)
     batch = lane.take()
-    lane.scheduler.hold(batch, batch.messages, [], attempt=1, due_s=0.0, alone=True)
+    lane.scheduler.hold(batch, batch.messages, [], attempt=1, due_s=0.0, split=True)
 
     for attempt in (2, 3):
         first = lane.take()
