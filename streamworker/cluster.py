@@ -17,6 +17,7 @@ from confluent_kafka import (
     IsolationLevel,
     KafkaError,
     KafkaException,
+    TopicCollection,
 )
 from confluent_kafka import TopicPartition as ClientPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not list what it exports
@@ -44,6 +45,8 @@ _NO_CONTROLLER = "waiting for controller"
 _LOST = frozenset({"_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN"})
 
 _NO_SUCH_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
+
+_URL_SAFE = str.maketrans("+/", "-_")
 
 _GRACE_S = 1.0  # the client answers within its own timeout; this is for the hand-over between threads
 
@@ -105,6 +108,18 @@ class Cluster:
         if metadata.error is not None and metadata.error.name() not in _NO_SUCH_TOPIC:
             raise _client_error(metadata.error, f"topic {topic}")
         return [TopicPartition(topic, number) for number in sorted(metadata.partitions)]
+
+    def topic_ids(self, topics: Sequence[str], timeout_s: float) -> Mapping[str, str]:
+        """As `Log.topic_ids`."""
+        with self._call():
+            metadata = self._client.list_topics(topics[0], timeout=timeout_s)
+            if metadata.controller_id not in metadata.brokers:
+                return {}  # a mock cluster, which would let us wait for its controller
+            asked = self._client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
+            described = {topic: _answer_or_none(answer, timeout_s) for topic, answer in asked.items()}
+        found = {topic: str(one.topic_id) for topic, one in described.items() if one is not None}
+        # The client writes base64 with + and /, all others, and Kafka itself, with - and _.
+        return {topic: text.translate(_URL_SAFE).rstrip("=") for topic, text in found.items()}
 
     def topics(self, timeout_s: float) -> Mapping[str, TopicShape]:
         """All topics that this client may see."""
@@ -219,6 +234,13 @@ def _client_error(error: KafkaError, detail: str | None = None) -> ClientError:
 
 def _answer(future: Future[T], timeout_s: float) -> T:
     return future.result(timeout_s + _GRACE_S)
+
+
+def _answer_or_none(future: Future[T], timeout_s: float) -> T | None:
+    try:
+        return _answer(future, timeout_s)
+    except KafkaException:
+        return None
 
 
 def _client_partitions(partitions: Iterable[TopicPartition]) -> list[ClientPartition]:

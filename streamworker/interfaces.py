@@ -303,6 +303,9 @@ class Log(Protocol):
     def partitions(self, topic: str, timeout_s: float) -> Sequence[TopicPartition]:
         """All partitions of `topic`; empty if there is no such topic."""
 
+    def topic_ids(self, topics: Sequence[str], timeout_s: float) -> Mapping[str, str]:
+        """What tells each of `topics` from another of its name, as far as the cluster says it."""
+
 
 class Executor(Protocol[S]):
     """Runs slices on the handlers' pools. Loop thread only, except that pools run elsewhere."""

@@ -96,7 +96,13 @@ class Partitions:
         return self._owned[key].tracker.attempts
 
     def own(
-        self, key: TopicPartition, *, handler: int, start_offset: int | None, progress: Progress | None = None
+        self,
+        key: TopicPartition,
+        *,
+        handler: int,
+        start_offset: int | None,
+        progress: Progress | None = None,
+        topic_id: str = "",
     ) -> Partition:
         """Begin an ownership where an earlier one has left; nothing is committed while the start is unknown (None)."""
         stages = self._stages
@@ -107,7 +113,7 @@ class Partitions:
         partition = self._owned[key] = Partition(
             ownership=ownership,
             handler=handler,
-            tracker=self._tracker(BEGINNING if start_offset is None else start_offset, progress),
+            tracker=self._tracker(BEGINNING if start_offset is None else start_offset, progress, topic_id),
             lanes=stages.schedulers[handler].own(ownership),
             budget=DeadLetterBudget(self._config.dead_letters, now_s),
             start_offset=BEGINNING if start_offset is None else start_offset,
@@ -118,9 +124,9 @@ class Partitions:
         stages.backpressure.own(key)
         return partition
 
-    def position(self, partition: Partition, start_offset: int, progress: Progress | None) -> None:
+    def position(self, partition: Partition, start_offset: int, progress: Progress | None, topic_id: str) -> None:
         """Give a partition its start that was assigned without one."""
-        partition.tracker = self._tracker(start_offset, progress)
+        partition.tracker = self._tracker(start_offset, progress, topic_id)
         partition.start_offset = start_offset
         partition.positioned = True
         self._stages.committer.own(partition.key, partition.tracker)
@@ -192,8 +198,10 @@ class Partitions:
             self.release(partition, PauseReason.STOPPED)
             self._listener.mended(partition.key, reason)
 
-    def _tracker(self, start_offset: int, progress: Progress | None) -> OffsetTracker:
-        tracker = OffsetTracker(start_offset, self.identity)
+    def _tracker(self, start_offset: int, progress: Progress | None, topic_id: str) -> OffsetTracker:
+        # The topic that the offset was committed for stays, so that a stop because of it outlives the process.
+        before = progress.topic_id if progress is not None else ""
+        tracker = OffsetTracker(start_offset, owner=self.identity, topic_id=before or topic_id)
         if progress is not None:
             tracker.remember(progress)
         return tracker

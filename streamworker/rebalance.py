@@ -139,17 +139,19 @@ class Rebalancing:
             self._source().seek(partition.key, plan.offset)
         except ClientError:
             return  # the client has not begun with it yet; it is asked about again
-        self._partitions.position(partition, plan.offset, plan.progress)
+        self._partitions.position(partition, plan.offset, plan.progress, plan.topic_id)
         self._use(partition, plan)
         self._partitions.release(partition, PauseReason.OFFSETS_UNKNOWN)
 
     def _begin(self, key: TopicPartition, plan: StartPlan | None) -> Start:
         handler = next(number for number, one in enumerate(self._declarations) if one.subscribes_to(key.topic))
-        start_offset, progress = (None, None) if plan is None else (plan.offset, plan.progress)
-        partition = self._partitions.own(key, handler=handler, start_offset=start_offset, progress=progress)
         if plan is None:
+            partition = self._partitions.own(key, handler=handler, start_offset=None)
             self._partitions.hold(partition, PauseReason.OFFSETS_UNKNOWN)
         else:
+            partition = self._partitions.own(
+                key, handler=handler, start_offset=plan.offset, progress=plan.progress, topic_id=plan.topic_id
+            )
             self._use(partition, plan)
         paused = self._ledger.paused(key)
         self._ledger.own(key, paused=paused)
@@ -158,6 +160,9 @@ class Rebalancing:
     def _use(self, partition: Partition, plan: StartPlan) -> None:
         if plan.foreign:
             self._listener.foreign_offset(partition.key, plan.offset)
+        if plan.other_topic:
+            detail = f"offset {plan.offset} was committed for another topic of this name, which was deleted since"
+            self._partitions.stop(partition, "topic_made_anew", detail, mends_itself=False)
         self._quarantine.begin(partition, plan.progress, plan.end)
 
     def _plans(self, keys: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, StartPlan]:
@@ -166,9 +171,21 @@ class Rebalancing:
             return {}
         try:
             committed = self._committed_of_topics(keys, timeout_s)
-            return self._with_ends(self._resolved(plan_starts(keys, committed, self._policy), timeout_s))
+            plans = self._resolved(plan_starts(keys, committed, self._policy), timeout_s)
         except ClientError:
             return {}
+        return self._with_topic_ids(self._with_ends(plans))
+
+    def _with_topic_ids(self, plans: Mapping[TopicPartition, StartPlan]) -> Mapping[TopicPartition, StartPlan]:
+        """The plans, with what tells their topics from others of the same name; without where nobody says it."""
+        topics = sorted({key.topic for key in plans})
+        if not topics:
+            return plans
+        try:
+            ids = self._log.topic_ids(topics, _ASK_TIMEOUT_S)
+        except ClientError:
+            return plans
+        return {key: replace(plan, topic_id=ids.get(key.topic, "")) for key, plan in plans.items()}
 
     def _with_ends(self, plans: Mapping[TopicPartition, StartPlan]) -> Mapping[TopicPartition, StartPlan]:
         """The plans, with the end of the log where a worker has died; it is done without where nobody knows it."""

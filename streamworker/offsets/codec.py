@@ -1,12 +1,13 @@
 """The text that goes beside each committed offset: what the offset alone cannot say.
 
-    sw2 q=42 @1207 r w=5f0c31aa d=rAQEDAg a=AQEC g=1207,1270,2
+    sw2 q=42 @1207 r w=5f0c31aa t=Zp3vX0yQR6eGmSxY8kq2Aw d=rAQEDAg a=AQEC g=1207,1270,2
 
 Our magic with its version; the number of the commit request, by which an answer finds its request; the offset that it
-was written for; whether the partition is in work (`r`) or was given back in order (`c`), and by which process (`w`);
-what is done beyond the offset (`d`); the attempts that were spent on records that are not done (`a`); the records that
-are suspected of killing the process (`g`: first, last, deaths). Offsets are kept as distances. `d` is a list of lengths
-(`r`, alternately open and done) or a bitmap (`b`), whichever is shorter; binary parts are base64 without padding.
+was written for; whether the partition is in work (`r`) or was given back in order (`c`), by which process (`w`), and of
+which of the topics that ever had its name (`t`); what is done beyond the offset (`d`); the attempts that were spent on
+records that are not done (`a`); the records that are suspected of killing the process (`g`: first, last, deaths).
+Offsets are kept as distances. `d` is a list of lengths (`r`, alternately open and done) or a bitmap (`b`), whichever is
+shorter; binary parts are base64 without padding.
 
 Beside another offset than its own the text says nothing: some tools copy it. Whatever does not parse was written by
 somebody else. `sw1`, which had only the request's number, is still read. Pure.
@@ -33,8 +34,8 @@ PRESSURE_BYTES = MAX_METADATA_BYTES * 3 // 4
 
 _NUMBER = r"(\d{1,18})"
 _FORM = re.compile(
-    rf"sw2 q={_NUMBER} @{_NUMBER} ([rc])(?: w=([0-9a-f]{{1,16}}))?(?: d=([rb][\w-]+))?(?: a=([\w-]+))?"
-    rf"(?: g={_NUMBER},{_NUMBER},{_NUMBER})?",
+    rf"sw2 q={_NUMBER} @{_NUMBER} ([rc])(?: w=([0-9a-f]{{1,16}}))?(?: t=([\w-]{{1,32}}))?"
+    rf"(?: d=([rb][\w-]+))?(?: a=([\w-]+))?(?: g={_NUMBER},{_NUMBER},{_NUMBER})?",
     re.ASCII,
 )
 _FIRST_FORM = re.compile(rf"sw1 q={_NUMBER}", re.ASCII)
@@ -71,6 +72,7 @@ def encode(request: int, progress: Progress) -> Encoded:
     """
     head = f"sw2 q={request} @{progress.offset} {'r' if progress.running else 'c'}"
     head += f" w={progress.owner}" if progress.owner else ""
+    head += f" t={progress.topic_id}" if progress.topic_id else ""
     suspect = progress.suspect
     tail = "" if suspect is None else f" g={suspect.first},{suspect.last},{suspect.deaths}"
     done = f" d={_text_of_ranges(progress)}" if progress.done else ""
@@ -94,7 +96,7 @@ def decode(metadata: str, offset: int | None = None) -> Metadata | None:
     found = _FORM.fullmatch(metadata)
     if found is None:
         return None
-    request, written_for, state, owner, done, attempts, suspect_first, suspect_last, deaths = found.groups()
+    request, written_for, state, owner, topic_id, done, attempts, suspect_first, suspect_last, deaths = found.groups()
     if int(written_for) != offset:
         return Metadata(int(request), None)
     suspect = None if suspect_first is None else Suspect(int(suspect_first), int(suspect_last), int(deaths))
@@ -103,7 +105,7 @@ def decode(metadata: str, offset: int | None = None) -> Metadata | None:
         spent = {} if attempts is None else dict(_attempts(offset, attempts))
     except ValueError:
         return None
-    return Metadata(int(request), Progress(offset, ranges, spent, state == "r", suspect, owner or ""))
+    return Metadata(int(request), Progress(offset, ranges, spent, state == "r", suspect, owner or "", topic_id or ""))
 
 
 def _text_of_ranges(progress: Progress) -> str:

@@ -49,7 +49,8 @@ class StartPolicy:
 class StartPlan:
     """Where one partition starts; `offset` is meant for COMMITTED, `foreign` that another wrote it.
 
-    `progress` is what the earlier owner has left, None if it did not say; `end` where the log ended, if that was asked.
+    `progress` is what the earlier owner has left, None if it did not say; `end` where the log ended, if that was asked;
+    `topic_id` tells the topic from another of its name, if the cluster does.
     """
 
     kind: StartKind
@@ -57,6 +58,13 @@ class StartPlan:
     foreign: bool = False
     progress: Progress | None = None
     end: int | None = None
+    topic_id: str = ""
+
+    @property
+    def other_topic(self) -> bool:
+        """Whether the group's offset was committed for a topic that had the same name."""
+        before = self.progress.topic_id if self.progress is not None else ""
+        return bool(before and self.topic_id) and before != self.topic_id
 
     def at(self, offset: int) -> StartPlan:
         """The same plan with its offset found out."""

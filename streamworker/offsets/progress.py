@@ -23,7 +23,8 @@ class Progress:
     """What one ownership has done of a partition: everything below `offset`, and beyond it the ranges of `done`.
 
     `done` has (first, last) in ascending order. `attempts` has how many calls were spent, by the offset of a record
-    that is not done. `running` until the partition was given back in order. `owner` names the process.
+    that is not done. `running` until the partition was given back in order. `owner` names the process, `topic_id` tells
+    the topic from another of its name.
     """
 
     offset: int
@@ -32,3 +33,4 @@ class Progress:
     running: bool = False
     suspect: Suspect | None = None
     owner: str = ""
+    topic_id: str = ""

@@ -29,11 +29,12 @@ _CUT_AT = 4096
 class OffsetTracker:
     """Starts at `start`, the first offset expected; a negative one stands for the log's beginning.
 
-    `owner` names the process.
+    `owner` names the process, `topic_id` tells the topic from another of its name.
     """
 
-    def __init__(self, start: int, owner: str = "") -> None:
+    def __init__(self, start: int, *, owner: str = "", topic_id: str = "") -> None:
         self._owner = owner
+        self._topic_id = topic_id
         self._start = start
         self._next_offset = max(start, 0)
         self._committed = self._next_offset
@@ -124,7 +125,8 @@ class OffsetTracker:
             done[-1] = (done[-1][0], remembered[0][1])
             remembered = remembered[1:]
         beyond = (*done, *remembered)
-        return Progress(offset, beyond, dict(self.attempts), self.running, self.suspect, self._owner)
+        attempts = dict(self.attempts)
+        return Progress(offset, beyond, attempts, self.running, self.suspect, self._owner, self._topic_id)
 
     def first_open(self, count: int) -> list[int]:
         """The lowest offsets that were delivered and are not done, at most `count`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -139,6 +139,7 @@ class MemoryBroker:
     def __init__(self, time: VirtualTime, topics: Mapping[str, int]) -> None:
         self.time = time
         self.commits: list[CommitEntry] = []
+        self._deleted_topics: Counter[str] = Counter()
         self.moves: list[CommitEntry] = []  # of the group's offsets by `set_committed`
         self.tenures: list[Tenure] = []
         self.commit_latency_s = 0.002
@@ -229,7 +230,12 @@ class MemoryBroker:
         for key in self.partitions(topic):
             del self._logs[key]
             self._committed.pop(key, None)
+        self._deleted_topics[topic] += 1
         self._targets = None
+
+    def topic_id(self, topic: str) -> str:
+        """What tells `topic` from those that had its name before they were deleted."""
+        return f"{topic}-{self._deleted_topics[topic]}"
 
     def expel(self, member: MemorySource) -> None:
         """Take a member's partitions away without asking, as after its session timed out."""
@@ -653,6 +659,10 @@ class MemoryLog:
     def partitions(self, topic: str, timeout_s: float) -> Sequence[TopicPartition]:  # noqa: ARG002 - known at once
         """All partitions of `topic`."""
         return self._broker.partitions(topic)
+
+    def topic_ids(self, topics: Sequence[str], timeout_s: float) -> Mapping[str, str]:  # noqa: ARG002 - known at once
+        """What tells topics from others of their names."""
+        return {topic: self._broker.topic_id(topic) for topic in topics}
 
     def _first_at(self, key: TopicPartition, timestamp_ms: int) -> int:
         later = [

@@ -57,6 +57,36 @@ def test_a_topic_made_anew_while_the_worker_was_away_stops_it(kafka: SharedKafka
     assert values.count(b"new") in (0, 10)
 
 
+def test_a_topic_made_anew_that_is_longer_than_the_groups_offset_stops_it(kafka: SharedKafka) -> None:
+    """F-32. Edge case 11. Whoever keeps the group's offsets past the topic's end keeps what lies beside them."""
+    topic, group = kafka.topic("in"), kafka.group("longer")
+    key = TopicPartition(topic, 0)
+    values: list[bytes] = []
+
+    class Seen(Handler[bytes]):
+        topics = (topic,)
+
+        def handle(self, record: Record[bytes]) -> None:
+            values.append(record.value)
+
+    settings = config(kafka.bootstrap_servers, group)
+    cluster = Cluster(admin_settings(settings.kafka))
+    produce(kafka.bootstrap_servers, topic, [(None, "old")] * 50, 1)
+    with Running(settings, Seen, until_end=True) as worker:
+        assert worker.ended() == 0
+    mark = cluster.group_offsets(group, [key], TIMEOUT_S)[key]
+    assert mark is not None
+    make_anew(kafka, topic)
+    produce(kafka.bootstrap_servers, topic, [(None, "new")] * 100, 1)
+    cluster.set_group_offsets(group, {key: mark}, TIMEOUT_S)
+
+    with Running(settings, Seen) as worker:
+        worker.wait(lambda: stops(worker) == ["topic_made_anew"], "stopped")
+        assert worker.stop() == 0
+
+    assert values.count(b"new") == 0
+
+
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 def test_a_topic_made_anew_under_a_running_worker_stops_it_or_is_read_from_its_beginning(
     kafka: SharedKafka, protocol: str

@@ -15,6 +15,7 @@ from streamworker.offsets.progress import Progress
 
 if TYPE_CHECKING:
     from streamworker.testing.memory_broker import CommitEntry
+    from streamworker.testing.virtual_worker import Member, VirtualWorld
 
 
 class Unordered(Obedient):
@@ -150,6 +151,30 @@ def test_what_is_damaged_or_copied_from_another_offset_hides_no_record(metadata:
     assert calls(world) == list(range(2, 10))
 
 
+def test_a_topic_made_anew_stops_its_partition_however_long_it_is() -> None:
+    """Edge case 11. Its records lie at the offsets of others; the stop outlives workers, and a reset mends it."""
+    world = make_world()
+    produce(world, *[b"old"] * 5)
+    world.stop(_at_the_end(world))
+    left = world.broker.commits[-1].mark
+    world.broker.delete_topic("in")
+    world.broker.add_partitions("in", 1)
+    produce(world, *[b"new"] * 9)
+    world.broker.set_committed(IN, left.offset, left.metadata)
+
+    for _ in range(2):
+        member = world.start(Obedient)
+        world.run_for(30)
+        stops = [reason for _, reason, _ in member.story.stops]
+        world.stop(member)
+        assert stops == ["topic_made_anew"]
+    world.broker.set_committed(IN, 0)
+    world.start(Obedient)
+    world.run_to_end("in")
+
+    assert calls(world) == [*range(5), *range(9)]
+
+
 def test_nothing_begins_before_the_coordinator_knows_that_the_partition_is_in_work() -> None:
     """Edge case 42. A record that kills the process at once would leave no trace."""
     world = make_world()
@@ -179,6 +204,12 @@ def test_the_last_commit_says_that_the_partition_was_given_back() -> None:
     last = _progress(world.broker.commits[-1])
     assert last is not None
     assert (last.offset, last.running) == (1, False)
+
+
+def _at_the_end(world: VirtualWorld) -> Member:
+    member = world.start(Obedient)
+    world.run_to_end("in")
+    return member
 
 
 def _progress(entry: CommitEntry) -> Progress | None:

@@ -25,6 +25,9 @@ class FakeLog:
         self.may_answer = threading.Event()
         self.may_answer.set()
 
+    def topic_ids(self, topics: Sequence[str], timeout_s: float) -> Mapping[str, str]:
+        raise NotImplementedError
+
     def end_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:
         self.asked.append(partitions)
         self.was_asked.set()

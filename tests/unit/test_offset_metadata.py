@@ -25,7 +25,11 @@ def progresses(draw: st.DrawFn, lengths: st.SearchStrategy[int] = SMALL | LARGE,
     tried = accumulate(draw(st.lists(lengths, max_size=most)), initial=offset)
     attempts = {one: draw(st.integers(1, 300)) for one in tried if not any(low <= one <= high for low, high in done)}
     suspect = draw(st.none() | st.builds(Suspect, NUMBERS, NUMBERS, st.integers(0, 9)))
-    return Progress(offset, done, attempts, draw(st.booleans()), suspect)
+    owner, topic_id = (
+        draw(st.sampled_from(["", "0c1", "deadbeef"])),
+        draw(st.sampled_from(["", "Zp3vX0yQR6e-mSxY8k_2Aw"])),
+    )
+    return Progress(offset, done, attempts, draw(st.booleans()), suspect, owner, topic_id)
 
 
 @settings(max_examples=1000 * SOAK)
