@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 from streamworker.exit_code import ExitCode
 from streamworker.observability.lag import lag_records
 from streamworker.observability.stall import StallKind, Stillness, stalls
-from streamworker.observability.status import LifeState, PartitionStatus, PauseStatus, RunningSlice, WorkerStatus
+from streamworker.observability.status import (
+    LifeState,
+    PartitionStatus,
+    PauseStatus,
+    QuarantineStatus,
+    RunningSlice,
+    WorkerStatus,
+)
 from streamworker.observability.watchdog import report
 
 if TYPE_CHECKING:
@@ -137,10 +144,11 @@ class Observer:
                 position=max(positions.get(one.key, 0), one.tracker.next_offset),
                 buffered_records=worker.backpressure.buffered(one.key),
                 parked_records=one.lanes.parked + behind_retries[one.ownership],
-                awaits_commit=one.tracker.done_uncommitted >= worker.config.commit.max_uncommitted,
+                awaits_commit=worker.partitions.awaits_commit(one),
                 pauses=_pauses(worker, one),
                 stopped=one.stop,
                 head=worker.heads.of(one),
+                quarantine=_quarantine(one),
                 lag_records=lag_records(ends.get(one.key), one.tracker.committable) if one.positioned else None,
             )
             for one in worker.partitions
@@ -195,6 +203,16 @@ class Observer:
             if kind in kinds:
                 worker.reopen(str(kinds[kind]), otherwise=ExitCode.STALL)
                 return
+
+
+def _quarantine(partition: Partition) -> QuarantineStatus | None:
+    suspects = partition.suspects
+    if suspects is None:
+        return None
+    group = suspects.group
+    if group is None:
+        return QuarantineStatus(suspects.deaths, None, None)
+    return QuarantineStatus(group.deaths, group.first, group.last)
 
 
 def _pauses(worker: Worker, partition: Partition) -> tuple[PauseStatus, ...]:

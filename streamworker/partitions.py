@@ -91,6 +91,14 @@ class Partitions:
         limit = tracker.limit(self._config.commit.max_uncommitted)
         return limit if partition.suspects is None else min(limit, partition.suspects.limit(tracker))
 
+    def awaits_commit(self, partition: Partition) -> bool:
+        """Whether nothing more is begun until the coordinator takes a commit."""
+        tracker, suspects = partition.tracker, partition.suspects
+        if tracker.located and not tracker.announced:
+            return True
+        named = suspects is None or suspects.group is None or suspects.limit(tracker) > tracker.committable
+        return not named or tracker.done_uncommitted >= self._config.commit.max_uncommitted
+
     def attempts(self, key: TopicPartition) -> Mapping[int, int]:
         """Calls that were spent on records of `key` that are not done, by their offset."""
         return self._owned[key].tracker.attempts

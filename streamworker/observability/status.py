@@ -8,7 +8,7 @@ worker's clock; only `as_json` turns them into ages.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
 from streamworker.observability.redaction import safe_text
@@ -60,6 +60,15 @@ class HeadStatus:
     records_behind: int
 
 
+@dataclass(frozen=True, slots=True)
+class QuarantineStatus:
+    """What an earlier owner may have died of goes in groups: the one in work, None between two, and its deaths."""
+
+    deaths: int
+    first_offset: int | None
+    last_offset: int | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionStatus:
     """One owned partition.
@@ -82,6 +91,7 @@ class PartitionStatus:
     pauses: tuple[PauseStatus, ...] = ()
     stopped: StopStatus | None = None
     head: HeadStatus | None = None
+    quarantine: QuarantineStatus | None = None
     lag_records: int | None = None
     awaits_commit: bool = False
     still_since_s: float | None = None
@@ -212,6 +222,7 @@ def _partition(partition: PartitionStatus, now_s: float) -> dict[str, object]:
         ],
         "stopped": None if partition.stopped is None else _stop(partition.stopped, now_s),
         "head": None if partition.head is None else _head(partition.head),
+        "quarantine": None if partition.quarantine is None else asdict(partition.quarantine),
         "still_s": _age(partition.still_since_s, now_s),
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import pytest
 from scenarios.worlds import IN, Obedient, make_world
 
 from streamworker.config import LifecycleConfig
@@ -12,9 +13,11 @@ from streamworker.events import Listener
 from streamworker.exit_code import ExitCode
 from streamworker.handler import declaration
 from streamworker.observability.lag import LagWatch
-from streamworker.observability.status import Board, LifeState
+from streamworker.observability.status import Board, LifeState, QuarantineStatus
 from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
+from streamworker.offsets import codec
+from streamworker.offsets.progress import Progress, Suspect
 from streamworker.testing.memory_broker import MemoryLog
 
 if TYPE_CHECKING:
@@ -116,6 +119,37 @@ def test_a_call_past_the_handlers_time_limit_ends_the_worker() -> None:
 
     assert watched.stalls == ["handler_timeout"]
     assert watched.world.stop(member) == ExitCode.STALL
+
+
+@pytest.mark.parametrize("left", [Progress(0), Progress(0, running=True, owner="0")], ids=["given back", "died"])
+def test_who_waits_for_the_coordinator_to_take_its_first_commit_does_not_stall(left: Progress) -> None:
+    """Nothing is begun before; made anew, the consumer would wait just so."""
+    watched = Watched(make_world(lifecycle=LIFECYCLE))
+    watched.world.broker.set_committed(IN, 0, codec.encode(1, left).text)
+    watched.world.broker.commit_error = lambda _key: "COORDINATOR_LOAD_IN_PROGRESS"
+    watched.start()
+    watched.world.broker.produce("in", 0, b"fine")
+
+    watched.world.run_for(4 * STALL_S)
+
+    assert watched.stalls == []
+    assert watched.world.effects == []
+
+
+def test_status_shows_what_is_suspected_of_having_killed_a_worker() -> None:
+    watched = Watched(make_world(lifecycle=LIFECYCLE))
+    left = Progress(0, running=True, owner="0", suspect=Suspect(0, 5, 1))
+    watched.world.broker.set_committed(IN, 0, codec.encode(1, left).text)
+    for _ in range(3):
+        watched.world.broker.produce("in", 0, b"slow")
+    watched.start(call_s=2.0)
+
+    watched.world.run_for(3.0)
+    during = watched.board.latest().partitions[0].quarantine
+    watched.world.run_for(10.0)
+
+    assert during == QuarantineStatus(2, 1, 1)
+    assert watched.board.latest().partitions[0].quarantine is None
 
 
 def test_a_quiet_topic_is_no_stall() -> None:
