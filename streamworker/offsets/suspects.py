@@ -90,8 +90,8 @@ class Suspects:
         """What the next owner has to go on with, if nothing dies before."""
         if self.killer is not None and tracker.committable <= self.killer:
             return Suspect(self.killer, self.killer, self.deaths)
-        if self.group is not None and self.in_work(tracker):
-            return self.group
-        # Never of one record: that would say that it was named alone.
         first = tracker.committable
-        return Suspect(first, max(self._alone.stop - 1, first + 1), max(self.deaths, 1))
+        # Never of one record: that would say that it was named alone.
+        if first < self._alone.stop:
+            return Suspect(first, max(self._alone.stop - 1, first + 1), self.deaths)
+        return Suspect(first, first + 1, 1)

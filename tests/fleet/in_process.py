@@ -144,13 +144,13 @@ class Running:
 
 
 def committed(bootstrap_servers: str, group: str, topic: str, partitions: int) -> dict[int, int]:
-    """The group's offsets; partitions without one are left out."""
+    """The group's offsets; partitions without one are left out, and those at 0, where nothing is done."""
     reader = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
     try:
         found = reader.committed([TopicPartition(topic, number) for number in range(partitions)], timeout=TIMEOUT_S)
     finally:
         reader.close()
-    return {one.partition: one.offset for one in found if one.offset >= 0}
+    return {one.partition: one.offset for one in found if one.offset > 0}
 
 
 def read(

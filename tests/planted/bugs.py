@@ -6,6 +6,7 @@ A bug whose name is gone from the product cannot be planted, and says so.
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamworker.dlq.writer import DeadLetterWriter
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from confluent_kafka import TopicPartition as ClientPartition
 
     from streamworker.dlq.envelope import Envelope
+    from streamworker.offsets.progress import Progress
     from streamworker.partition import Partition
     from streamworker.record import TopicPartition
 
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 def _commit_polled() -> None:
     """What was fetched counts as done."""
     _replace(OffsetTracker, "committable", property(lambda self: self.next_offset))
+    right = OffsetTracker.progress
+    _replace(
+        OffsetTracker, "progress", lambda self: replace(right(self), offset=self.next_offset, done=(), attempts={})
+    )
 
 
 def _off_by_one_commit() -> None:
@@ -87,9 +93,17 @@ def _reuse_offset_after_revoke() -> None:
             reached[key] = reached.get(key, 0) if partition is None else partition.tracker.next_offset
         end(partitions, keys)
 
-    def reuse(partitions: Partitions, key: TopicPartition, *, handler: int, start_offset: int | None) -> Partition:
+    def reuse(
+        partitions: Partitions,
+        key: TopicPartition,
+        *,
+        handler: int,
+        start_offset: int | None,
+        progress: Progress | None = None,
+        topic_id: str = "",
+    ) -> Partition:
         known = None if start_offset is None else max(start_offset, reached.get(key, 0))
-        return own(partitions, key, handler=handler, start_offset=known)
+        return own(partitions, key, handler=handler, start_offset=known, progress=progress, topic_id=topic_id)
 
     _replace(Partitions, "end", remember)
     _replace(Partitions, "own", reuse)

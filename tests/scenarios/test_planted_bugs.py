@@ -118,10 +118,16 @@ def test_going_on_where_a_partition_was_left_is_found(monkeypatch: pytest.Monkey
         end(self, keys)
 
     def reuse(
-        self: Partitions, key: TopicPartition, *, handler: int, start_offset: int | None, progress: Progress | None
+        self: Partitions,
+        key: TopicPartition,
+        *,
+        handler: int,
+        start_offset: int | None,
+        progress: Progress | None = None,
+        topic_id: str = "",
     ) -> Partition:
         known = None if start_offset is None else max(start_offset, reached.get((id(self), key), 0))
-        return own(self, key, handler=handler, start_offset=known, progress=progress)
+        return own(self, key, handler=handler, start_offset=known, progress=progress, topic_id=topic_id)
 
     monkeypatch.setattr(Partitions, "end", remember)
     monkeypatch.setattr(Partitions, "own", reuse)
