@@ -41,10 +41,10 @@ def test_topics_and_partitions_that_come_later_are_read_from_their_beginning(
             values.append(record.value)
 
     settings = config(servers, group, kafka__group_protocol=protocol, kafka__start=start, **QUICK_REFRESH)
+    produce(servers, first, [(None, "old")], 1)
     with Running(settings, Seen) as worker:
         worker.wait(lambda: worker.recorder.of("assigned"), "assigned")
-        if start == "latest":
-            worker.wait(lambda: committed(servers, group, first, 1) == {0: 0}, "the start is committed")
+        worker.wait(lambda: committed(servers, group, first, 1) == {0: 1}, "the start is committed")
         kafka.admin.create_partitions([NewPartitions(first, 2)])[first].result(TIMEOUT_S)
         began_s = time.monotonic()
         produce(servers, first, [(None, "a")] * 10, 2)
