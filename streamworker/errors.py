@@ -8,6 +8,7 @@
     │   ├── FatalError          stop the worker: drain, commit what is done       exit code 1
     │   └── BatchFailed         record `index` of this batch failed with `cause`
     ├── DecodeError             bytes that are not what the serde expects: poison
+    ├── HandlerTimeout          a call ran for longer than the handler's `timeout_s`: tried again
     ├── HeadOfLine              a record held the commits of its partition back for too long: to the dead letters
     ├── DependencyUnavailable   what decoding needs is away (a registry): wait, spend no attempt
     ├── WorkerKilled            the process died each time that this record was in work: to the dead letters
@@ -77,6 +78,10 @@ class DecodeError(StreamworkerError):
     def __init__(self, message: str, *, part: str = "value") -> None:
         super().__init__(message)
         self.part = part
+
+
+class HandlerTimeout(StreamworkerError, TimeoutError):
+    """A call ran for longer than its handler's `timeout_s`; never raised, and breakers count it as any timeout."""
 
 
 class HeadOfLine(StreamworkerError):

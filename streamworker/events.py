@@ -102,6 +102,12 @@ class Listener:
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         """A slice came back after its ownership ended; dropped, the new owner handles it."""
 
+    def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
+        """A call runs for longer than its handler's timeout: it has failed, and its thread is replaced."""
+
+    def came_back_late(self, handler: str, partition: TopicPartition, seconds: float) -> None:
+        """A call that was written off has ended after `seconds`; what it brought is dropped."""
+
     def fault(self, fault: Fault) -> None:
         """The client reported an error event."""
 

@@ -12,14 +12,18 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, overload
 
+from streamworker.clock import SystemClock
 from streamworker.config import Action, Batch, Breaker, DeadLetter, Ordering, Read, Retry, Rule, member
 from streamworker.errors import ConfigurationError, nearest
 from streamworker.interfaces import Unset
+from streamworker.work import InHand
 
 if TYPE_CHECKING:
+    from streamworker.clock import Clock
     from streamworker.interfaces import AnySerde, Dependency, Operation, Reader
     from streamworker.record import Record, Records
 
@@ -31,6 +35,7 @@ V = TypeVar("V")
 Call = Callable[[object], object]
 Middleware = Callable[[Call], Call]
 
+_LEAST_TIMEOUT_S = 0.001
 _NO_DEPENDENCIES: Mapping[str, Dependency] = MappingProxyType({})
 _NO_READS: Mapping[str, Operation] = MappingProxyType({})
 
@@ -49,12 +54,17 @@ class Context:
         handler: str,
         dependencies: Mapping[str, Dependency] = _NO_DEPENDENCIES,
         reads: Mapping[str, Operation] = _NO_READS,
+        timeout_s: float | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.app = app  # the [app] table of the configuration
         self.group = group
         self.handler = handler
         self._dependencies = dependencies
         self._reads = reads
+        self.in_hand = InHand()  # for the engine, which says there what each thread is at
+        self._timeout_s = inf if timeout_s is None else timeout_s
+        self._clock = clock or SystemClock()
         self._shared: dict[str, object] = {}
         self._lock = threading.Lock()  # protects _shared from two instances opening at once
 
@@ -75,6 +85,35 @@ class Context:
         """
         self._refuse_undeclared("dependencies: no Breaker", name, self._dependencies)
         return self._dependencies[name]
+
+    def deadline_s(self) -> float:
+        """Until when, in monotonic time, the call in progress on this thread should be through; inf without an end.
+
+        The earliest of: the handler's `timeout_s`, the end of the drain or of the rebalance that is under way, and
+        when others may own the partition because this worker's membership of the group was proven too long ago. It may
+        move, since each proof of membership moves the last on. Outside of a call there is none.
+        """
+        slice_ = self.in_hand.slice
+        if slice_ is None:
+            return inf
+        called_s = inf if slice_.called is None else slice_.called[1]
+        return min(called_s + self._timeout_s, slice_.ownership.ends_s, slice_.ownership.lease.lost_s)
+
+    @overload
+    def remaining_s(self, most_s: float) -> float: ...
+
+    @overload
+    def remaining_s(self, most_s: None = None) -> float | None: ...
+
+    def remaining_s(self, most_s: float | None = None) -> float | None:
+        """Seconds until `deadline_s`, at most `most_s`: what to give a driver as its timeout.
+
+        Never below a millisecond, because to many drivers 0 means no timeout; None if neither sets an end.
+        """
+        left_s = self.deadline_s() - self._clock.monotonic_s()
+        if most_s is not None:
+            left_s = min(left_s, most_s)
+        return None if left_s == inf else max(left_s, _LEAST_TIMEOUT_S)
 
     def read(
         self, name: str, lookup: Callable[[K], V], *, default: V | Callable[[K], V] | Unset = Unset.UNSET
@@ -103,6 +142,7 @@ class _Declared:
     ordering: ClassVar[Ordering | str] = Ordering.PARTITION
     concurrency: ClassVar[int] = 8  # threads, each with an instance of its own
     lanes: ClassVar[int | None] = None  # KEY: order domains per partition; None is as many as threads
+    timeout_s: ClassVar[float | None] = None  # for a call of handle; a longer one has failed, though it goes on
     retry: ClassVar[Retry] = Retry()
     breaker: ClassVar[Breaker | None] = None  # of what the handler cannot do without
     dependencies: ClassVar[Sequence[Breaker]] = ()  # around single calls: see Context.dependency
@@ -160,6 +200,7 @@ class Declaration:
     concurrency: int
     lanes: int
     batch: Batch | None
+    timeout_s: float | None
     retry: Retry
     breaker: Breaker | None
     dependencies: tuple[Breaker, ...]
@@ -184,6 +225,8 @@ class Declaration:
 # Likeness from which an attribute is taken for a misspelled option; below it is the user's own
 # (topic/topics 0.91, orderng/ordering 0.93; ages_ns/lanes 0.67).
 _MISSPELLED = 0.8
+# The loop looks for what is overdue between its steps, each of which may take so long.
+_LEAST_HANDLER_TIMEOUT_S = 0.1
 
 _OPTIONS = frozenset(name for kind in (_Declared, BatchHandler) for name in vars(kind) if not name.startswith("_")) | {
     "handle"
@@ -204,6 +247,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         concurrency=_positive(handler, "concurrency", handler.concurrency),
         lanes=_positive(handler, "lanes", handler.concurrency if handler.lanes is None else handler.lanes),
         batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
+        timeout_s=_timeout(handler),
         retry=_typed(handler, "retry", Retry),
         breaker=None if handler.breaker is None else _typed(handler, "breaker", Breaker),
         dependencies=_dependencies(handler),
@@ -324,6 +368,18 @@ def _positive(handler: type[_Declared], name: str, number: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigurationError(f"{handler.__name__}.{name}: expected a whole number from 1, got {number!r}")
     return number
+
+
+def _timeout(handler: type[_Declared]) -> float | None:
+    seconds: object = handler.timeout_s
+    if seconds is None:
+        return None
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not _LEAST_HANDLER_TIMEOUT_S <= seconds < inf:  # type: ignore[operator]  # it is a number
+        raise ConfigurationError(
+            f"{handler.__name__}.timeout_s: expected seconds from {_LEAST_HANDLER_TIMEOUT_S:g} or None, got {seconds!r}"
+        )
+    return float(seconds)  # type: ignore[arg-type]  # it is a number
 
 
 def _typed(handler: type[_Declared], name: str, kind: type[S]) -> S:

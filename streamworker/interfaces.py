@@ -316,6 +316,12 @@ class Executor(Protocol[S]):
     def submit(self, slice_: S) -> None:
         """Hand over; never blocks, since the caller keeps within the pool's size."""
 
+    def replace(self, slice_: S) -> None:
+        """Make up for the thread that has `slice_` in hand, whose call has run out of time; never blocks.
+
+        The outcome still comes once the call has ended, and the thread ends with it.
+        """
+
     def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there; waits up to `timeout_s` for the first."""
 

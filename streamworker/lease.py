@@ -54,6 +54,7 @@ class LeaseKeeper:
         self._source = source
         self._running = running
         self._lease_s = kafka.membership_lease_s
+        self._session_s = kafka.session_timeout_s
         # An unnoticed stop makes a proof look younger by its length, and the session must last that much longer.
         self._standstill_s = max(_STEP_S, min(self._lease_s / 4, kafka.session_timeout_s - self._lease_s))
         self._clock = clock
@@ -69,18 +70,22 @@ class LeaseKeeper:
     def subscribing(self) -> None:
         """The worker is about to join its group."""
         self._proven_s = self._looked_s = self._clock.monotonic_s()
-        self._lease.until_s = self._proven_s + self._lease_s
+        self._prolong()
 
     def step(self) -> None:
         """Renew the lease by what is known now; hold what is owned if that is too old, else let it go on."""
         now_s = self._clock.monotonic_s()
         self._proven_s = max(self._proven_s, self._committer.proven_s or -inf, self._heard_s(now_s))
-        self._lease.until_s = self._proven_s + self._lease_s
+        self._prolong()
         if now_s < self._lease.until_s:
             if self._expired_s is not None:
                 self._renew(self._expired_s, now_s)
         elif self.expired or len(self._partitions):
             self._expire(now_s)
+
+    def _prolong(self) -> None:
+        self._lease.until_s = self._proven_s + self._lease_s
+        self._lease.lost_s = self._proven_s + self._session_s
 
     def _heard_s(self, now_s: float) -> float:
         """When the coordinator was heard, as far as that proves anything.

@@ -156,7 +156,8 @@ class Observer:
 
     def _running(self, worker: Worker, now_s: float) -> tuple[RunningSlice, ...]:
         # The pool thread moves `done` and `started_s` on meanwhile: each is read once.
-        begun = [(one, one.started_s, min(one.done, len(one.messages) - 1)) for one in worker.running]
+        in_hand = [*worker.running, *worker.overdue.written_off]
+        begun = [(one, one.started_s, min(one.done, len(one.messages) - 1)) for one in in_hand]
         calls = [
             (one, done, self._since(one, done, began_s, now_s)) for one, began_s, done in begun if began_s is not None
         ]

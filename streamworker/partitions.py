@@ -178,6 +178,12 @@ class Partitions:
             self.troubled.pop(partition.key, None)
         self._listener.resumed(partition.key, reason.value, self._clock.monotonic_s() - since_s)
 
+    def end_by(self, keys: Iterable[TopicPartition], at_s: float) -> None:
+        """Let calls in progress know when the ownership of these will end."""
+        for key in keys:
+            if key in self._owned:
+                self._owned[key].ownership.ends_s = at_s
+
     def give_back(self, keys: Iterable[TopicPartition]) -> None:
         """Let the last commit of these say that they were given back in order."""
         for key in keys:

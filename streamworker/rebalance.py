@@ -100,6 +100,7 @@ class Rebalancing:
         until_s = began_s + self._config.lifecycle.revoke_timeout_s
         finish_until_s = max(until_s - _COMMIT_SHARE_S, began_s)
         self._close(keys)
+        self._partitions.end_by(keys, finish_until_s)
         while self._in_hand(keys) and self._clock.monotonic_s() < finish_until_s:
             self._step(finish_until_s - self._clock.monotonic_s())
         self._abandon(keys)

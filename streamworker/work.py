@@ -7,6 +7,7 @@ come back meanwhile. Standard library only.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -23,24 +24,26 @@ class Lease:
     """Until which monotonic time calls may be started, because membership of the group is proven for so long.
 
     The loop thread moves `until_s` on; pool threads compare it with the clock themselves, so that a process that was
-    stopped for a while starts nothing when it goes on. One number, hence no lock.
+    stopped for a while starts nothing when it goes on. From `lost_s` on others may own what the worker owns. Single
+    numbers, hence no lock.
     """
 
-    __slots__ = ("until_s",)
+    __slots__ = ("lost_s", "until_s")
 
     def __init__(self, until_s: float = inf) -> None:
         self.until_s = until_s
+        self.lost_s = inf
 
 
 class Ownership:
     """One epoch of one partition.
 
     `closing`: only records below `closes_at` may still be started; pool threads look before each record.
-    `ended`: results are dropped, and no record is started any more. `lease` is that of the worker; without one given
-    it has no end.
+    `ended`: results are dropped, and no record is started any more; `ends_s` is the monotonic time of that, once it is
+    known. `lease` is that of the worker; without one given it has no end.
     """
 
-    __slots__ = ("closes_at", "closing", "ended", "epoch", "lease", "partition")
+    __slots__ = ("closes_at", "closing", "ended", "ends_s", "epoch", "lease", "partition")
 
     def __init__(self, partition: TopicPartition, epoch: int, lease: Lease | None = None) -> None:
         self.partition = partition
@@ -49,6 +52,7 @@ class Ownership:
         self.closing = False
         self.closes_at = 0
         self.ended = False
+        self.ends_s = inf
 
     def __repr__(self) -> str:
         return f"<Ownership {self.partition} epoch {self.epoch}{' ended' if self.ended else ''}>"
@@ -62,12 +66,16 @@ class Slice:
     `attempt` is 1 for records that go for the first time. `done` counts the finished ones from the front; of these,
     the first `settled` are settled, and `rejected` (index, error) could not be decoded. `started_s` is the monotonic
     time at which the handler began with the slice. No value is larger than `largest_bytes`, where that is known.
-    The lease is looked at before the first record, and before each if the loop says that it is `watched`.
+    The lease is looked at before the first record, and before each if the loop says that it is `watched`; then
+    `called` tells the index of the record in the handler's hands, and when its call began. Once `given_up` no record of
+    it is started any more: a thread writes `called` before it reads that, and the loop the other way round.
     """
 
     __slots__ = (
         "attempt",
+        "called",
         "done",
+        "given_up",
         "handler",
         "largest_bytes",
         "messages",
@@ -87,7 +95,15 @@ class Slice:
         self.largest_bytes: int | None = None
         self.rejected: list[tuple[int, BaseException]] = []
         self.started_s: float | None = None
+        self.called: tuple[int, float] | None = None
+        self.given_up = False
         self.watched = True
+
+
+class InHand(threading.local):
+    """The slice that a thread is at, for each thread its own."""
+
+    slice: Slice | None = None
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from streamworker.interfaces import FaultKind
 from streamworker.lease import LeaseKeeper
 from streamworker.observability.status import LifeState
 from streamworker.offsets.committer import Committer
+from streamworker.overdue import Overdue
 from streamworker.partitions import Partitions, Stages
 from streamworker.quarantine import Quarantine
 from streamworker.rebalance import Rebalancing
@@ -156,6 +157,7 @@ class Worker:
                 flow=config.flow,
                 limit=lambda key: self.partitions.limit(key),
                 attempts=lambda key: self.partitions.attempts(key),
+                watched=one.timeout_s is not None,
             )
             for number, one in enumerate(declarations)
         ]
@@ -211,6 +213,16 @@ class Worker:
             listener=listener,
             running=self.running,
             divert=self.settlement.divert,
+        )
+        self.overdue = Overdue(
+            stages,
+            self.partitions,
+            declarations=declarations,
+            clock=clock,
+            listener=listener,
+            running=self.running,
+            replace=executor.replace,
+            settle=self.settlement.settle,
         )
         self._rebalancing = Rebalancing(
             source=lambda: self.source,
@@ -431,8 +443,12 @@ class Worker:
     def settle_outcomes(self, timeout_s: float) -> None:
         """Settle what came back; wait up to `timeout_s` for the first."""
         for outcome in self._executor.collect(timeout_s):
+            if outcome.slice.given_up and self.overdue.came_back(outcome.slice):
+                continue
             self.running.discard(outcome.slice)
             self.settlement.settle(outcome)
+        if not self.overdue.idle:
+            self.overdue.look()
         for operation, fallback, reads in self.degradation.counted():
             self._listener.degraded(operation, fallback, reads)
 
@@ -576,6 +592,7 @@ class Worker:
             self.partitions.hold(one, PauseReason.DRAINING)
         self._regulate()
         until_s = self._clock.monotonic_s() + self.config.lifecycle.drain_timeout_s
+        self.partitions.end_by([one.key for one in self.partitions], until_s)
         while self._in_hand([one.key for one in self.partitions]) and self._clock.monotonic_s() < until_s:
             self._regulate()
             self._serve(0.0)

@@ -138,6 +138,15 @@ class Metric(enum.Enum):
         ("handler",),
         "Records that came back from a handler after their partition had gone; its new owner handles them again.",
     )
+    WRITTEN_OFF = _counter(
+        "calls_written_off_total",
+        "calls",
+        ("handler",),
+        "Calls that ran for longer than their handler's `timeout_s`: they have failed, and a thread was added.",
+    )
+    CAME_BACK_LATE = _counter(
+        "late_calls_total", "calls", ("handler",), "Calls that were written off and have ended; nothing comes of them."
+    )
     OLD_HEADS = _counter(
         "old_heads_total",
         "records",

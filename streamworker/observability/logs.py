@@ -219,6 +219,14 @@ class LogListener(Listener):
         fields = {**_place(partition), "handler": handler, "records": records}
         self._say_sparingly(("late", handler), logging.INFO, "late outcome dropped", fields)
 
+    def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
+        fields = {**_place(partition, offset), "handler": handler, "seconds": round(seconds, 3)}
+        self._say_sparingly(("written off", handler), logging.WARNING, "call timed out and goes on", fields)
+
+    def came_back_late(self, handler: str, partition: TopicPartition, seconds: float) -> None:
+        fields = {**_place(partition), "handler": handler, "seconds": round(seconds, 3)}
+        self._say_sparingly(("came back late", handler), logging.WARNING, "call ended after its timeout", fields)
+
     def fault(self, fault: Fault) -> None:
         place = {} if fault.partition is None else _place(fault.partition, fault.offset)
         level = logging.ERROR if fault.kind is FaultKind.FATAL else logging.WARNING

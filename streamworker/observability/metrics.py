@@ -160,6 +160,12 @@ class Metrics(Listener):
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         self._counts[Metric.LATE_OUTCOMES].add((handler,), records)
 
+    def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
+        self._counts[Metric.WRITTEN_OFF].add((handler,))
+
+    def came_back_late(self, handler: str, partition: TopicPartition, seconds: float) -> None:
+        self._counts[Metric.CAME_BACK_LATE].add((handler,))
+
     def fault(self, fault: Fault) -> None:
         self._counts[Metric.FAULTS].add((fault.kind.value,))
 

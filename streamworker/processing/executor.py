@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from streamworker.config import Action, OnExhausted
 from streamworker.errors import BatchFailed, DecodeError, DependencyUnavailable
 from streamworker.record import Record, Records
-from streamworker.work import Failure, Slice, SliceOutcome
+from streamworker.work import Failure, InHand, Slice, SliceOutcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from streamworker.handler import AnyHandler, Declaration
     from streamworker.interfaces import AnySerde
     from streamworker.record import Message
-    from streamworker.work import Ownership
 
 Call = Callable[[object], object]
 S = TypeVar("S", bound=Slice)
@@ -35,9 +34,12 @@ def guarded_call(declaration: Declaration, handler: AnyHandler) -> Call:
 
 
 class SliceRunner:
-    """Runs slices of one handler; one per process, used by all its pool threads."""
+    """Runs slices of one handler; one per process, used by all its pool threads, which it tells what is `in_hand`."""
 
-    def __init__(self, declaration: Declaration, *, clock: Clock, max_record_bytes: int) -> None:
+    def __init__(
+        self, declaration: Declaration, *, clock: Clock, max_record_bytes: int, in_hand: InHand | None = None
+    ) -> None:
+        self._in_hand = in_hand or InHand()
         self._value = _needed(declaration.value)
         self._key = _needed(declaration.key)
         self._monotonic_s = clock.monotonic_s
@@ -52,7 +54,11 @@ class SliceRunner:
         if began_s >= slice_.ownership.lease.until_s:
             return SliceOutcome(slice_, 0.0)
         slice_.started_s = began_s
+        slice_.called = (0, began_s)
+        in_hand = self._in_hand
+        in_hand.slice = slice_
         failure = self._run(call, slice_)
+        in_hand.slice = None
         slice_.started_s = None
         return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
 
@@ -60,7 +66,7 @@ class SliceRunner:
         ownership, attempt = slice_.ownership, slice_.attempt
         plain = self._value is None and self._key is None and not self._any_oversize(slice_)
         for index, message in enumerate(slice_.messages):
-            if (slice_.watched or ownership.closing) and not self._may_start(ownership, message):
+            if (slice_.watched or ownership.closing) and not self._may_start(slice_, index):
                 return None
             try:
                 call(
@@ -77,14 +83,16 @@ class SliceRunner:
             slice_.done = index + 1
         return None
 
-    def _may_start(self, ownership: Ownership, message: Message) -> bool:
-        if ownership.closing and message.offset() >= ownership.closes_at:
+    def _may_start(self, slice_: Slice, index: int) -> bool:
+        ownership, now_s = slice_.ownership, self._monotonic_s()
+        slice_.called = (index, now_s)
+        if slice_.given_up or (ownership.closing and slice_.messages[index].offset() >= ownership.closes_at):
             return False
-        return self._monotonic_s() < ownership.lease.until_s
+        return now_s < ownership.lease.until_s
 
     def _as_batch(self, call: Call, slice_: Slice) -> Failure | None:
-        messages, ownership = slice_.messages, slice_.ownership
-        if ownership.closing and not self._may_start(ownership, messages[0]):
+        messages = slice_.messages
+        if slice_.ownership.closing and not self._may_start(slice_, 0):
             return None
         values: list[object] | None = None
         keys: list[object] | None = None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.handler import Context, Declaration
+    from streamworker.handler import AnyHandler, Context, Declaration
 
 
 S = TypeVar("S", bound=Slice)
@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 # A slice that takes less is over before a second thread would have begun.
 _QUICK_S = 0.001
+# What makes calls hang is likely to keep a new instance from being opened as well, for a while.
+_OPEN_AGAIN_S = 5.0
 
 
 class ThreadPools(Generic[S]):
@@ -52,7 +54,7 @@ class ThreadPools(Generic[S]):
             _Pool(
                 declaration,
                 context,
-                SliceRunner(declaration, clock=clock, max_record_bytes=max_record_bytes),
+                SliceRunner(declaration, clock=clock, max_record_bytes=max_record_bytes, in_hand=context.in_hand),
                 self._report,
             )
             for declaration, context in zip(declarations, contexts, strict=True)
@@ -66,6 +68,10 @@ class ThreadPools(Generic[S]):
     def submit(self, slice_: S) -> None:
         """Hand over to an idle thread."""
         self._pools[slice_.handler].submit(slice_)
+
+    def replace(self, slice_: S) -> None:
+        """Start another thread for the one that has `slice_` in hand, which ends when its call does."""
+        self._pools[slice_.handler].replace(slice_)
 
     def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there; waits up to `timeout_s` for the first."""
@@ -87,6 +93,7 @@ class ThreadPools(Generic[S]):
             pool.stop()
         until_s = self._monotonic_s() + timeout_s
         threads = [thread for pool in self._pools for thread in pool.threads]
+        # Those that were replaced are not waited for: their calls are over their time already.
         return all(thread.joined(max(until_s - self._monotonic_s(), 0.0)) for thread in threads)
 
     def _report(self, outcome: SliceOutcome[S]) -> None:
@@ -118,6 +125,8 @@ class _Pool(Generic[S]):
         self.last_s = inf
         self.threads = [_PoolThread[S](self, number) for number in range(declaration.concurrency)]
         self.idle: list[_PoolThread[S]] = []
+        self.ends = threading.Event()
+        self._replaced = 0
 
     def start(self) -> None:
         for thread in self.threads:
@@ -135,9 +144,23 @@ class _Pool(Generic[S]):
         if self.work:
             self._wake(len(self.work))
 
+    def replace(self, slice_: S) -> None:
+        """Nothing is to be made up for if the call has ended meanwhile."""
+        for thread in self.threads:
+            if thread.in_hand is slice_:
+                thread.leaves = True
+                self.threads.remove(thread)
+                self._replaced += 1
+                number = self.declaration.concurrency + self._replaced - 1
+                self.threads.append(_PoolThread[S](self, number, patient=True))
+                self.threads[-1].start()
+                return
+
     def stop(self) -> None:
-        self.work.extend([None] * len(self.threads))
-        self._wake(len(self.threads))
+        self.ends.set()
+        everyone = len(self.threads) + self._replaced
+        self.work.extend([None] * everyone)
+        self._wake(everyone)
 
     def take(self, thread: _PoolThread[S]) -> S | None:
         """Wait for the next slice; None to end. Called on pool threads."""
@@ -162,8 +185,13 @@ class _Pool(Generic[S]):
 
 
 class _PoolThread(Generic[S]):
-    def __init__(self, pool: _Pool[S], number: int) -> None:
+    """With `patient`, it tries again until its instance can be opened; else the loop thread hears of it."""
+
+    def __init__(self, pool: _Pool[S], number: int, *, patient: bool = False) -> None:
         self.pool = pool
+        self.in_hand: S | None = None
+        self.leaves = False  # it has been replaced, and ends when its call does
+        self._patient = patient
         self._asleep = threading.Lock()
         self._asleep.acquire()
         self.sleep: Callable[[], bool] = self._asleep.acquire
@@ -187,24 +215,40 @@ class _PoolThread(Generic[S]):
 
     def _run(self) -> None:
         pool = self.pool
-        try:
-            handler = pool.declaration.make()
-            handler.open(pool.context)
-            call = guarded_call(pool.declaration, handler)
-        except BaseException as error:  # noqa: BLE001 - handed to the loop thread, which raises it
-            self._open_error = error
+        handler = self._open()
+        if handler is None:
             return
-        finally:
-            self._opened.set()
+        call = guarded_call(pool.declaration, handler)
         run, report = pool.runner.run, pool.report
-        while (slice_ := pool.take(self)) is not None:
+        while not self.leaves and (slice_ := pool.take(self)) is not None:
+            self.in_hand = slice_
             try:
                 outcome = run(call, slice_)
             except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like an idle thread
                 outcome = SliceOutcome(slice_, 0.0, Failure(None, FatalError(repr(error))))
             report(outcome)
+            self.in_hand = None
             del slice_, outcome  # an idle thread keeps no records alive
         try:
             handler.close()
         except Exception:  # noqa: BLE001 - the thread ends here, and what was handled is settled
             _log.exception("%s.close failed", pool.declaration.name)
+
+    def _open(self) -> AnyHandler | None:
+        """An instance, ready; None if the thread has nothing to run."""
+        pool = self.pool
+        while True:
+            try:
+                handler = pool.declaration.make()
+                handler.open(pool.context)
+            except BaseException as error:  # noqa: BLE001 - handed to the loop thread, which raises it, or said
+                if not self._patient or not isinstance(error, Exception):
+                    self._open_error = error
+                    return None
+                _log.exception("%s.open failed for the thread that replaces one, tried again", pool.declaration.name)
+            else:
+                return handler
+            finally:
+                self._opened.set()
+            if pool.ends.wait(_OPEN_AGAIN_S):
+                return None

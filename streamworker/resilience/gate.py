@@ -62,6 +62,10 @@ class Gate:
         """`work` is with the handler."""
         self._permits[work] = permit
 
+    def goes_on_as(self, work: object, other: object) -> None:
+        """`other` comes back in the place of `work`."""
+        self._permits[other] = self._permits.pop(work)
+
     def came_back(self, work: object, succeeded: int, error: BaseException | None, seconds: float) -> Permit:
         """`work` is back after so many calls in `seconds`, the last of which raised `error`, or not."""
         permit = self._permits.pop(work)

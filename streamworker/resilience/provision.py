@@ -43,4 +43,6 @@ class Provision:
             handler=declaration.name,
             dependencies=guards,
             reads=self.degradation.operations(declaration, guards, clock),
+            timeout_s=declaration.timeout_s,
+            clock=clock,
         )

@@ -128,6 +128,13 @@ class LaneSlice(Slice):
         self.held = held
         self.largest_bytes = lane.of.largest_bytes
 
+    def seen_at(self, index: int, *, batch: bool) -> LaneSlice:
+        """It as it stands while the record at `index`, or its batch, is with the handler: nobody moves the copy on."""
+        seen = LaneSlice(self.handler, self.lane, self.messages, self.held, attempt=self.attempt)
+        seen.done, seen.settled = index, self.settled
+        seen.rejected = [one for one in tuple(self.rejected) if batch or one[0] < index]
+        return seen
+
     @property
     def parked(self) -> int:
         """Records that wait behind it for its return."""
@@ -173,7 +180,7 @@ class Scheduler:
     """Cuts slices for one handler.
 
     `limit` tells from which offset on records of a partition must wait until more is committed; `attempts`, by offset,
-    how many calls were spent on records that are not done.
+    how many calls were spent on records that are not done. With `watched` each call's beginning is noted.
     """
 
     def __init__(
@@ -187,6 +194,7 @@ class Scheduler:
         flow: FlowConfig,
         limit: Callable[[TopicPartition], int],
         attempts: Callable[[TopicPartition], Mapping[int, int]],
+        watched: bool = False,
     ) -> None:
         self._handler = handler
         self._ordering = ordering
@@ -195,6 +203,7 @@ class Scheduler:
         self._batch = batch
         self._limit = limit
         self._attempts = attempts
+        self._watched = watched
         self._partitions: dict[TopicPartition, PartitionLanes] = {}
         self._turns: deque[Lane] = deque()
         self._timers: list[tuple[float, int, Lane]] = []
@@ -264,7 +273,7 @@ class Scheduler:
             lane.queued = False
             slice_ = self._cut(lane, now_s, most)
             if slice_ is not None:
-                slice_.watched = self.sizer.slow
+                slice_.watched = self._watched or self.sizer.slow
                 lane.out += 1
                 self._out += 1
                 if self._ordering is Ordering.UNORDERED:

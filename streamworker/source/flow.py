@@ -27,6 +27,7 @@ class PauseReason(enum.Enum):
     DEAD_LETTER_BUDGET = "dead_letter_budget"  # too many dead letters in a short time
     BREAKER = "breaker"  # something that its handler needs is away
     LEASE = "lease"  # it is not proven that the worker is still a member of its group
+    WRITTEN_OFF = "calls_written_off"  # too many of its handler's calls run on past their timeout
     DRAINING = "draining"  # the worker or the ownership ends
 
 

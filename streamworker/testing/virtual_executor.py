@@ -35,7 +35,10 @@ class VirtualExecutor(Generic[S]):
     ) -> None:
         self._declarations = declarations
         self._contexts = contexts
-        self._runners = [SliceRunner(one, clock=time, max_record_bytes=max_record_bytes) for one in declarations]
+        self._runners = [
+            SliceRunner(one, clock=time, max_record_bytes=max_record_bytes, in_hand=context.in_hand)
+            for one, context in zip(declarations, contexts, strict=True)
+        ]
         self._time = time
         self._duration_s = duration_s
         self._eager = eager
@@ -55,12 +58,17 @@ class VirtualExecutor(Generic[S]):
         self._running += 1
         seconds = self._duration_s(slice_)
         slice_.started_s = self._time.monotonic_s()
+        slice_.called = (0, slice_.started_s)
         if self._eager():
             outcome = self._run(slice_, seconds)
             done, slice_.done = slice_.done, self._done_before_last_call(outcome)
+            slice_.called = (slice_.done, self._time.monotonic_s())
             self._time.call_in(seconds, lambda: self._arrive(outcome, done))
         else:
             self._time.call_in(seconds, lambda: self._arrive(self._run(slice_, seconds)))
+
+    def replace(self, slice_: S) -> None:
+        """There are as many threads as it takes."""
 
     def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there."""

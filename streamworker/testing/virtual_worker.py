@@ -91,6 +91,8 @@ class Story(Listener):
     commit_answers: list[tuple[int, str | None]] = field(default_factory=list)
     unanswered_commits: int = 0
     late_records: int = 0
+    write_offs: list[tuple[TopicPartition, int]] = field(default_factory=list)
+    late_calls: int = 0
     remembered_records: int = 0
     cut_commits: int = 0
     suspicions: list[tuple[TopicPartition, int]] = field(default_factory=list)
@@ -159,6 +161,12 @@ class Story(Listener):
 
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         self.late_records += records
+
+    def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
+        self.write_offs.append((partition, offset))
+
+    def came_back_late(self, handler: str, partition: TopicPartition, seconds: float) -> None:
+        self.late_calls += 1
 
     def remembered(self, partition: TopicPartition, records: int) -> None:
         self.remembered_records += records

@@ -31,6 +31,7 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "FatalError",
         "GroupProtocol",
         "Handler",
+        "HandlerTimeout",
         "Headers",
         "Json",
         "OnExhausted",

@@ -24,6 +24,7 @@ from streamworker import (
     Fallback,
     FatalError,
     Handler,
+    HandlerTimeout,
     Headers,
     Json,
     OnExhausted,
@@ -213,6 +214,23 @@ class Temperatures(Handler[float]):
 
     def handle(self, record: Record[float]) -> None:
         assert_type(record.value, float)
+
+
+class Punctual(Handler[bytes]):
+    """Calls with an end."""
+
+    topics = ("requests",)
+    timeout_s = 10
+    rules = (Rule.dead_letter(HandlerTimeout),)
+    dead_letter = DeadLetter("requests.dlq")
+
+    def open(self, context: Context) -> None:
+        self.context = context
+
+    def handle(self, record: Record[bytes]) -> None:
+        assert_type(self.context.remaining_s(), float | None)
+        assert_type(self.context.remaining_s(2.5), float)
+        assert_type(self.context.deadline_s(), float)
 
 
 class Located(Handler[bytes]):

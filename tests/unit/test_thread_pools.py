@@ -192,6 +192,107 @@ def test_a_call_that_does_not_end_is_not_waited_for_longer_than_asked() -> None:
     assert pools.stop(PATIENCE_S)
 
 
+class HangsOnce(Handler[bytes]):
+    """Its first call lasts until it is told to go on."""
+
+    topics = ("t",)
+    concurrency = 1
+
+    def open(self, context: Context) -> None:
+        self.began = context.shared("began", threading.Event)
+        self.go_on = context.shared("go_on", threading.Event)
+        self.closed = context.shared("closed", lambda: threading.Semaphore(0))
+
+    def handle(self, record: Record[bytes]) -> None:
+        if not self.began.is_set():
+            self.began.set()
+            assert self.go_on.wait(PATIENCE_S)
+
+    def close(self) -> None:
+        self.closed.release()
+
+
+def hanging_pools(handler: AnyHandlerClass = HangsOnce) -> tuple[ThreadPools[Slice], Context, Slice]:
+    context = Context(app={}, group="g", handler="HangsOnce")
+    pools: ThreadPools[Slice] = ThreadPools(
+        declarations([handler]), [context], clock=SystemClock(), max_record_bytes=1000
+    )
+    pools.start()
+    hangs = slice_of(3)
+    pools.submit(hangs)
+    assert context.shared("began", threading.Event).wait(PATIENCE_S)
+    return pools, context, hangs
+
+
+def test_a_thread_that_is_replaced_leaves_its_slice_and_its_pool_when_its_call_ends() -> None:
+    pools, context, hangs = hanging_pools()
+
+    hangs.given_up = True
+    pools.replace(hangs)
+    pools.submit(slice_of(2))
+    [other] = collect(pools, 1)
+    context.shared("go_on", threading.Event).set()
+    [late] = collect(pools, 1)
+
+    assert (other.slice.done, late.slice, late.failure, hangs.done) == (2, hangs, None, 1)
+    closed = context.shared("closed", lambda: threading.Semaphore(0))
+    assert closed.acquire(timeout=PATIENCE_S)
+    assert pools.stop(PATIENCE_S)
+    assert closed.acquire(timeout=PATIENCE_S)
+
+
+def test_a_pool_ends_though_a_thread_that_was_replaced_still_hangs() -> None:
+    pools, context, hangs = hanging_pools()
+    pools.replace(hangs)
+
+    assert pools.stop(PATIENCE_S)
+
+    context.shared("go_on", threading.Event).set()
+
+
+def test_a_call_that_has_ended_meanwhile_has_no_thread_to_replace() -> None:
+    pools, context, hangs = hanging_pools()
+    context.shared("go_on", threading.Event).set()
+    collect(pools, 1)
+    for _ in range(2):  # what a thread has come back with it lays down after it has told of it
+        pools.submit(slice_of(1))
+        collect(pools, 1)
+
+    before = threading.active_count()
+    pools.replace(hangs)
+
+    assert threading.active_count() == before
+    assert pools.stop(PATIENCE_S)
+
+
+def test_a_call_knows_how_long_it_may_go_on_and_only_while_it_lasts() -> None:
+    left_s: list[float | None] = []
+
+    class Asks(Handler[bytes]):
+        topics = ("t",)
+        concurrency = 1
+
+        def open(self, context: Context) -> None:
+            self.context = context
+
+        def handle(self, record: Record[bytes]) -> None:
+            left_s.append(self.context.remaining_s())
+
+        def close(self) -> None:
+            left_s.append(self.context.remaining_s())
+
+    context = Context(app={}, group="g", handler="Asks", timeout_s=100.0)
+    pools: ThreadPools[Slice] = ThreadPools(declarations([Asks]), [context], clock=SystemClock(), max_record_bytes=1000)
+    pools.start()
+    pools.submit(slice_of(1))
+    collect(pools, 1)
+    assert pools.stop(PATIENCE_S)
+
+    during_s, after_s = left_s
+    assert during_s == pytest.approx(100.0, abs=5.0)
+    assert after_s is None
+
+
 def test_an_error_in_close_does_not_keep_the_pool_from_ending() -> None:
     class CannotClose(Life):
         def close(self) -> None:
