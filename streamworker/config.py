@@ -89,6 +89,47 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetryBudget:
+    """How many retries a handler may make beside its first calls, so that they do not crowd those out.
+
+    Each first call that has ended allows `ratio` of a retry, and time allows `min_per_s`; both are kept for 10 s. While
+    it is spent, retries wait. Nothing is dead-lettered for it. A batch is one call.
+    """
+
+    ratio: float = 0.2  # retries per first call, in the long run
+    min_per_s: float = 10.0  # retries that are always allowed, for where little comes
+
+    def __post_init__(self) -> None:
+        _at_least("RetryBudget.ratio", self.ratio, 0)
+        _at_least("RetryBudget.min_per_s", self.min_per_s, 0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast records are handed to a handler; its tries of the same record count each.
+
+    Per worker: a group of n workers makes n times as many calls.
+    """
+
+    per_s: float  # records per second, in the long run
+    _: KW_ONLY
+    burst: int | None = None  # records at once after a rest; None is what a second brings
+    per_key: bool = False  # for each key by itself, with ordering KEY; records without a key are not held back
+    max_keys: int = 10_000  # keys whose pace is remembered, those that went last; one that is forgotten may burst again
+
+    def __post_init__(self) -> None:
+        _at_least("Rate.per_s", self.per_s, 0.001)
+        if self.burst is not None:
+            _at_least("Rate.burst", self.burst, 1)
+        _at_least("Rate.max_keys", self.max_keys, 1)
+
+    @property
+    def most_at_once(self) -> float:
+        """Records that may go at once after a rest."""
+        return max(self.per_s, 1.0) if self.burst is None else float(self.burst)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """When a batch is handed over: the first limit that is reached. It never mixes partitions."""
 

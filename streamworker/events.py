@@ -102,6 +102,12 @@ class Listener:
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         """A slice came back after its ownership ended; dropped, the new owner handles it."""
 
+    def throttled(self, handler: str, seconds: float) -> None:
+        """Records waited so long for the handler's rate; with one per key, each key's waiting counts."""
+
+    def retries_postponed(self, handler: str, retries: int) -> None:
+        """The handler's budget for retries was spent: so many that were due wait on."""
+
     def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
         """A call runs for longer than its handler's timeout: it has failed, and its thread is replaced."""
 

@@ -17,7 +17,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, overload
 
 from streamworker.clock import SystemClock
-from streamworker.config import Action, Batch, Breaker, DeadLetter, Ordering, Read, Retry, Rule, member
+from streamworker.config import (
+    Action,
+    Batch,
+    Breaker,
+    DeadLetter,
+    Ordering,
+    Rate,
+    Read,
+    Retry,
+    RetryBudget,
+    Rule,
+    member,
+)
 from streamworker.errors import ConfigurationError, nearest
 from streamworker.interfaces import Unset
 from streamworker.work import InHand
@@ -144,6 +156,8 @@ class _Declared:
     lanes: ClassVar[int | None] = None  # KEY: order domains per partition; None is as many as threads
     timeout_s: ClassVar[float | None] = None  # for a call of handle; a longer one has failed, though it goes on
     retry: ClassVar[Retry] = Retry()
+    retry_budget: ClassVar[RetryBudget | None] = None  # None: retries are bounded by their attempts only
+    rate: ClassVar[Rate | None] = None  # None: as fast as it can
     breaker: ClassVar[Breaker | None] = None  # of what the handler cannot do without
     dependencies: ClassVar[Sequence[Breaker]] = ()  # around single calls: see Context.dependency
     reads: ClassVar[Sequence[Read]] = ()  # that may do without one of these: see Context.read
@@ -202,6 +216,8 @@ class Declaration:
     batch: Batch | None
     timeout_s: float | None
     retry: Retry
+    retry_budget: RetryBudget | None
+    rate: Rate | None
     breaker: Breaker | None
     dependencies: tuple[Breaker, ...]
     reads: tuple[Read, ...]
@@ -249,6 +265,8 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
         timeout_s=_timeout(handler),
         retry=_typed(handler, "retry", Retry),
+        retry_budget=None if handler.retry_budget is None else _typed(handler, "retry_budget", RetryBudget),
+        rate=_rate(handler),
         breaker=None if handler.breaker is None else _typed(handler, "breaker", Breaker),
         dependencies=_dependencies(handler),
         reads=_reads(handler),
@@ -368,6 +386,18 @@ def _positive(handler: type[_Declared], name: str, number: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigurationError(f"{handler.__name__}.{name}: expected a whole number from 1, got {number!r}")
     return number
+
+
+def _rate(handler: type[_Declared]) -> Rate | None:
+    if handler.rate is None:
+        return None
+    rate = _typed(handler, "rate", Rate)
+    if rate.per_key and member(f"{handler.__name__}.ordering", Ordering, handler.ordering) is not Ordering.KEY:
+        raise ConfigurationError(
+            f"{handler.__name__}.rate: per_key needs ordering = Ordering.KEY, because a record that waits for its"
+            f" key's turn would hold back all others"
+        )
+    return rate
 
 
 def _timeout(handler: type[_Declared]) -> float | None:

@@ -85,6 +85,9 @@ class Settlement:
         if slice_.held is not None:
             for room in self._stages.rooms.values():
                 room.came_back(slice_.held)
+        allowance = self._stages.allowances[slice_.handler]
+        if allowance is not None and _is_first(slice_):
+            allowance.first_calls(self._calls(outcome), self._clock.monotonic_s())
         permit = self._report_calls(outcome)
         if slice_.ownership.ended:
             scheduler.forget()
@@ -101,6 +104,11 @@ class Settlement:
             scheduler.finish(slice_, left)
         else:
             self._settle_failure(partition, slice_, failure, left, permit)
+
+    def _calls(self, outcome: SliceOutcome[LaneSlice]) -> int:
+        """Calls that a slice stands for."""
+        done, failed = outcome.slice.done, outcome.failure is not None
+        return int(done > 0 or failed) if self._declarations[outcome.slice.handler].batch else done + failed
 
     def _report_calls(self, outcome: SliceOutcome[LaneSlice]) -> Permit | None:
         """Tell the handler's breaker what became of the calls that a slice stands for."""
@@ -407,6 +415,11 @@ class Settlement:
 
     def _name(self, slice_: LaneSlice) -> str:
         return self._declarations[slice_.handler].name
+
+
+def _is_first(slice_: LaneSlice) -> bool:
+    """Whether no call was made for its records before."""
+    return slice_.attempt == 1 and not _spared(slice_).calls
 
 
 def _spared(slice_: LaneSlice) -> Spared:

@@ -32,6 +32,7 @@ from streamworker.partitions import Partitions, Stages
 from streamworker.quarantine import Quarantine
 from streamworker.rebalance import Rebalancing
 from streamworker.resilience.gate import gates_of
+from streamworker.resilience.limits import KeyPace, Pace, RetryAllowance
 from streamworker.scheduling.backpressure import Backpressure
 from streamworker.scheduling.lanes import LaneSlice, Scheduler
 from streamworker.settlement import Settlement
@@ -147,6 +148,9 @@ class Worker:
         self.writer = DeadLetterWriter(
             outbox, config.dead_letters, clock, lambda *refusal: self.settlement.dead_letter_refused(*refusal)
         )
+        now_s = clock.monotonic_s()
+        key_paces = [KeyPace(one.rate) if one.rate and one.rate.per_key else None for one in declarations]
+        allowances = [RetryAllowance(one.retry_budget, now_s) if one.retry_budget else None for one in declarations]
         self._schedulers = [
             Scheduler(
                 handler=number,
@@ -158,8 +162,10 @@ class Worker:
                 limit=lambda key: self.partitions.limit(key),
                 attempts=lambda key: self.partitions.attempts(key),
                 watched=one.timeout_s is not None,
+                retry_wait_s=None if allowance is None else allowance.wait_s,
+                key_pace=key_pace,
             )
-            for number, one in enumerate(declarations)
+            for number, (one, allowance, key_pace) in enumerate(zip(declarations, allowances, key_paces, strict=True))
         ]
         stages = Stages(
             assignment=self.assignment,
@@ -167,6 +173,9 @@ class Worker:
             backpressure=self.backpressure,
             schedulers=self._schedulers,
             gates=gates_of(declarations, breakers, clock),
+            paces=[Pace(one.rate, now_s) if one.rate and not one.rate.per_key else None for one in declarations],
+            key_paces=key_paces,
+            allowances=allowances,
             rooms=rooms_of(declarations, breakers, clock),
             committer=self.committer,
             writer=self.writer,
@@ -175,7 +184,12 @@ class Worker:
             stages, config=config, clock=clock, listener=listener, identity=f"{random.getrandbits(32):08x}"
         )
         self.gatekeeper = Gatekeeper(
-            breakers, stages, self.partitions, listener=listener, max_inflight=config.flow.max_inflight
+            breakers,
+            stages,
+            self.partitions,
+            declarations=declarations,
+            listener=listener,
+            max_inflight=config.flow.max_inflight,
         )
         self.lease = LeaseKeeper(
             stages,

@@ -138,6 +138,18 @@ class Metric(enum.Enum):
         ("handler",),
         "Records that came back from a handler after their partition had gone; its new owner handles them again.",
     )
+    THROTTLED = _counter(
+        "throttled_seconds_total",
+        "seconds",
+        ("handler",),
+        "Time that records waited for the handler's `rate`; with `per_key` the sum over keys.",
+    )
+    RETRIES_POSTPONED = _counter(
+        "retries_postponed_total",
+        "times",
+        ("handler",),
+        "Times that a retry was due and had to wait on because the handler's `retry_budget` was spent.",
+    )
     WRITTEN_OFF = _counter(
         "calls_written_off_total",
         "calls",

@@ -219,6 +219,10 @@ class LogListener(Listener):
         fields = {**_place(partition), "handler": handler, "records": records}
         self._say_sparingly(("late", handler), logging.INFO, "late outcome dropped", fields)
 
+    def retries_postponed(self, handler: str, retries: int) -> None:
+        fields = {"handler": handler, "retries": retries}
+        self._say_sparingly(("retries", handler), logging.WARNING, "budget spent, retries wait", fields)
+
     def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
         fields = {**_place(partition, offset), "handler": handler, "seconds": round(seconds, 3)}
         self._say_sparingly(("written off", handler), logging.WARNING, "call timed out and goes on", fields)

@@ -160,6 +160,12 @@ class Metrics(Listener):
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         self._counts[Metric.LATE_OUTCOMES].add((handler,), records)
 
+    def throttled(self, handler: str, seconds: float) -> None:
+        self._counts[Metric.THROTTLED].add((handler,), seconds)
+
+    def retries_postponed(self, handler: str, retries: int) -> None:
+        self._counts[Metric.RETRIES_POSTPONED].add((handler,), retries)
+
     def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
         self._counts[Metric.WRITTEN_OFF].add((handler,))
 

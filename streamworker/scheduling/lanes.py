@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass
 from itertools import takewhile
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
 from streamworker.config import Ordering
@@ -148,6 +148,19 @@ class LaneSlice(Slice):
         return max(message.offset() for messages in with_it for message in messages)
 
 
+class KeyPace(Protocol):
+    """How fast records of each key may go."""
+
+    def wait_s(self, key: bytes, now_s: float) -> float:
+        """After how long a record of `key` may go."""
+
+    def spend(self, key: bytes, now_s: float) -> None:
+        """One record of `key` goes."""
+
+    def parked(self, seconds: float) -> None:
+        """A record has to wait for its key's turn."""
+
+
 class PartitionLanes:
     """The lanes of one partition, for one epoch."""
 
@@ -181,6 +194,8 @@ class Scheduler:
 
     `limit` tells from which offset on records of a partition must wait until more is committed; `attempts`, by offset,
     how many calls were spent on records that are not done. With `watched` each call's beginning is noted.
+    `retry_wait_s`, given a number of calls and the time, tells whether they may be made again now (0), or how long to
+    wait before asking again; `key_pace` how fast records of a key may go, and only with KEY.
     """
 
     def __init__(
@@ -195,6 +210,8 @@ class Scheduler:
         limit: Callable[[TopicPartition], int],
         attempts: Callable[[TopicPartition], Mapping[int, int]],
         watched: bool = False,
+        retry_wait_s: Callable[[int, float], float] | None = None,
+        key_pace: KeyPace | None = None,
     ) -> None:
         self._handler = handler
         self._ordering = ordering
@@ -204,6 +221,9 @@ class Scheduler:
         self._limit = limit
         self._attempts = attempts
         self._watched = watched
+        self._retry_wait_s = retry_wait_s
+        self._key_pace = key_pace
+        self._now_s = 0.0  # when a slice was asked for last
         self._partitions: dict[TopicPartition, PartitionLanes] = {}
         self._turns: deque[Lane] = deque()
         self._timers: list[tuple[float, int, Lane]] = []
@@ -220,6 +240,11 @@ class Scheduler:
     def idle(self) -> bool:
         """Whether a slice could be taken by a thread that has nothing to do."""
         return self._out < self._concurrency
+
+    @property
+    def ready(self) -> bool:
+        """Whether some lane takes its turn and a thread has nothing to do."""
+        return bool(self._turns) and self.idle
 
     @property
     def fresh(self) -> int:
@@ -264,6 +289,7 @@ class Scheduler:
 
         Of records that go for the first time it holds at most `most`.
         """
+        self._now_s = now_s
         while self._timers and self._timers[0][0] <= now_s:
             lane = heapq.heappop(self._timers)[2]
             lane.timer_s = None
@@ -288,12 +314,26 @@ class Scheduler:
         """
         held = slice_.held
         if held is None or held.parts is None:
+            if self._key_pace is not None and held is not None and not rest and len(held.messages) == 1:
+                self._next_in_turn(slice_.lane, held, self._key_pace)
             self._take_back(slice_, rest)
             return
         remaining = [*rest, *self._take_back(slice_, ())]
         if remaining:
             parts = held.parts.back(len(rest))
             self._keep_parts(slice_.lane, remaining, parts.found_one() if found else parts, due_s=0.0)
+
+    def _next_in_turn(self, lane: Lane, held: Held, pace: KeyPace) -> None:
+        """The first of those that followed a record is held in its place: of a hot key there may be many."""
+        if held.followers:
+            first, *others = held.followers
+            held.followers = []
+            spent = self._attempts(lane.of.ownership.partition).get(first.offset(), 0)
+            wait_s = sum(pace.wait_s(key, self._now_s) for key in _keys([first]))
+            again = Held([first], attempt=spent, due_s=self._now_s + wait_s)
+            again.followers = others
+            self._keep(lane, again)
+            pace.parked(wait_s)
 
     def put_back(self, slice_: LaneSlice, rest: Sequence[Message]) -> None:
         """The slice is back, and a thread did not start with `rest` of it: no attempt is spent, and none forgotten."""
@@ -448,17 +488,35 @@ class Scheduler:
         if lane.held:
             allowed = [held for held in lane.held if held.messages[0].offset() < lane.of.end]
             held = min(allowed, key=_due, default=None)
-            if held is not None and held.due_s <= now_s:
-                return self._cut_held(lane, held)
+            if held is not None and held.due_s <= now_s and not self._postpones(lane, held, now_s):
+                return self._cut_held(lane, held, now_s)
             if self._ordering is Ordering.PARTITION:
                 return None
         if lane.waiting and self._ordering is Ordering.PARTITION:
             return None
         return self._cut_pending(lane, now_s, most)
 
-    def _cut_held(self, lane: Lane, held: Held) -> LaneSlice:
+    def _postpones(self, lane: Lane, held: Held, now_s: float) -> bool:
+        """Whether its key's pace, or the number of retries, forbids to make this call now; then it is due later."""
+        wait_s = 0.0
+        if self._key_pace is not None:
+            wait_s = max((self._key_pace.wait_s(key, now_s) for key in _keys(held.next)), default=0.0)
+        if wait_s:
+            self._enqueue(lane)  # others may go meanwhile
+        elif held.attempt and self._retry_wait_s is not None:
+            wait_s = self._retry_wait_s(1 if self._batch is not None else len(held.messages), now_s)
+        if wait_s:
+            held.due_s = now_s + wait_s
+            self._set_timer(lane, held.due_s)
+        return wait_s > 0
+
+    def _cut_held(self, lane: Lane, held: Held, now_s: float) -> LaneSlice:
         lane.held.remove(held)
-        return LaneSlice(self._handler, lane, held.next, held, attempt=held.attempt + 1)
+        messages = held.next
+        if self._key_pace is not None:
+            for key in _keys(messages):
+                self._key_pace.spend(key, now_s)
+        return LaneSlice(self._handler, lane, messages, held, attempt=held.attempt + 1)
 
     def _cut_pending(self, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
         batch = self._batch
@@ -473,6 +531,8 @@ class Scheduler:
             fitting = _with_equal_attempts(fitting, attempts)
         if len(fitting) < len(messages):
             lane.pending[:0] = messages[len(fitting) :]
+        if self._key_pace is not None:
+            fitting = self._at_pace(lane, fitting, attempts, now_s, self._key_pace)
         if not fitting:
             return None
         spent = attempts.get(fitting[0].offset(), 0) if attempts else 0
@@ -491,6 +551,38 @@ class Scheduler:
         if not messages or max(messages[0].offset(), messages[-1].offset()) < limit:
             return messages
         return list(takewhile(lambda message: message.offset() < limit, messages))
+
+    def _at_pace(
+        self, lane: Lane, messages: list[Message], attempts: Mapping[int, int], now_s: float, pace: KeyPace
+    ) -> list[Message]:
+        """Those that may go now; of keys that may not, the first is held and the others follow it.
+
+        Nothing behind the first record that has to wait for one of the same key among those that go is taken.
+        """
+        taken: list[Message] = []
+        keys: set[bytes] = set()
+        for index, message in enumerate(messages):
+            key = message.key()
+            held = None if key is None else lane.held_keys.get(key)
+            wait_s = 0.0 if key is None or held is not None else pace.wait_s(key, now_s)
+            if held is not None:
+                held.followers.append(message)
+                lane.of.waiting += held.due_s == inf
+            elif not wait_s:
+                taken.append(message)
+                if key is not None:
+                    keys.add(key)
+                    pace.spend(key, now_s)
+            elif key in keys:
+                lane.pending[:0] = messages[index:]
+                return taken
+            else:
+                spent = attempts.get(message.offset(), 0)
+                self._keep(lane, Held([message], attempt=spent, due_s=now_s + wait_s, group_attempt=None))
+                pace.parked(wait_s)
+        if len(taken) < len(messages):
+            self._enqueue(lane)
+        return taken
 
     def _size(self) -> int:
         return self.sizer.records if self._batch is None else self._batch.max_records
@@ -583,6 +675,10 @@ def _with_equal_attempts(messages: list[Message], attempts: Mapping[int, int]) -
     spent = [attempts.get(message.offset(), 0) for message in messages]
     differs = next((index for index, one in enumerate(spent) if one != spent[0]), len(messages))
     return messages[:differs]
+
+
+def _keys(messages: Sequence[Message]) -> list[bytes]:
+    return [key for message in messages if (key := message.key()) is not None]
 
 
 def _offset(message: Message) -> int:

@@ -91,6 +91,8 @@ class Story(Listener):
     commit_answers: list[tuple[int, str | None]] = field(default_factory=list)
     unanswered_commits: int = 0
     late_records: int = 0
+    throttled_s: float = 0.0
+    postponed_retries: int = 0
     write_offs: list[tuple[TopicPartition, int]] = field(default_factory=list)
     late_calls: int = 0
     remembered_records: int = 0
@@ -161,6 +163,12 @@ class Story(Listener):
 
     def late_outcome(self, handler: str, partition: TopicPartition, records: int) -> None:
         self.late_records += records
+
+    def throttled(self, handler: str, seconds: float) -> None:
+        self.throttled_s += seconds
+
+    def retries_postponed(self, handler: str, retries: int) -> None:
+        self.postponed_retries += retries
 
     def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
         self.write_offs.append((partition, offset))

@@ -30,6 +30,7 @@ from streamworker import (
     OnExhausted,
     Ordering,
     PoisonError,
+    Rate,
     Read,
     Reader,
     Reading,
@@ -37,6 +38,7 @@ from streamworker import (
     Records,
     Retry,
     RetryableError,
+    RetryBudget,
     Rule,
     Serde,
     Text,
@@ -221,6 +223,8 @@ class Punctual(Handler[bytes]):
 
     topics = ("requests",)
     timeout_s = 10
+    rate = Rate(50, burst=5)
+    retry_budget = RetryBudget(ratio=0.1)
     rules = (Rule.dead_letter(HandlerTimeout),)
     dead_letter = DeadLetter("requests.dlq")
 
