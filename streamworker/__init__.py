@@ -4,6 +4,7 @@ from streamworker.config import (
     Action,
     Batch,
     Breaker,
+    Bulkhead,
     Config,
     DeadLetter,
     Fallback,
@@ -18,6 +19,7 @@ from streamworker.config import (
 )
 from streamworker.errors import (
     BatchFailed,
+    BulkheadFull,
     CircuitOpen,
     ConfigurationError,
     DecodeError,
@@ -42,6 +44,8 @@ __all__ = [
     "BatchFailed",
     "BatchHandler",
     "Breaker",
+    "Bulkhead",
+    "BulkheadFull",
     "Bytes",
     "CircuitOpen",
     "Config",

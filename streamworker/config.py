@@ -164,6 +164,23 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class Bulkhead:
+    """How many guarded calls of a dependency are made at once, by all handlers of the process together.
+
+    A call that finds no place is not made: `BulkheadFull` is raised, and the record waits for a moment. It spends no
+    attempt, and the breaker counts nothing.
+    """
+
+    max_concurrent: int
+    _: KW_ONLY
+    max_wait_s: float = 0.0  # for a place; the thread waits with it, so keep it short
+
+    def __post_init__(self) -> None:
+        _at_least("Bulkhead.max_concurrent", self.max_concurrent, 1)
+        _at_least("Bulkhead.max_wait_s", self.max_wait_s, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """When a handler is held back because something that it needs is away.
 
@@ -190,6 +207,7 @@ class Breaker:
     jitter: float = 0.2  # of the time open, up or down, so that workers do not try at once
     successes: int = 3
     counts: Matcher | None = None
+    bulkhead: Bulkhead | None = None  # among dependencies only; None: as many calls as there are threads
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", self.name):

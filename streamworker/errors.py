@@ -13,6 +13,7 @@
     ├── DependencyUnavailable   what decoding needs is away (a registry): wait, spend no attempt
     ├── WorkerKilled            the process died each time that this record was in work: to the dead letters
     ├── CircuitOpen             a guarded call is not made now: wait, spend no attempt
+    ├── BulkheadFull            a guarded call is not made now, there are enough: wait, spend no attempt
     ├── ClientError             the Kafka client gave up on something, translated at its door
     │   └── ClientFatal         the client instance is unusable                   exit code 1
     └── Misuse                  a call from the wrong thread, process or state
@@ -110,6 +111,17 @@ class CircuitOpen(StreamworkerError):
         super().__init__(f"{name} is away; it is tried again in {retry_in_s:.1f} s")
         self.name = name
         self.retry_in_s = retry_in_s
+
+
+class BulkheadFull(StreamworkerError):
+    """The call is not made, because as many of the dependency `name` as may be are in progress.
+
+    Raised by `Context.dependency`. A record whose handler lets it through waits, and no attempt is spent.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"as many calls of {name} as may be are in progress")
+        self.name = name
 
 
 class ClientError(StreamworkerError):

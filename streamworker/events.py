@@ -75,6 +75,9 @@ class Listener:
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         """The breaker of a dependency went from one of closed, open and half_open to another."""
 
+    def bulkhead_full(self, dependency: str, calls: int) -> None:
+        """So many guarded calls of a dependency were not made, because enough were in progress."""
+
     def degraded(self, operation: str, fallback: str, reads: int) -> None:
         """So many reads of `operation` were given what stands in for an answer."""
 

@@ -102,6 +102,8 @@ class Gatekeeper:
         for breaker in self.breakers.values():
             for change in breaker.changes():
                 self._listener.breaker_changed(change.breaker, change.before.value, change.after.value, change.reason)
+            if breaker.seats is not None and (refused := breaker.seats.refused()):
+                self._listener.bulkhead_full(breaker.rules.name, refused)
         if self._limited:
             self._report_waits()
         for room in self._stages.rooms.values():

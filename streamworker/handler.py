@@ -267,7 +267,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         retry=_typed(handler, "retry", Retry),
         retry_budget=None if handler.retry_budget is None else _typed(handler, "retry_budget", RetryBudget),
         rate=_rate(handler),
-        breaker=None if handler.breaker is None else _typed(handler, "breaker", Breaker),
+        breaker=_breaker(handler),
         dependencies=_dependencies(handler),
         reads=_reads(handler),
         rules=_rules(handler),
@@ -417,6 +417,18 @@ def _typed(handler: type[_Declared], name: str, kind: type[S]) -> S:
     if not isinstance(option, kind):
         raise ConfigurationError(f"{handler.__name__}.{name}: expected {kind.__name__}(...), got {option!r}")
     return option
+
+
+def _breaker(handler: type[_Declared]) -> Breaker | None:
+    if handler.breaker is None:
+        return None
+    breaker = _typed(handler, "breaker", Breaker)
+    if breaker.bulkhead is not None:
+        raise ConfigurationError(
+            f"{handler.__name__}.breaker: a bulkhead bounds single calls, of a Breaker in dependencies; all calls of a"
+            f" handler are bounded by its concurrency"
+        )
+    return breaker
 
 
 def _dependencies(handler: type[_Declared]) -> tuple[Breaker, ...]:

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from streamworker.waiting import WaitingRoom
     from streamworker.work import Failure, SliceOutcome
 
+# Who was refused because there are enough calls asks again, but not at once, even without a back-off.
+_LEAST_WAIT_S = 0.01
 _log = logging.getLogger(__name__)
 _KILLER = Verdict(VerdictKind.DEAD_LETTER, "killed_worker")
 _BLOCKED_KILLER = Verdict(VerdictKind.BLOCK, "killed_worker")
@@ -253,7 +255,14 @@ class Settlement:
         room: WaitingRoom,
         blamed: Blame,
     ) -> None:
-        """Let records wait for the dependency of a single call: while it is there for a while, else until it is."""
+        """Let records wait for the dependency of a single call: while it is there for a while, else until it is.
+
+        Where it was only busy they wait for a while, and nothing is counted.
+        """
+        if blamed.full:
+            wait_s = max(_LEAST_WAIT_S, self._backoffs[slice_.handler].delay_s(1, error))
+            self._hold(slice_, failed, rest, spared=_spared(slice_), due_s=self._clock.monotonic_s() + wait_s)
+            return
         spared = _spared(slice_) if blamed.refused else self._spare(slice_, room.breaker)
         if not blamed.refused and room.breaker.state is BreakerState.CLOSED:
             due_s = self._clock.monotonic_s() + self._backoffs[slice_.handler].delay_s(spared.calls, error)

@@ -168,6 +168,12 @@ class Metric(enum.Enum):
     BREAKER_CHANGES = _counter(
         "breaker_transitions_total", "changes", ("name", "from", "to"), "Changes of the state of breakers."
     )
+    BULKHEAD_FULL = _counter(
+        "bulkhead_full_total",
+        "calls",
+        ("name",),
+        "Guarded calls of a dependency that were not made because as many as may be were in progress.",
+    )
     DEGRADED_READS = _counter(
         "degraded_total",
         "reads",

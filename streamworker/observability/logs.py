@@ -182,6 +182,10 @@ class LogListener(Listener):
         fields = {"breaker": breaker, "before": before, "after": after, "reason": reason}
         self._say_sparingly(("breaker", breaker, after), level, "breaker changed", fields)
 
+    def bulkhead_full(self, dependency: str, calls: int) -> None:
+        fields = {"dependency": dependency, "calls": calls}
+        self._say_sparingly(("bulkhead", dependency), logging.INFO, "bulkhead full, records wait", fields)
+
     def degraded(self, operation: str, fallback: str, reads: int) -> None:
         fields = {"operation": operation, "fallback": fallback, "reads": reads}
         self._say_sparingly(("degraded", operation, fallback), logging.WARNING, "reads degraded", fields)

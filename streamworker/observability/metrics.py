@@ -135,6 +135,9 @@ class Metrics(Listener):
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         self._counts[Metric.BREAKER_CHANGES].add((breaker, before, after))
 
+    def bulkhead_full(self, dependency: str, calls: int) -> None:
+        self._counts[Metric.BULKHEAD_FULL].add((dependency,), calls)
+
     def degraded(self, operation: str, fallback: str, reads: int) -> None:
         self._counts[Metric.DEGRADED_READS].add((operation, fallback), reads)
 

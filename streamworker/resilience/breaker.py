@@ -21,6 +21,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streamworker.resilience.bulkhead import Seats
 from streamworker.resilience.verdict import causes
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class CircuitBreaker:
         self.rules = rules
         self._monotonic_s = clock.monotonic_s
         self._draw = draw
+        self.seats = None if rules.bulkhead is None else Seats(rules.bulkhead)
         self._lock = threading.Lock()
         self._state = BreakerState.CLOSED
         self._epoch = 0

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from streamworker.errors import CircuitOpen
+from streamworker.errors import BulkheadFull, CircuitOpen
 from streamworker.resilience.verdict import causes, links
 
 if TYPE_CHECKING:
@@ -33,12 +33,14 @@ _MARK = "_streamworker_blame"
 class Blame:
     """The dependency that a record could not be handled for: its call failed, or was not made (`refused`).
 
-    `trial`: it was the one call that is made to see whether the dependency is back.
+    `trial`: it was the one call that is made to see whether the dependency is back. `full`: it was refused because
+    there were enough calls, and says nothing of the dependency.
     """
 
     dependency: str
     refused: bool = False
     trial: bool = False
+    full: bool = False
 
 
 def blame(error: BaseException, *, amid: bool = True) -> Blame | None:
@@ -46,6 +48,8 @@ def blame(error: BaseException, *, amid: bool = True) -> Blame | None:
     for link in links(error) if amid else causes(error):
         if isinstance(link, CircuitOpen):
             return Blame(link.name, refused=True)
+        if isinstance(link, BulkheadFull):
+            return Blame(link.name, refused=True, full=True)
         mark = getattr(link, _MARK, None)
         if isinstance(mark, Blame):
             return mark
@@ -67,15 +71,20 @@ class Guard:
     def __init__(self, breaker: CircuitBreaker, clock: Clock) -> None:
         self.name = breaker.rules.name
         self._breaker = breaker
+        self._seats = breaker.seats
         self._monotonic_s = clock.monotonic_s
         self._inside = _Inside()
 
     def __enter__(self) -> None:
         inside = self._inside
         if not inside.depth:
-            inside.permit = self._breaker.acquire()
-            if inside.permit is None:
+            permit = self._breaker.acquire()
+            if permit is None:
                 raise CircuitOpen(self.name, self._breaker.opens_for_s)
+            if self._seats is not None and not self._seats.take():
+                permit.end()
+                raise BulkheadFull(self.name)
+            inside.permit = permit
             inside.began_s = self._monotonic_s()
         inside.depth += 1
 
@@ -91,6 +100,8 @@ class Guard:
         if not inside.depth:
             failed, inside.failed, inside.permit = inside.failed, False, None
             seconds = self._monotonic_s() - inside.began_s
+            if self._seats is not None:
+                self._seats.leave()
             permit.end(succeeded=int(error is None and not failed), failed=int(failed), seconds=seconds)
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -102,7 +113,9 @@ class Guard:
         """Whether the breaker counts `error`, and no other guard inside this one has."""
         for link in causes(error):
             mark = getattr(link, _MARK, None)
-            if isinstance(link, CircuitOpen) or (isinstance(mark, Blame) and mark.dependency != self.name):
+            if isinstance(link, CircuitOpen | BulkheadFull):
+                return False
+            if isinstance(mark, Blame) and mark.dependency != self.name:
                 return False
         return self._breaker.counts(error)
 

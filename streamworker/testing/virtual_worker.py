@@ -91,6 +91,7 @@ class Story(Listener):
     commit_answers: list[tuple[int, str | None]] = field(default_factory=list)
     unanswered_commits: int = 0
     late_records: int = 0
+    full_bulkheads: Counter[str] = field(default_factory=Counter)
     throttled_s: float = 0.0
     postponed_retries: int = 0
     write_offs: list[tuple[TopicPartition, int]] = field(default_factory=list)
@@ -148,6 +149,9 @@ class Story(Listener):
 
     def breaker_changed(self, breaker: str, before: str, after: str, reason: str) -> None:
         self.breaker_changes.append((breaker, before, after, reason))
+
+    def bulkhead_full(self, dependency: str, calls: int) -> None:
+        self.full_bulkheads[dependency] += calls
 
     def degraded(self, operation: str, fallback: str, reads: int) -> None:
         self.degraded_reads[operation, fallback] += reads

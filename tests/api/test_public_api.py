@@ -17,6 +17,8 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "BatchFailed",
         "BatchHandler",
         "Breaker",
+        "Bulkhead",
+        "BulkheadFull",
         "Bytes",
         "CircuitOpen",
         "Config",

@@ -15,6 +15,8 @@ from streamworker import (
     BatchFailed,
     BatchHandler,
     Breaker,
+    Bulkhead,
+    BulkheadFull,
     Bytes,
     CircuitOpen,
     Context,
@@ -241,7 +243,7 @@ class Located(Handler[bytes]):
     """Breakers around single calls."""
 
     topics = ("addresses",)
-    dependencies = (Breaker("geo-api"), Breaker("prices", counts=OSError))
+    dependencies = (Breaker("geo-api", bulkhead=Bulkhead(4, max_wait_s=0.1)), Breaker("prices", counts=OSError))
 
     def open(self, context: Context) -> None:
         self.geo = context.dependency("geo-api")
@@ -254,6 +256,8 @@ class Located(Handler[bytes]):
                 print(record.offset)
         except CircuitOpen as error:
             assert_type(error.retry_in_s, float)
+        except BulkheadFull as error:
+            assert_type(error.name, str)
 
 
 class Priced(Handler[Order]):
