@@ -2,6 +2,7 @@
 
 from streamworker.config import (
     Action,
+    Adaptive,
     Batch,
     Breaker,
     Bulkhead,
@@ -39,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Action",
+    "Adaptive",
     "Avro",
     "Batch",
     "BatchFailed",

@@ -130,6 +130,24 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Adaptive:
+    """How many calls of a handler are made at once, found out as it goes: from `least` up to its `concurrency`.
+
+    A failure that is a dependency's, or a timeout, makes it smaller; as many successes as are made at once make it
+    larger by one, if more would have been made. It begins with all threads.
+    """
+
+    least: int = 1
+    backoff: float = 0.9  # what a failure leaves of it
+    counts: Matcher | None = None  # which errors, as in Breaker; None: connection errors and timeouts
+
+    def __post_init__(self) -> None:
+        _at_least("Adaptive.least", self.least, 1)
+        if not 0 < self.backoff < 1:
+            raise ConfigurationError(f"Adaptive.backoff: expected a share between 0 and 1, got {self.backoff}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """When a batch is handed over: the first limit that is reached. It never mixes partitions."""
 

@@ -51,7 +51,9 @@ class Gatekeeper:
     def take(self, handler: int, now_s: float) -> LaneSlice | None:
         """The next slice of a handler that may be handed over."""
         gate, scheduler = self._stages.gates[handler], self._stages.schedulers[handler]
-        pace = self._stages.paces[handler]
+        pace, adaptive = self._stages.paces[handler], self._stages.adaptive[handler]
+        if adaptive is not None:
+            adaptive.presses = scheduler.presses
         if pace is None:
             return scheduler.take(now_s) if gate is None else self._take_through(gate, scheduler, now_s, None)
         most = pace.most(now_s, needed=scheduler.ready)
@@ -86,6 +88,11 @@ class Gatekeeper:
         """When a record that waits for a dependency may go; None without."""
         dues = [due_s for room in self._stages.rooms.values() if (due_s := room.next_due_s()) is not None]
         return min(dues, default=None)
+
+    def limits(self) -> Mapping[str, int]:
+        """How many calls at once are made of handlers that adapt, by name."""
+        limits = zip(self._names, self._stages.adaptive, strict=True)
+        return {name: limit.calls for name, limit in limits if limit is not None}
 
     def shut(self, handler: int) -> bool:
         """Whether records of a handler cannot be finished now, because something that it needs is away."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, overload
 from streamworker.clock import SystemClock
 from streamworker.config import (
     Action,
+    Adaptive,
     Batch,
     Breaker,
     DeadLetter,
@@ -153,6 +154,7 @@ class _Declared:
     key: ClassVar[AnySerde | None] = None
     ordering: ClassVar[Ordering | str] = Ordering.PARTITION
     concurrency: ClassVar[int] = 8  # threads, each with an instance of its own
+    adaptive: ClassVar[Adaptive | None] = None  # None: as many calls at once as there are threads
     lanes: ClassVar[int | None] = None  # KEY: order domains per partition; None is as many as threads
     timeout_s: ClassVar[float | None] = None  # for a call of handle; a longer one has failed, though it goes on
     retry: ClassVar[Retry] = Retry()
@@ -212,6 +214,7 @@ class Declaration:
     key: AnySerde | None
     ordering: Ordering
     concurrency: int
+    adaptive: Adaptive | None
     lanes: int
     batch: Batch | None
     timeout_s: float | None
@@ -261,6 +264,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         key=_serde(handler, "key"),
         ordering=member(f"{handler.__name__}.ordering", Ordering, handler.ordering),
         concurrency=_positive(handler, "concurrency", handler.concurrency),
+        adaptive=_adaptive(handler),
         lanes=_positive(handler, "lanes", handler.concurrency if handler.lanes is None else handler.lanes),
         batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
         timeout_s=_timeout(handler),
@@ -386,6 +390,18 @@ def _positive(handler: type[_Declared], name: str, number: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigurationError(f"{handler.__name__}.{name}: expected a whole number from 1, got {number!r}")
     return number
+
+
+def _adaptive(handler: type[_Declared]) -> Adaptive | None:
+    if handler.adaptive is None:
+        return None
+    adaptive = _typed(handler, "adaptive", Adaptive)
+    if adaptive.least > handler.concurrency:
+        raise ConfigurationError(
+            f"{handler.__name__}.adaptive: expected least to be at most concurrency ({handler.concurrency}),"
+            f" got {adaptive.least}"
+        )
+    return adaptive
 
 
 def _rate(handler: type[_Declared]) -> Rate | None:

@@ -118,6 +118,7 @@ class Observer:
             last_commit_s=worker.committer.last_success_s,
             breakers=breakers,
             call_breakers=worker.gatekeeper.of_calls_only,
+            limits=worker.gatekeeper.limits(),
             reads=worker.degradation.status(),
             degraded=(
                 *(f"breaker {name}: {state}" for name, state in breakers.items() if state != "closed"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from streamworker.offsets.progress import Progress
     from streamworker.record import TopicPartition
     from streamworker.resilience.gate import Gate
-    from streamworker.resilience.limits import KeyPace, Pace, RetryAllowance
+    from streamworker.resilience.limits import AdaptiveLimit, KeyPace, Pace, RetryAllowance
     from streamworker.scheduling.backpressure import Backpressure
     from streamworker.scheduling.lanes import Scheduler
     from streamworker.source.assignment import Assignment
@@ -51,6 +51,7 @@ class Stages:
     gates: Sequence[Gate | None]  # by the handler's number; None without a breaker
     paces: Sequence[Pace | None]  # by the handler's number; None without a rate for all its records together
     key_paces: Sequence[KeyPace | None]  # by the handler's number; None without a rate per key
+    adaptive: Sequence[AdaptiveLimit | None]  # by the handler's number; None without
     allowances: Sequence[RetryAllowance | None]  # by the handler's number; None without a budget for retries
     rooms: Mapping[str, WaitingRoom]  # by the name of what single calls need
     committer: Committer

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from streamworker.record import Message, TopicPartition
     from streamworker.resilience.breaker import CircuitBreaker, Permit
     from streamworker.resilience.guard import Blame
-    from streamworker.scheduling.lanes import Held, LaneSlice
+    from streamworker.resilience.limits import AdaptiveLimit
+    from streamworker.scheduling.lanes import Held, LaneSlice, Scheduler
     from streamworker.waiting import WaitingRoom
     from streamworker.work import Failure, SliceOutcome
 
@@ -90,6 +91,9 @@ class Settlement:
         allowance = self._stages.allowances[slice_.handler]
         if allowance is not None and _is_first(slice_):
             allowance.first_calls(self._calls(outcome), self._clock.monotonic_s())
+        adaptive = self._stages.adaptive[slice_.handler]
+        if adaptive is not None:
+            self._adapt(adaptive, scheduler, outcome)
         permit = self._report_calls(outcome)
         if slice_.ownership.ended:
             scheduler.forget()
@@ -106,6 +110,12 @@ class Settlement:
             scheduler.finish(slice_, left)
         else:
             self._settle_failure(partition, slice_, failure, left, permit)
+
+    def _adapt(self, limit: AdaptiveLimit, scheduler: Scheduler, outcome: SliceOutcome[LaneSlice]) -> None:
+        """Let the handler have more or fewer calls at once from here on."""
+        failure = outcome.failure
+        limit.ended(self._calls(outcome) - (failure is not None), None if failure is None else failure.error)
+        scheduler.allow(limit.calls)
 
     def _calls(self, outcome: SliceOutcome[LaneSlice]) -> int:
         """Calls that a slice stands for."""

@@ -32,7 +32,7 @@ from streamworker.partitions import Partitions, Stages
 from streamworker.quarantine import Quarantine
 from streamworker.rebalance import Rebalancing
 from streamworker.resilience.gate import gates_of
-from streamworker.resilience.limits import KeyPace, Pace, RetryAllowance
+from streamworker.resilience.limits import AdaptiveLimit, KeyPace, Pace, RetryAllowance
 from streamworker.scheduling.backpressure import Backpressure
 from streamworker.scheduling.lanes import LaneSlice, Scheduler
 from streamworker.settlement import Settlement
@@ -175,6 +175,7 @@ class Worker:
             gates=gates_of(declarations, breakers, clock),
             paces=[Pace(one.rate, now_s) if one.rate and not one.rate.per_key else None for one in declarations],
             key_paces=key_paces,
+            adaptive=[AdaptiveLimit(one.adaptive, one.concurrency) if one.adaptive else None for one in declarations],
             allowances=allowances,
             rooms=rooms_of(declarations, breakers, clock),
             committer=self.committer,

@@ -242,6 +242,9 @@ class Metric(enum.Enum):
         "Records done that cannot be committed because a lower one is open.",
     )
     RUNNING = _gauge("running_calls", "calls", ("handler",), "Calls of the handler in progress.")
+    CALLS_LIMIT = _gauge(
+        "calls_limit", "calls", ("handler",), "How many calls at once are made of a handler that is `adaptive`."
+    )
     OLDEST_CALL = _gauge("oldest_call_seconds", "seconds", ("handler",), "Age of the oldest call in progress.")
     JOINED = _gauge("group_joined", "boolean", ("group",), "1 while this worker is a member in a settled group.")
     BREAKER = _gauge(

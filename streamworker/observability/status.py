@@ -121,7 +121,8 @@ class WorkerStatus:
     `join_state` is the client's name of it, `join_state_since_s` when it changed last. `degraded`
     names what is impaired without keeping records from being handled. `fatal` is set when the client
     is unusable or a thread that the worker needs has died. `breakers` are the states of the dependencies, by name;
-    those in `call_breakers` hold single calls back and not all of a handler. `reads` are those that may degrade.
+    those in `call_breakers` hold single calls back and not all of a handler. `limits` says how many calls at once are
+    made of handlers that adapt. `reads` are those that may degrade.
     """
 
     state: LifeState
@@ -141,6 +142,7 @@ class WorkerStatus:
     degraded: tuple[str, ...] = ()
     breakers: Mapping[str, str] = field(default_factory=dict)
     call_breakers: frozenset[str] = frozenset()
+    limits: Mapping[str, int] = field(default_factory=dict)
     reads: tuple[ReadStatus, ...] = ()
     last_commit_s: float | None = None
     commits_refused_since_s: float | None = None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.config import Breaker
+    from streamworker.config import Breaker, Matcher
 
 _BUCKETS = 10
 # A trial that has not come back by then says that the dependency hangs.
@@ -135,15 +135,7 @@ class CircuitBreaker:
 
     def counts(self, error: BaseException) -> bool:
         """Whether `error` is the dependency's and not the record's; a predicate that raises says no."""
-        matches = self.rules.counts
-        try:
-            if matches is None:
-                return any(map(_is_of_a_dependency, causes(error)))
-            if isinstance(matches, type | tuple):
-                return any(isinstance(link, matches) for link in causes(error))
-            return any(map(matches, causes(error)))
-        except Exception:  # noqa: BLE001 - a user's predicate; the record is judged without it
-            return False
+        return is_of_a_dependency(error, self.rules.counts)
 
     def trip(self, reason: str) -> None:
         """Open it if it is closed."""
@@ -255,5 +247,17 @@ class _Window:
         self._totals = [total + sign * count for total, count in zip(self._totals, counts, strict=True)]
 
 
-def _is_of_a_dependency(link: BaseException) -> bool:
+def is_of_a_dependency(error: BaseException, matches: Matcher | None) -> bool:
+    """Whether `error` is a dependency's by what `matches`, None being connection errors and timeouts."""
+    try:
+        if matches is None:
+            return any(map(_has_known_name, causes(error)))
+        if isinstance(matches, type | tuple):
+            return any(isinstance(link, matches) for link in causes(error))
+        return any(map(matches, causes(error)))
+    except Exception:  # noqa: BLE001 - a user's predicate; the record is judged without it
+        return False
+
+
+def _has_known_name(link: BaseException) -> bool:
     return any(kind.__name__ in _COUNTED_NAMES for kind in type(link).__mro__)

@@ -1,4 +1,4 @@
-"""How fast a handler may be given records, and how many of them again. Pure; the loop thread owns each object.
+"""How fast a handler may be given records, how many again, how many at once. Pure; the loop thread owns each object.
 
 Tokens come with time and go with calls. What is given in one piece, as a batch, may take more than there are, and the
 next then waits for longer: over any time a limit holds to within one piece.
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
+from streamworker.resilience.breaker import is_of_a_dependency
+
 if TYPE_CHECKING:
-    from streamworker.config import Rate, RetryBudget
+    from streamworker.config import Adaptive, Rate, RetryBudget
 
 # For so long tokens for retries are kept: what was earned long ago says nothing of now.
 _KEPT_S = 10
@@ -131,3 +133,36 @@ class KeyPace:
         """For how long records have to wait that were parked since the last call."""
         waited_s, self._waited_s = self._waited_s, 0.0
         return waited_s
+
+
+class AdaptiveLimit:
+    """How many calls at once: less by a share after a failure, one more after as many successes as it allows.
+
+    Successes count only while the limit is what holds records back (`presses`): else it would grow in quiet times
+    without having been tried. Each failure counts: to count those of one moment once lets it grow, where failures come
+    slowly as timeouts do, to several times of what can be taken.
+    """
+
+    def __init__(self, rules: Adaptive, most: int) -> None:
+        self._rules = rules
+        self._most = most
+        self._limit = float(most)
+        self._successes = 0
+        self.presses = False
+
+    @property
+    def calls(self) -> int:
+        """How many calls may be made at once."""
+        return int(self._limit)
+
+    def ended(self, succeeded: int, error: BaseException | None) -> None:
+        """Calls came back; the last of them raised `error`, if there is one."""
+        if error is not None and is_of_a_dependency(error, self._rules.counts):
+            self._successes = 0
+            self._limit = max(self._limit * self._rules.backoff, float(self._rules.least))
+            return
+        if self.presses:
+            self._successes += succeeded
+        if self._successes >= self.calls:
+            self._successes = 0
+            self._limit = min(self._limit + 1, float(self._most))

@@ -242,6 +242,17 @@ class Scheduler:
         return self._out < self._concurrency
 
     @property
+    def presses(self) -> bool:
+        """Whether more slices could be out if more were allowed."""
+        return not self.idle and any(
+            lane.pending and not (lane.out and self._ordering is not Ordering.UNORDERED) for lane in self._turns
+        )
+
+    def allow(self, slices: int) -> None:
+        """Let at most so many be out from now on."""
+        self._concurrency = slices
+
+    @property
     def ready(self) -> bool:
         """Whether some lane takes its turn and a thread has nothing to do."""
         return bool(self._turns) and self.idle

@@ -12,6 +12,7 @@ import streamworker
 def test_the_public_api_is_this_list_and_nothing_else() -> None:
     assert streamworker.__all__ == [
         "Action",
+        "Adaptive",
         "Avro",
         "Batch",
         "BatchFailed",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, assert_type
 import msgspec
 
 from streamworker import (
+    Adaptive,
     Avro,
     Batch,
     BatchFailed,
@@ -226,6 +227,7 @@ class Punctual(Handler[bytes]):
     topics = ("requests",)
     timeout_s = 10
     rate = Rate(50, burst=5)
+    adaptive = Adaptive(least=2, counts=OSError)
     retry_budget = RetryBudget(ratio=0.1)
     rules = (Rule.dead_letter(HandlerTimeout),)
     dead_letter = DeadLetter("requests.dlq")
