@@ -59,3 +59,37 @@ def test_a_call_or_a_back_off_longer_than_the_poll_interval_keeps_its_partition(
     ]
     figures("F-18", "a call longer than the poll interval", records=len(seen), lost_partitions=0, repeats=0)
     figures("F-64", "a back-off longer than the poll interval", records=len(seen), lost_partitions=0, repeats=0)
+
+
+def test_calls_that_time_out_are_made_again_on_other_threads_and_count_once(mock_kafka: MockKafka) -> None:
+    """Edge case 47. The late calls return while their records are long done."""
+    servers = mock_kafka.bootstrap_servers
+    mock_kafka.create_topic("in", 2)
+    go_on = threading.Event()
+    seen: list[tuple[int, int, int]] = []
+    late: list[str] = []
+
+    class Hanging(Handler[bytes]):
+        topics = ("in",)
+        concurrency = 2
+        timeout_s = 0.3
+
+        def handle(self, record: Record[bytes]) -> None:
+            if record.offset == 0 and record.attempt == 1:
+                go_on.wait(60.0)
+                late.append(threading.current_thread().name)
+                return
+            seen.append((record.partition, record.offset, record.attempt))
+
+    with Running(config(servers), Hanging) as worker:
+        produce(servers, "in", [(None, "x")] * 20, 2)
+        worker.wait(lambda: len(worker.recorder.of("written_off")) == 2, "as many as there are threads are written off")
+        go_on.set()
+        worker.wait(lambda: committed(servers, "g", "in", 2) == {0: 10, 1: 10}, "all committed")
+        worker.wait(lambda: len(worker.recorder.of("came_back_late")) >= 2, "the late calls")
+        assert worker.stop() == 0
+
+    handled = {(partition, offset): attempt for partition, offset, attempt in seen}
+    assert handled == {(partition, offset): 2 if offset == 0 else 1 for partition in (0, 1) for offset in range(10)}
+    assert len(seen) == len(handled)
+    assert len(set(late)) == 2
