@@ -89,6 +89,11 @@ class Gatekeeper:
         dues = [due_s for room in self._stages.rooms.values() if (due_s := room.next_due_s()) is not None]
         return min(dues, default=None)
 
+    def throttled(self, handler: int) -> bool:
+        """Whether records of a handler wait for its rate."""
+        pace = self._stages.paces[handler]
+        return pace is not None and pace.ready_at_s is not None
+
     def limits(self) -> Mapping[str, int]:
         """How many calls at once are made of handlers that adapt, by name."""
         limits = zip(self._names, self._stages.adaptive, strict=True)

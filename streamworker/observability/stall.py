@@ -86,7 +86,9 @@ class Stillness:
 
 
 def _could_move(partition: PartitionStatus) -> bool:
-    if partition.pauses or partition.stopped is not None or partition.parked_records or partition.awaits_commit:
+    if partition.pauses or partition.stopped is not None or partition.parked_records:
+        return False
+    if partition.awaits_commit or partition.throttled:
         return False
     return partition.buffered_records > 0 or _unfetched(partition) > 0
 

@@ -76,7 +76,8 @@ class PartitionStatus:
     `next_offset` is the lowest offset that is not done, `position` the next one to be fetched (past
     transaction markers at the end of the log). `buffered_records` were fetched and are not settled;
     `parked_records` of them wait for their retry. `lag_records` is None while it is unknown.
-    With `awaits_commit` nothing more is begun until the coordinator takes a commit. `still_since_s`: since when it
+    With `awaits_commit` nothing more is begun until the coordinator takes a commit; `throttled`, until the rate of its
+    handler allows it. `still_since_s`: since when it
     could have moved and has not (see `Stillness`).
     """
 
@@ -94,6 +95,7 @@ class PartitionStatus:
     quarantine: QuarantineStatus | None = None
     lag_records: int | None = None
     awaits_commit: bool = False
+    throttled: bool = False
     still_since_s: float | None = None
 
     def __str__(self) -> str:

@@ -589,7 +589,7 @@ class Scheduler:
                 return taken
             else:
                 spent = attempts.get(message.offset(), 0)
-                self._keep(lane, Held([message], attempt=spent, due_s=now_s + wait_s, group_attempt=None))
+                self._keep(lane, Held([message], attempt=spent, due_s=now_s + wait_s))
                 pace.parked(wait_s)
         if len(taken) < len(messages):
             self._enqueue(lane)

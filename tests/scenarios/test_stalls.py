@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from scenarios.worlds import IN, Obedient, make_world
 
+from streamworker import Rate
 from streamworker.config import LifecycleConfig
 from streamworker.events import Listener
 from streamworker.exit_code import ExitCode
@@ -57,11 +58,28 @@ class Watched(Listener):
     def stalled(self, what: str, detail: str) -> None:
         self.stalls.append(what)
 
-    def start(self, *, call_s: float = 0.001) -> Member:
+    def start(self, handler: type[Obedient] = Obedient, *, call_s: float = 0.001) -> Member:
         def duration_s(slice_: Slice) -> float:
             return call_s if slice_.messages[0].value() == b"slow" else 0.001
 
-        return self.world.start(Obedient, observe=self.observe, duration_s=duration_s)
+        return self.world.start(handler, observe=self.observe, duration_s=duration_s)
+
+
+class Rare(Obedient):
+    """Less often than what counts as a stall."""
+
+    rate = Rate(1 / (3 * STALL_S), burst=1)
+
+
+def test_records_that_wait_for_the_rate_of_their_handler_are_no_stall() -> None:
+    watched = Watched(make_world(lifecycle=LIFECYCLE))
+    for _ in range(4):
+        watched.world.broker.produce("in", 0, b"fine")
+    watched.start(Rare)
+
+    watched.world.run_to_end("in", timeout_s=10 * STALL_S)
+
+    assert watched.stalls == []
 
 
 def test_a_client_that_delivers_nothing_is_made_anew_and_goes_on() -> None:
