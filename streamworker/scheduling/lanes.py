@@ -397,9 +397,12 @@ class Scheduler:
         return None if found is None else found[1].attempt + found[1].spared.calls
 
     def withdraw(self, partition: TopicPartition, offset: int) -> Message | None:
-        """Take the record at `offset` out, if it waits for another try; what waited behind it goes on."""
+        """Take the record at `offset` out, if it waits for another try; what waited behind it goes on.
+
+        One that waits for its first, because of its key's pace, stays.
+        """
         found = self._held_first(partition, offset)
-        if found is None:
+        if found is None or not found[1].attempt + found[1].spared.calls:
             return None
         lane, held = found
         lane.held.remove(held)

@@ -124,3 +124,22 @@ def test_a_retry_whose_key_has_to_wait_does_not_hold_up_another_that_is_due() ->
 
     assert run.calls[b"a"] == [0.0, 0.0, 0.0, pytest.approx(0.1)]
     assert run.calls[b"b"] == [0.0, 0.05]
+
+
+def test_a_record_that_waits_for_its_first_turn_is_not_withdrawn_and_one_that_failed_is() -> None:
+    scheduler = scheduler_of(Rate(10, burst=1, per_key=True), 1, batch=False)
+    scheduler.own(Ownership(AT, 1))
+    scheduler.offer(AT, [MemoryMessage(AT, offset, key=b"a", value=b"v") for offset in range(2)], 1, 0.0)
+    first = scheduler.take(0.0)
+    assert first is not None
+    scheduler.finish(first)
+    assert scheduler.take(0.0) is None
+
+    untried = scheduler.withdraw(AT, 1)
+    second = scheduler.take(0.2)
+    assert second is not None
+    scheduler.hold(second, second.messages, (), attempt=1, due_s=9.0)
+    failed = scheduler.withdraw(AT, 1)
+
+    assert untried is None
+    assert failed is second.messages[0]
