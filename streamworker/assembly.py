@@ -20,6 +20,7 @@ from streamworker.observability.health import Limits
 from streamworker.observability.http import HttpServer
 from streamworker.observability.lag import LagWatch
 from streamworker.observability.logs import LogListener
+from streamworker.observability.memory import MemoryWatch, resident_bytes
 from streamworker.observability.metrics import Metrics
 from streamworker.observability.pages import Pages
 from streamworker.observability.status import Board
@@ -33,7 +34,7 @@ from streamworker.worker import Bounds, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from streamworker.config import Config
+    from streamworker.config import Config, LifecycleConfig
     from streamworker.events import Listener
     from streamworker.handler import BatchHandler, Declaration, Handler
     from streamworker.scheduling.lanes import LaneSlice
@@ -66,7 +67,14 @@ class Application:
         self._lag = LagWatch(self._cluster)
         self._watchdog = Watchdog(clock=clock, stall_timeout_s=config.lifecycle.stall_timeout_s, die=os._exit)
         pages = Pages(board=board, metrics=metrics.render, clock=clock, limits=Limits.of(config))
-        self._observer = Observer(board=board, lag=self._lag, watchdog=self._watchdog, clock=clock, listener=listener)
+        self._observer = Observer(
+            board=board,
+            lag=self._lag,
+            watchdog=self._watchdog,
+            clock=clock,
+            listener=listener,
+            memory=memory_watch(config.lifecycle),
+        )
         self._also: Callable[[], None] = lambda: None
         self._http = HttpServer(config.http, pages) if config.http.enabled else None
         provision = Provision(
@@ -152,6 +160,21 @@ def assemble(
     """
     bounds = Bounds(until_end=until_end, max_records=max_records)
     return Application(config, handlers, bounds=bounds, listeners=listeners)
+
+
+def memory_watch(config: LifecycleConfig, resident: Callable[[], int | None] = resident_bytes) -> MemoryWatch | None:
+    """Watches the memory of the process, if a limit is set; raises ConfigurationError for one that cannot work."""
+    if config.max_rss_bytes is None:
+        return None
+    now_bytes = resident()
+    if now_bytes is None:
+        raise ConfigurationError("lifecycle.max_rss_bytes: this system does not tell the memory of a process; leave it")
+    if now_bytes >= config.max_rss_bytes:
+        raise ConfigurationError(
+            f"lifecycle.max_rss_bytes: expected more than the process has before it does anything ({now_bytes}),"
+            f" got {config.max_rss_bytes}"
+        )
+    return MemoryWatch(limit_bytes=config.max_rss_bytes, patience_s=config.max_rss_s, read=resident)
 
 
 def refuse_loops(declared: Sequence[Declaration]) -> None:

@@ -393,6 +393,8 @@ class LifecycleConfig:
     old_head: OldHead = (
         OldHead.ALERT
     )  # what follows then; a partition that stands still for another reason is left alone
+    max_rss_bytes: int | None = None  # resident memory above which nothing more is fetched; Linux only
+    max_rss_s: float = 30.0  # for how long it may stay above; then the worker drains and ends, exit code 7
 
     def __post_init__(self) -> None:
         _at_least("lifecycle.drain_timeout_s", self.drain_timeout_s, 0)
@@ -401,6 +403,9 @@ class LifecycleConfig:
         _at_least("lifecycle.stall_timeout_s", self.stall_timeout_s, 0.1)
         if self.max_head_age_s is not None:
             _at_least("lifecycle.max_head_age_s", self.max_head_age_s, 1)
+        if self.max_rss_bytes is not None:
+            _at_least("lifecycle.max_rss_bytes", self.max_rss_bytes, 1)
+        _at_least("lifecycle.max_rss_s", self.max_rss_s, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

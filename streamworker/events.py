@@ -123,6 +123,12 @@ class Listener:
     def stalled(self, what: str, detail: str) -> None:
         """Something does not move: `client`, `handler`, `handler_timeout` or `loop`."""
 
+    def memory_high(self, resident_bytes: int, limit_bytes: int) -> None:
+        """The process has more memory than it may: nothing is fetched, what was fetched is handled."""
+
+    def memory_settled(self, resident_bytes: int, seconds: float) -> None:
+        """The process has less memory than it may again, after `seconds`; fetching goes on."""
+
     def draining(self, reason: str) -> None:
         """No more fetching; what runs is finished."""
 

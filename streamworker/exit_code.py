@@ -15,5 +15,6 @@ class ExitCode(enum.IntEnum):
     STALL = 4  # nothing moved for too long
     CLOSE_TIMED_OUT = 5  # leaving the group took too long
     FENCED = 6  # another member has taken over this one's identity
+    MEMORY = 7  # the process had more memory than it may for too long
     INTERRUPTED = 130  # second SIGINT
     TERMINATED = 143  # second SIGTERM

@@ -1,7 +1,8 @@
 """Looks at the worker from the loop thread and hands up what others may see.
 
 Twice a second it makes a status for `/status`, the probes and the metrics, tells the side thread
-which partitions to ask about, and looks for what stands still. A stalled client is made anew once.
+which partitions to ask about, and looks for what stands still and for memory that grows too large. A stalled client is
+made anew once.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from streamworker.exit_code import ExitCode
 from streamworker.observability.lag import lag_records
+from streamworker.observability.memory import MemoryState
 from streamworker.observability.stall import StallKind, Stillness, stalls
 from streamworker.observability.status import (
     LifeState,
@@ -21,6 +23,7 @@ from streamworker.observability.status import (
     WorkerStatus,
 )
 from streamworker.observability.watchdog import report
+from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from streamworker.events import Listener
     from streamworker.handler import Declaration
     from streamworker.observability.lag import LagWatch
+    from streamworker.observability.memory import MemoryWatch
     from streamworker.observability.stall import Stall
     from streamworker.observability.status import Board
     from streamworker.observability.watchdog import Watchdog
@@ -65,6 +69,7 @@ class Observer:
         watchdog: Watchdog,
         clock: Clock,
         listener: Listener,
+        memory: MemoryWatch | None = None,
         note: Callable[[str], None] = report,
     ) -> None:
         self._board = board
@@ -72,6 +77,8 @@ class Observer:
         self._watchdog = watchdog
         self._clock = clock
         self._listener = listener
+        self._memory = memory
+        self._memory_high_since_s: float | None = None
         self._note = note
         self._started_s = clock.monotonic_s()
         self._next_look_s = self._started_s
@@ -88,6 +95,8 @@ class Observer:
             return
         self._next_look_s = now_s + _LOOK_EVERY_S
         self._lag.watch([one.key for one in worker.partitions])
+        if self._memory is not None and worker.state is LifeState.RUNNING:
+            self._heed(worker, self._memory, now_s)
         status = self._status(worker, now_s)
         self._board.publish(status)
         self._act_on_stalls(worker, status, now_s)
@@ -123,6 +132,7 @@ class Observer:
             degraded=(
                 *(f"breaker {name}: {state}" for name, state in breakers.items() if state != "closed"),
                 *(["membership of the group is not proven"] if worker.lease.expired else []),
+                *([str(self._memory)] if self._memory_high_since_s is not None else []),
             ),
             commits_refused_since_s=worker.committer.refused_since_s,
             fatal=worker.stopping if worker.exit_code == ExitCode.FATAL else None,
@@ -181,6 +191,23 @@ class Observer:
             return now_s if done else began_s
         seen, since_s = self._calls[slice_]
         return since_s if seen == done else now_s
+
+    def _heed(self, worker: Worker, memory: MemoryWatch, now_s: float) -> None:
+        """Fetch nothing while the process has too much memory, and end it if that does not help."""
+        state, since_s = memory.look(now_s), self._memory_high_since_s
+        self._memory_high_since_s = memory.high_since_s
+        if state is MemoryState.CALM:
+            if since_s is not None:
+                for one in worker.partitions:
+                    worker.partitions.release(one, PauseReason.MEMORY)
+                self._listener.memory_settled(memory.resident_bytes, now_s - since_s)
+            return
+        for one in worker.partitions:  # also those that have come meanwhile
+            worker.partitions.hold(one, PauseReason.MEMORY)
+        if since_s is None:
+            self._listener.memory_high(memory.resident_bytes, memory.limit_bytes)
+        if state is MemoryState.TOO_LONG:
+            worker.fail(str(memory), ExitCode.MEMORY)
 
     def _act_on_stalls(self, worker: Worker, status: WorkerStatus, now_s: float) -> None:
         lifecycle = worker.config.lifecycle

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 # Reasons for which what is fetched is still handed over.
-FETCH_ONLY = frozenset({PauseReason.BACKPRESSURE, PauseReason.BREAKER, PauseReason.DRAINING})
+FETCH_ONLY = frozenset({PauseReason.BACKPRESSURE, PauseReason.BREAKER, PauseReason.MEMORY, PauseReason.DRAINING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

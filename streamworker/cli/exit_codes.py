@@ -12,6 +12,7 @@ MEANINGS = {
     ExitCode.STALL: "Nothing moved for too long, or one call ran for too long.",
     ExitCode.CLOSE_TIMED_OUT: "Leaving the group took too long; the rest was done.",
     ExitCode.FENCED: "Another member has taken over this worker's identity.",
+    ExitCode.MEMORY: "The process had more memory than it may for too long; the rest was done.",
     ExitCode.INTERRUPTED: "A second SIGINT: left at once; what ran will be repeated.",
     ExitCode.TERMINATED: "A second SIGTERM: left at once; what ran will be repeated.",
 }

@@ -241,6 +241,14 @@ class LogListener(Listener):
         fields = {**place, "kind": fault.kind.value, "detail": fault.detail}
         self._say_sparingly(("fault", fault.kind.value), level, "client reports a fault", fields)
 
+    def memory_high(self, resident_bytes: int, limit_bytes: int) -> None:
+        fields = {"resident_bytes": resident_bytes, "limit_bytes": limit_bytes}
+        self._say_sparingly(("memory", "high"), logging.WARNING, "too much memory, nothing is fetched", fields)
+
+    def memory_settled(self, resident_bytes: int, seconds: float) -> None:
+        fields = {"resident_bytes": resident_bytes, "seconds": round(seconds, 3)}
+        self._say_sparingly(("memory", "settled"), logging.INFO, "memory settled, fetching goes on", fields)
+
     def stalled(self, what: str, detail: str) -> None:
         self._say(logging.ERROR, "stalled", what=what, detail=detail)
 

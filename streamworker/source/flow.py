@@ -26,6 +26,7 @@ class PauseReason(enum.Enum):
     DEAD_LETTERS_PENDING = "dead_letters_pending"  # dead letters that are not with the broker yet
     DEAD_LETTER_BUDGET = "dead_letter_budget"  # too many dead letters in a short time
     BREAKER = "breaker"  # something that its handler needs is away
+    MEMORY = "memory"  # the process has more memory than it may
     LEASE = "lease"  # it is not proven that the worker is still a member of its group
     WRITTEN_OFF = "calls_written_off"  # too many of its handler's calls run on past their timeout
     DRAINING = "draining"  # the worker or the ownership ends

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from scenarios.worlds import IN, Obedient, make_world
+from scenarios.worlds import IN, OTHER, Obedient, calls, handled, make_world, produce
 
 from streamworker import Rate
 from streamworker.config import LifecycleConfig
@@ -14,6 +14,7 @@ from streamworker.events import Listener
 from streamworker.exit_code import ExitCode
 from streamworker.handler import declaration
 from streamworker.observability.lag import LagWatch
+from streamworker.observability.memory import MemoryWatch
 from streamworker.observability.status import Board, LifeState, QuarantineStatus
 from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
@@ -37,6 +38,8 @@ class Watched(Listener):
     world: VirtualWorld
     stalls: list[str] = field(default_factory=list)
     dumps: list[str] = field(default_factory=list)
+    memory: MemoryWatch | None = None
+    told: list[str] = field(default_factory=list)  # of memory
 
     def __post_init__(self) -> None:
         world = self.world
@@ -48,6 +51,7 @@ class Watched(Listener):
             watchdog=Watchdog(clock=world.time, stall_timeout_s=STALL_S, die=lambda _code: None),
             clock=world.time,
             listener=self,
+            memory=self.memory,
             note=self.dumps.append,
         )
 
@@ -57,6 +61,12 @@ class Watched(Listener):
 
     def stalled(self, what: str, detail: str) -> None:
         self.stalls.append(what)
+
+    def memory_high(self, resident_bytes: int, limit_bytes: int) -> None:
+        self.told.append("high")
+
+    def memory_settled(self, resident_bytes: int, seconds: float) -> None:
+        self.told.append("settled")
 
     def start(self, handler: type[Obedient] = Obedient, *, call_s: float = 0.001) -> Member:
         def duration_s(slice_: Slice) -> float:
@@ -221,3 +231,67 @@ def test_a_worker_whose_lease_has_run_out_is_degraded_and_not_stalled() -> None:
     assert watched.stalls == []
     assert status.degraded == ("membership of the group is not proven",)
     assert [pause.reason for pause in status.partitions[0].pauses] == ["lease"]
+
+
+def test_too_much_memory_stops_the_fetching_and_not_what_was_fetched() -> None:
+    """F-50. P11: it falls when what is in hand has ended, then fetching goes on."""
+    resident = [50]
+    watched = Watched(make_world(2), memory=MemoryWatch(limit_bytes=100, patience_s=30, read=lambda: resident[0]))
+    world, member = watched.world, watched.start(call_s=2)
+    produce(world, b"slow")
+    produce(world, b"fine", partition=1)
+    world.run_for(1)
+
+    resident[0] = 101
+    world.run_for(5)
+    produce(world, b"fine", b"fine")
+    world.run_for(5)
+    high, handled_while_high, paused = watched.board.latest(), handled(world), set(member.source.paused)
+    resident[0] = 95
+    world.run_for(1)
+    still_high = list(watched.told)
+    resident[0] = 90
+    world.run_to_end("in")
+
+    assert high.degraded == ("memory: 101 bytes of 100",)
+    assert {pause.reason for one in high.partitions for pause in one.pauses} == {"memory"}
+    assert paused == {IN, OTHER}
+    assert handled_while_high == [0]
+    assert still_high == ["high"]
+    assert watched.told == ["high", "settled"]
+    assert handled(world) == [0, 1, 2]
+
+
+def test_memory_that_stays_too_high_ends_the_worker_in_order() -> None:
+    """F-50. What is done is committed, and the next process repeats nothing."""
+    resident = [101]
+    memory = MemoryWatch(limit_bytes=100, patience_s=30, read=lambda: resident[0])
+    watched = Watched(make_world(), memory=memory)
+    world, member = watched.world, watched.start(call_s=20)
+    produce(world, b"slow", b"fine")
+
+    world.run(lambda: member.worker.stopping is not None, timeout_s=32)
+    code = world.stop(member)
+    resident[0] = 50
+    world.start(Obedient)
+    world.run_to_end("in")
+
+    assert code == ExitCode.MEMORY
+    assert calls(world) == [0, 1]
+
+
+def test_partitions_that_come_while_memory_is_high_are_not_fetched() -> None:
+    watched = Watched(make_world(2), memory=MemoryWatch(limit_bytes=100, patience_s=1e9, read=lambda: 101))
+    world, member = watched.world, watched.start()
+    other = world.start(Obedient)
+    world.run_for(5)
+    world.kill(other)
+    world.run(lambda: len(member.worker.partitions) == 2)
+    world.run_for(1)
+
+    produce(world, b"fine")
+    produce(world, b"fine", partition=1)
+    world.run_for(10)
+
+    assert calls(world) == []
+    assert watched.stalls == []
