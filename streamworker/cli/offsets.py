@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from streamworker.cli.options import Sources
     from streamworker.cluster import Cluster
+    from streamworker.offsets.progress import Progress
     from streamworker.record import TopicPartition
 
 
@@ -47,6 +48,12 @@ class Position:
         if self.committed is None:
             return None
         return "another program" if decode(self.committed.metadata) is None else "streamworker"
+
+    @property
+    def progress(self) -> Progress | None:
+        """What streamworker knows of the partition beside the offset."""
+        found = None if self.committed is None else decode(self.committed.metadata, self.committed.offset)
+        return None if found is None else found.progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +95,19 @@ yes_option = click.option("--yes", is_flag=True, help="Do it; without, it is onl
 def show(
     sources: Sources, group: str, topics: Sequence[str], numbers: Sequence[int], as_json: bool, timeout_s: float
 ) -> None:
-    """What GROUP has committed, where the log begins and ends, and the lag."""
+    """What GROUP has committed, where the log begins and ends, and the lag.
+
+    Also what lies beside the offset: whether the partition is in work or was given back, how many records beyond the
+    offset are done, on how many of the others calls were spent, and which are suspected of killing the process. --json
+    has them one by one.
+    """
     cluster = connect(sources.load().config.kafka)
     positions = _positions(cluster, group, topics, numbers, timeout_s)
     if as_json:
         show_json([_plain(one) for one in positions])
         return
-    columns = ("topic", "partition", "committed", "start", "end", "lag", "written by")
-    show_table(columns, [tuple(_plain(one).values()) for one in positions])
+    columns = ("topic", "partition", "committed", "start", "end", "lag", "written by", "state", "done", "tried", "")
+    show_table(columns, [_row(one) for one in positions])
 
 
 @offsets.command(
@@ -247,7 +259,24 @@ def _refuse_live(cluster: Cluster, group: str, timeout_s: float) -> None:
         )
 
 
-def _plain(position: Position) -> dict[str, str | int | None]:
+def _row(position: Position) -> tuple[str | int | None, ...]:
+    """A line of the table; the lists of what lies beside the offset as counts."""
+    place = (*position.partition, position.committed and position.committed.offset, position.start, position.end)
+    progress = position.progress
+    if progress is None:
+        return (*place, position.lag, position.written_by, None, None, None, None)
+    done = sum(last - first + 1 for first, last in progress.done)
+    suspect = progress.suspect
+    suspected = suspect and f"{suspect.first} to {suspect.last} suspected, deaths: {suspect.deaths}"
+    return (*place, position.lag, position.written_by, _state(progress), done, len(progress.attempts), suspected)
+
+
+def _state(progress: Progress) -> str:
+    return "in work" if progress.running else "given back"
+
+
+def _plain(position: Position) -> dict[str, object]:
+    progress = position.progress
     return {
         "topic": position.partition.topic,
         "partition": position.partition.partition,
@@ -256,4 +285,16 @@ def _plain(position: Position) -> dict[str, str | int | None]:
         "end": position.end,
         "lag": position.lag,
         "written_by": position.written_by,
+        "progress": None if progress is None else _plain_progress(progress),
+    }
+
+
+def _plain_progress(progress: Progress) -> dict[str, object]:
+    suspect = progress.suspect
+    return {
+        "state": _state(progress),
+        "owner": progress.owner,
+        "done": [{"first": first, "last": last} for first, last in progress.done],
+        "attempts": [{"offset": offset, "attempts": spent} for offset, spent in sorted(progress.attempts.items())],
+        "suspected": suspect and {"first": suspect.first, "last": suspect.last, "deaths": suspect.deaths},
     }

@@ -17,6 +17,8 @@ from streamworker.cluster import Cluster
 from streamworker.config import KafkaConfig
 from streamworker.interfaces import OffsetMark
 from streamworker.librdkafka import admin_settings, consumer_settings
+from streamworker.offsets.codec import encode
+from streamworker.offsets.progress import Progress, Suspect
 from streamworker.record import TopicPartition
 from streamworker.testing.mock_kafka import MockKafka
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 # The mock cluster has no controller, so what needs one costs the whole timeout.
 SHORT = ("--timeout", "1")
+SHOW = ("offsets", "show", "g", "--topic", "in", "--partition", "0")
 HANDLERS = """
 from streamworker import DeadLetter, Handler
 
@@ -164,8 +167,34 @@ def test_offsets_are_shown_with_their_lag_and_their_writer(kafka: MockKafka) -> 
         "end": 6,
         "lag": 2,
         "written_by": "streamworker",
+        "progress": None,
     }
     assert (second["committed"], second["lag"], second["written_by"]) == (None, 0, None)
+
+
+def test_offsets_are_shown_with_what_lies_beside_them(kafka: MockKafka) -> None:
+    progress = Progress(1, ((3, 4),), {1: 2, 2: 1}, running=True, suspect=Suspect(1, 2, 1), owner="5f0c31aa")
+    commit(kafka, 1, encode(7, progress).text)
+
+    table = streamworker(kafka, *SHOW).stdout
+    (shown,) = json.loads(streamworker(kafka, *SHOW, "--json").stdout)
+
+    assert re.search(r"in +0 +1 +0 +6 +5 +streamworker +in work +2 +2 +1 to 2 suspected, deaths: 1", table), table
+    assert shown["progress"] == {
+        "state": "in work",
+        "owner": "5f0c31aa",
+        "done": [{"first": 3, "last": 4}],
+        "attempts": [{"offset": 1, "attempts": 2}, {"offset": 2, "attempts": 1}],
+        "suspected": {"first": 1, "last": 2, "deaths": 1},
+    }
+
+
+def test_what_was_copied_beside_another_offset_says_nothing_of_it(kafka: MockKafka) -> None:
+    commit(kafka, 2, encode(7, Progress(1, ((3, 4),))).text)
+
+    (shown,) = json.loads(streamworker(kafka, *SHOW, "--json").stdout)
+
+    assert (shown["written_by"], shown["progress"]) == ("streamworker", None)
 
 
 @pytest.mark.parametrize(
