@@ -26,7 +26,7 @@ from streamworker.observability.watchdog import report
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.clock import Clock
     from streamworker.config import Config
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from streamworker.observability.status import Board
     from streamworker.observability.watchdog import Watchdog
     from streamworker.partition import Partition
+    from streamworker.record import TopicPartition
     from streamworker.scheduling.lanes import LaneSlice
     from streamworker.work import Ownership
     from streamworker.worker import Worker
@@ -79,6 +80,8 @@ class Observer:
         self._listener = listener
         self._memory = memory
         self._memory_high_since_s: float | None = None
+        self._positions_when_high: Mapping[TopicPartition, int] = {}
+        self._pausing_helps = True
         self._note = note
         self._started_s = clock.monotonic_s()
         self._next_look_s = self._started_s
@@ -193,7 +196,11 @@ class Observer:
         return since_s if seen == done else now_s
 
     def _heed(self, worker: Worker, memory: MemoryWatch, now_s: float) -> None:
-        """Fetch nothing while the process has too much memory, and end it if that does not help."""
+        """Fetch nothing while the process has too much memory, and end it if that does not help.
+
+        Where nothing was delivered since memory was high before, the client has begun anew with a batch that takes so
+        much, and would for ever: then it is let through.
+        """
         state, since_s = memory.look(now_s), self._memory_high_since_s
         self._memory_high_since_s = memory.high_since_s
         if state is MemoryState.CALM:
@@ -202,8 +209,13 @@ class Observer:
                     worker.partitions.release(one, PauseReason.MEMORY)
                 self._listener.memory_settled(memory.resident_bytes, now_s - since_s)
             return
-        for one in worker.partitions:  # also those that have come meanwhile
-            worker.partitions.hold(one, PauseReason.MEMORY)
+        if since_s is None:
+            positions = {one.key: one.tracker.next_offset for one in worker.partitions}
+            self._pausing_helps = positions != self._positions_when_high
+            self._positions_when_high = positions
+        if self._pausing_helps:
+            for one in worker.partitions:  # also those that have come meanwhile
+                worker.partitions.hold(one, PauseReason.MEMORY)
         if since_s is None:
             self._listener.memory_high(memory.resident_bytes, memory.limit_bytes)
         if state is MemoryState.TOO_LONG:

@@ -435,11 +435,13 @@ class Worker:
                 self._count_unreadable(partition, fault)
 
     def _count_unreadable(self, partition: Partition, fault: Fault) -> None:
-        offset, times = partition.unreadable_at
-        times = times + 1 if offset == fault.offset else 1
-        partition.unreadable_at = (fault.offset if fault.offset is not None else -1, times)
+        told = -1 if fault.offset is None else fault.offset
+        offset = told if told >= 0 else partition.tracker.next_offset
+        before, times = partition.unreadable_at
+        times = times + 1 if offset == before else 1
+        partition.unreadable_at = (offset, times)
         if times >= _UNREADABLE_TRIES:
-            self.partitions.stop(partition, fault.kind.value, fault.detail, mends_itself=False)
+            self.partitions.stop(partition, fault.kind.value, f"offset {offset}: {fault.detail}", mends_itself=False)
 
     def _take_commit_answers(self, answers: Sequence[CommitAnswer]) -> None:
         for key in self.committer.answered(answers):

@@ -259,16 +259,27 @@ def _refuse_live(cluster: Cluster, group: str, timeout_s: float) -> None:
         )
 
 
-def _row(position: Position) -> tuple[str | int | None, ...]:
+def _row(position: Position) -> tuple[object, ...]:
     """A line of the table; the lists of what lies beside the offset as counts."""
-    place = (*position.partition, position.committed and position.committed.offset, position.start, position.end)
     progress = position.progress
-    if progress is None:
-        return (*place, position.lag, position.written_by, None, None, None, None)
-    done = sum(last - first + 1 for first, last in progress.done)
+    beside: tuple[object, ...] = (None,) * 4
+    if progress is not None:
+        done = sum(last - first + 1 for first, last in progress.done)
+        beside = (_state(progress), done, len(progress.attempts), _suspected(progress))
+    return (
+        *position.partition,
+        position.committed and position.committed.offset,
+        position.start,
+        position.end,
+        position.lag,
+        position.written_by,
+        *beside,
+    )
+
+
+def _suspected(progress: Progress) -> str | None:
     suspect = progress.suspect
-    suspected = suspect and f"{suspect.first} to {suspect.last} suspected, deaths: {suspect.deaths}"
-    return (*place, position.lag, position.written_by, _state(progress), done, len(progress.attempts), suspected)
+    return None if suspect is None else f"{suspect.first} to {suspect.last} suspected, deaths: {suspect.deaths}"
 
 
 def _state(progress: Progress) -> str:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from sizes import SOAK
 
 from streamworker import DeadLetter, Handler, Json, PoisonError, Retry, RetryableError
+from streamworker.observability.memory import resident_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 HEADERS = 40_000
 MEMORY_FACTOR, MEMORY_BYTES = 20, 10 * 1024 * 1024
 LARGE_BYTES = 2_000_000  # what the producer here takes
+BOMB_BYTES = 64 << 20
+TIMEOUT_S = 20
 YEAR_9999_MS = 253_402_300_799_000
 
 
@@ -113,6 +116,42 @@ def test_forty_thousand_headers_cost_a_bounded_multiple_of_their_size(
     assert headers_of(letter)[0] == [(name.decode(), value) for name, value in sent]
     assert peak_bytes <= MEMORY_FACTOR * size_bytes + MEMORY_BYTES
     figures("F-52", f"{HEADERS} headers", input_kib=size_bytes // 1024, peak_kib=peak_bytes // 1024)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lz4"])
+def test_a_batch_that_grows_to_a_thousand_times_its_size_costs_its_size_in_memory_and_nobody_else(
+    kafka: MockKafka, compression: str, figures: Callable[..., None]
+) -> None:
+    """F-50. With a limit on memory that it exceeds: it gets through, and what it took is given back."""
+    servers = kafka.bootstrap_servers
+    sender = Producer(
+        {"bootstrap.servers": servers, "message.max.bytes": 2 * BOMB_BYTES, "compression.type": compression}
+    )
+    for value in (b"fine", bytes(BOMB_BYTES), b"fine"):
+        sender.produce("in", value, partition=0)
+        assert sender.flush(TIMEOUT_S) == 0
+    del sender
+    seen: list[int] = []
+
+    class Seen(Handler[bytes]):
+        topics = ("in",)
+        dead_letter = DeadLetter("in.dlq")
+
+        def handle(self, record: Record[bytes]) -> None:
+            seen.append(record.offset)
+
+    before_bytes = resident_bytes() or 0
+    settings = config(servers, lifecycle__max_rss_bytes=before_bytes + BOMB_BYTES // 2)
+    with Running(settings, Seen) as worker:
+        worker.wait(lambda: committed(servers, "g", "in", 1) == {0: 3}, "committed")
+        worker.wait(lambda: (resident_bytes() or 0) - before_bytes < BOMB_BYTES // 2, "given back")
+        assert worker.stop() == 0
+
+    assert seen == [0, 2]
+    (letter,) = read(servers, "in.dlq", 1, 1)
+    assert headers_of(letter)[1]["sw-reason"] == b"undecodable_value"
+    pauses = len(worker.recorder.of("memory_high"))
+    figures("F-50", f"{BOMB_BYTES >> 20} MiB from a batch of {compression}", records=3, repeats=0, pauses=pauses)
 
 
 class Order(Struct):

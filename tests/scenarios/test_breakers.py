@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
@@ -134,6 +135,31 @@ def test_an_outage_under_load_costs_no_attempt_and_no_dead_letter(
     assert {effect.attempt for effect in world.effects} == {1}
     assert states(member)[0] == "open"
     assert states(member)[-1] == "closed"
+
+
+@pytest.mark.parametrize("ordering", list(Ordering))
+def test_a_dependency_that_comes_and_goes_each_second_neither_storms_nor_dead_letters(ordering: Ordering) -> None:
+    """F-63. P15. Away for the second half of each second, for two minutes."""
+    world = make_world(2)
+    member = world.start(type("Ordered", (Storing,), {"ordering": ordering}))
+    opened_s: list[float] = []
+    for half in range(240):
+        DEPENDENCY.away = half % 2 == 1
+        for partition in (0, 1):
+            for number in range(5):
+                produce(world, b"x", partition=partition, key=b"key %d" % number)
+        before = states(member).count("open")
+        world.run_for(0.5)
+        opened_s += [world.time.monotonic_s()] * (states(member).count("open") - before)
+    DEPENDENCY.away = False
+    world.run_to_end("in")
+
+    assert opened_s
+    assert min(later - earlier for earlier, later in pairwise(opened_s)) >= STEADY.open_s - 0.5
+    assert states(member)[-1] == "closed"
+    assert ordering is Ordering.UNORDERED or not list(violations(world, "in", "dlq"))
+    assert len(world.broker.records("dlq")) == 0
+    assert sorted(handled(world)) == sorted(handled(world, OTHER)) == list(range(1200))
 
 
 def test_an_outage_with_a_record_in_ten_seconds_dead_letters_nothing() -> None:

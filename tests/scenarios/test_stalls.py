@@ -280,6 +280,30 @@ def test_memory_that_stays_too_high_ends_the_worker_in_order() -> None:
     assert calls(world) == [0, 1]
 
 
+def test_what_makes_memory_high_whenever_it_is_fetched_is_let_through() -> None:
+    """F-50. A batch of 0.3 MB that grows to 300 MB was begun again and again, and dropped by each pause."""
+    resident = [50]
+    watched = Watched(make_world(), memory=MemoryWatch(limit_bytes=100, patience_s=30, read=lambda: resident[0]))
+    world, member = watched.world, watched.start()
+    world.broker.leaderless = {IN}  # as long as the client unpacks it nothing is delivered
+    produce(world, b"large")
+    world.run_for(1)
+
+    paused = []
+    for _ in range(2):
+        resident[0] = 300
+        world.run_for(1)
+        paused.append(IN in member.source.paused)
+        if paused[-1]:
+            resident[0] = 50
+            world.run_for(1)
+    world.broker.leaderless = set()
+    world.run_to_end("in", timeout_s=5)
+
+    assert paused == [True, False]
+    assert watched.told == ["high", "settled", "high"]
+
+
 def test_partitions_that_come_while_memory_is_high_are_not_fetched() -> None:
     watched = Watched(make_world(2), memory=MemoryWatch(limit_bytes=100, patience_s=1e9, read=lambda: 101))
     world, member = watched.world, watched.start()

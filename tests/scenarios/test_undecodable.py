@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from scenarios.worlds import IN, OTHER, Obedient, calls, commits, handled, headers_of, letters_from, make_world, produce
 
 from streamworker import DecodeError, DependencyUnavailable, Ordering, Rule
 from streamworker.interfaces import Fault, FaultKind
+
+if TYPE_CHECKING:
+    from streamworker.observability.status import StopStatus
+    from streamworker.testing.virtual_worker import Member
 
 
 class Careful:
@@ -148,3 +154,39 @@ def test_a_batch_of_the_broker_that_stays_unreadable_stops_its_partition() -> No
 
     assert twice == []
     assert [reason for _, reason, _ in member.story.stops] == ["unreadable_batch"]
+
+
+@pytest.mark.parametrize("told", [2, None, -1001])
+def test_an_unreadable_batch_stops_its_partition_with_its_offset_until_an_operator_goes_past_it(
+    told: int | None,
+) -> None:
+    """F-51. P10. A new worker stops at it again; only an offset that is set behind it passes it. The others go on."""
+    world = make_world(2)
+    produce(world, b"fine", b"fine")
+    fault = Fault(FaultKind.UNREADABLE, IN, told, "_BAD_COMPRESSION: zstd")
+
+    def stopped(member: Member) -> StopStatus:
+        world.run_for(1)
+        world.broker.leaderless = {IN}  # nothing more can be read of it
+        for _ in range(3):
+            member.source.report(fault)
+            world.run_for(0.5)
+        produce(world, b"fine", partition=1)
+        world.run_for(60)
+        stop = member.worker.partitions[IN].stop
+        assert world.stop(member) == 0
+        assert stop is not None
+        return stop
+
+    stops = [stopped(world.start(Obedient)) for _ in range(2)]
+    produce(world, *[b"fine"] * 4)
+    world.broker.leaderless = set()
+    world.broker.set_committed(IN, 4)
+    world.start(Obedient)
+    world.run_to_end("in")
+
+    assert {(stop.reason, stop.detail, stop.mends_itself) for stop in stops} == {
+        ("unreadable_batch", "offset 2: _BAD_COMPRESSION: zstd", False)
+    }
+    assert calls(world) == [0, 1, 4, 5]
+    assert handled(world, OTHER) == [0, 1]
