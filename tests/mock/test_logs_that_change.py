@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError
 from fleet.in_process import Running, committed, config
+from fleet.proxied import ProxiedMock
 from fleet.trial import Trial
 from fleet.workers import free_port, let_pass, produce
+from servers.proxy_process import DAMAGEABLE
 from sizes import SOAK
 
-from streamworker import Handler
+from streamworker import Handler, TopicPartition
+from streamworker.cluster import Cluster
+from streamworker.config import KafkaConfig
+from streamworker.interfaces import OffsetMark
+from streamworker.librdkafka import admin_settings
 from streamworker.testing import MockKafka
 
 if TYPE_CHECKING:
@@ -28,6 +34,7 @@ QUICK_FETCH = {"kafka__librdkafka__fetch.wait.max.ms": "100", "kafka__librdkafka
 LEADERLESS_S = 5
 SESSION_MS, HEARTBEAT_MS = 30_000, 300  # nobody is expelled, and who joins soon has partitions
 STOPPED_S = RESUMED_S = 5.0
+DETECTED_S = 10.0
 # Errors of a fetch after which the client finds out by itself where to go on.
 PASSING = (
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -200,3 +207,45 @@ def test_errors_of_a_fetch_pass_unseen_or_stop_the_partition_in_the_open(
     ]
     assert seen == list(range(20))
     figures("F-35", "errors of a fetch", passed_unseen=len(PASSING), records=len(seen), repeats=0)
+
+
+def test_a_batch_with_a_wrong_checksum_stops_its_partition_until_an_operator_goes_past_it(
+    figures: Callable[..., None],
+) -> None:
+    """F-51. P10. A byte of it changes on each way from the broker; nothing but its offset set by hand passes it."""
+    seen: list[tuple[int, int]] = []
+
+    class Seen(Handler[bytes]):
+        topics = ("in",)
+
+        def handle(self, record: Record[bytes]) -> None:
+            seen.append((record.partition, record.offset))
+
+    with ProxiedMock(topics={"in": 2}) as mock:
+        for value in (b"fine", b"fine", DAMAGEABLE, b"fine"):
+            mock.kafka.produce_raw("in", 0, None, value)
+            mock.kafka.produce_raw("in", 1, None, b"fine")
+        mock.proxies[1].damage()
+        servers = mock.bootstrap_servers
+        with Running(config(servers), Seen) as worker:
+            began_s = time.monotonic()
+            worker.wait(lambda: worker.recorder.of("stopped"), "stopped", DETECTED_S)
+            detected_s = round(time.monotonic() - began_s, 1)
+            worker.wait(lambda: committed(servers, "g", "in", 2) == {0: 2, 1: 4}, "committed")
+            assert worker.stop() == 0
+        before = sorted(seen)
+        cluster = Cluster(admin_settings(KafkaConfig(bootstrap_servers=servers)))
+        # In a group of its own: the mock lets nobody set the offsets of one that had members.
+        behind = {TopicPartition("in", 0): OffsetMark(3), TopicPartition("in", 1): OffsetMark(4)}
+        (answer, _) = cluster.set_group_offsets("past it", behind, DETECTED_S)
+        with Running(config(servers, "past it"), Seen) as again:
+            again.wait(lambda: committed(servers, "past it", "in", 2)[0] == 4, "past it")
+            assert again.stop() == 0
+
+    assert answer.error is None
+    ((_, reason, detail, mends_itself),) = worker.recorder.of("stopped")
+    assert (reason, mends_itself) == ("unreadable_batch", False)
+    assert detail.startswith("offset 2: _BAD_MSG")
+    assert before == [(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3)]
+    assert seen[len(before) :] == [(0, 3)]
+    figures("F-51", "a wrong checksum", records=len(seen), repeats=0, detected_s=detected_s)

@@ -89,6 +89,10 @@ class FaultProxy:
         """Of the next bytes that a server sends on a connection, deliver all but the last one; then close it."""
         self._tell("truncate")
 
+    def damage(self) -> None:
+        """Change two bytes wherever a server sends `DAMAGEABLE`, so that the checksum around it is wrong."""
+        self._tell("damage")
+
     def reset(self) -> None:
         """Reset all living connections, at both ends, this once."""
         self._tell("reset")

@@ -34,6 +34,9 @@ _PORTIONS_PER_S = 20  # how smoothly a slow direction flows
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, for no time
 
 
+DAMAGEABLE, DAMAGED = b"to-be-damaged", b"to_be_damaged"  # what `damage` looks for, and what it makes of it
+
+
 class Direction(enum.Enum):
     UP = "client to server"
     DOWN = "server to client"
@@ -47,6 +50,7 @@ class Faults:
     bytes_per_s: float = math.inf
     dropped: frozenset[Direction] = frozenset()
     truncate: bool = False
+    damage: bool = False
 
 
 class Conditions:
@@ -132,6 +136,8 @@ class Flow:
             self._sink.write(data[:-1])  # all but one: half of it could be a whole frame
             self._sink.close()
             return
+        if self._conditions.faults.damage and self._direction is Direction.DOWN:
+            data = data.replace(DAMAGEABLE, DAMAGED)
         with contextlib.suppress(OSError):  # likewise nobody
             self._sink.write(data)
             await self._sink.drain()
@@ -230,6 +236,9 @@ class Proxy:
 
     async def truncate(self) -> None:
         self._conditions.change(replace(self._conditions.faults, truncate=True))
+
+    async def damage(self) -> None:
+        self._conditions.change(replace(self._conditions.faults, damage=True))
 
     async def drop_up(self) -> None:
         self._drop(Direction.UP)

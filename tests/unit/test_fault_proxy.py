@@ -284,6 +284,19 @@ def test_a_truncated_answer_lacks_its_end_and_the_connection_is_closed(line: Lin
     assert_works(line)
 
 
+def test_damage_changes_what_asks_for_it_on_its_way_from_the_server(line: Line) -> None:
+    client, server = line.pair()
+    line.proxy.damage()
+
+    server.sendall(b"<to-be-damaged>")
+    client.sendall(b"<to-be-damaged>")
+
+    assert received(client, 15) == b"<to_be_damaged>"
+    assert received(server, 15) == b"<to-be-damaged>"
+    line.proxy.heal()
+    assert_works(line)
+
+
 def test_a_reset_ends_living_connections_and_no_others(line: Line) -> None:
     client, server = line.pair()
 
