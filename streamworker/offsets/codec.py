@@ -38,6 +38,7 @@ _FORM = re.compile(
     rf"(?: d=([rb][\w-]+))?(?: a=([\w-]+))?(?: g={_NUMBER},{_NUMBER},{_NUMBER})?",
     re.ASCII,
 )
+_TOPIC_ID = re.compile(r"[\w-]{1,32}", re.ASCII)
 _FIRST_FORM = re.compile(rf"sw1 q={_NUMBER}", re.ASCII)
 # More than a partition can have beyond its offset: a bound on what is made of a few bytes that somebody else wrote.
 _MAX_SPAN = 1 << 40
@@ -72,7 +73,8 @@ def encode(request: int, progress: Progress) -> Encoded:
     """
     head = f"sw2 q={request} @{progress.offset} {'r' if progress.running else 'c'}"
     head += f" w={progress.owner}" if progress.owner else ""
-    head += f" t={progress.topic_id}" if progress.topic_id else ""
+    # Text that cannot be read again would be an answer that never comes.
+    head += f" t={progress.topic_id}" if _TOPIC_ID.fullmatch(progress.topic_id) else ""
     suspect = progress.suspect
     tail = "" if suspect is None else f" g={suspect.first},{suspect.last},{suspect.deaths}"
     done = f" d={_text_of_ranges(progress)}" if progress.done else ""

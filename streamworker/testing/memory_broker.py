@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from streamworker.errors import ClientError
 from streamworker.interfaces import CommitAnswer, Fault, FaultKind, Fetched, Membership, OffsetMark
@@ -235,7 +236,7 @@ class MemoryBroker:
 
     def topic_id(self, topic: str) -> str:
         """What tells `topic` from those that had its name before they were deleted."""
-        return f"{topic}-{self._deleted_topics[topic]}"
+        return f"{crc32(topic.encode()):08x}-{self._deleted_topics[topic]}"
 
     def expel(self, member: MemorySource) -> None:
         """Take a member's partitions away without asking, as after its session timed out."""

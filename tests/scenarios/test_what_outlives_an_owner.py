@@ -12,10 +12,11 @@ from streamworker import Batch, Ordering, Retry
 from streamworker.config import CommitConfig, FlowConfig
 from streamworker.offsets import codec
 from streamworker.offsets.progress import Progress
+from streamworker.testing.virtual_worker import VirtualWorld
 
 if TYPE_CHECKING:
     from streamworker.testing.memory_broker import CommitEntry
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.virtual_worker import Member
 
 
 class Unordered(Obedient):
@@ -191,6 +192,17 @@ def test_nothing_begins_before_the_coordinator_knows_that_the_partition_is_in_wo
     first = _progress(world.broker.commits[0])
     assert first is not None
     assert (first.offset, first.running) == (0, True)
+
+
+def test_a_topic_may_have_any_name() -> None:
+    """What a commit carries of it is no part of its name."""
+    name = "orders.v1_" + "x" * 100
+    world = VirtualWorld({name: 1, "dlq": 1})
+    world.broker.produce(name, 0, b"fine")
+
+    world.start(type("Dotted", (Obedient,), {"topics": (name,)}))
+
+    world.run_to_end(name, timeout_s=5)
 
 
 def test_the_last_commit_says_that_the_partition_was_given_back() -> None:

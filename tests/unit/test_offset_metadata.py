@@ -76,6 +76,14 @@ def test_beside_another_offset_than_its_own_it_says_nothing_but_its_number() -> 
     assert codec.decode(text, 43) == codec.decode(text) == codec.Metadata(7, None)
 
 
+@pytest.mark.parametrize("topic_id", ["a.b", "a+b/c==", "x" * 33, " ", "\u0661"])
+def test_an_id_that_could_not_be_read_again_is_left_out(topic_id: str) -> None:
+    """Otherwise no answer to the commit would be known as one."""
+    text = codec.encode(7, Progress(42, topic_id=topic_id)).text
+
+    assert codec.decode(text, 42) == codec.Metadata(7, Progress(42))
+
+
 def test_the_first_form_is_still_read() -> None:
     assert codec.decode("sw1 q=42", 7) == codec.Metadata(42, None)
 
