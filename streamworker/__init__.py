@@ -16,6 +16,7 @@ from streamworker.config import (
     Read,
     Retry,
     RetryBudget,
+    RetryTopic,
     Rule,
 )
 from streamworker.errors import (
@@ -24,6 +25,7 @@ from streamworker.errors import (
     CircuitOpen,
     ConfigurationError,
     DecodeError,
+    Defer,
     DependencyUnavailable,
     FatalError,
     HandlerTimeout,
@@ -33,7 +35,7 @@ from streamworker.errors import (
 )
 from streamworker.handler import BatchHandler, Context, Handler
 from streamworker.interfaces import Dependency, Reader, Reading, Serde
-from streamworker.record import Ending, Headers, Record, Records, TopicPartition
+from streamworker.record import Ending, Headers, Origin, Record, Records, TopicPartition
 from streamworker.serde import Avro, Bytes, Json, Text
 
 __version__ = "0.1.0"
@@ -55,6 +57,7 @@ __all__ = [
     "Context",
     "DeadLetter",
     "DecodeError",
+    "Defer",
     "Dependency",
     "DependencyUnavailable",
     "Ending",
@@ -67,6 +70,7 @@ __all__ = [
     "Json",
     "OnExhausted",
     "Ordering",
+    "Origin",
     "PoisonError",
     "Rate",
     "Read",
@@ -76,6 +80,7 @@ __all__ = [
     "Records",
     "Retry",
     "RetryBudget",
+    "RetryTopic",
     "RetryableError",
     "Rule",
     "Serde",

@@ -137,6 +137,13 @@ class Application:
         self.worker.stop(reason)
 
     def _refuse_missing_topics(self) -> None:
+        for route in self.worker.routes.all:
+            if self._outbox.partitions(route.name, _METADATA_TIMEOUT_S) is None:
+                name = self._declarations[route.handler].name
+                raise ConfigurationError(
+                    f"{name}.retry: there is no topic {route.name!r}; make it with"
+                    f" `streamworker topics create MODULE:{name} --group {self.worker.config.kafka.group}`"
+                )
         for one in self._declarations:
             topic = one.dead_letter.topic if one.dead_letter else None
             if topic is not None and self._outbox.partitions(topic, _METADATA_TIMEOUT_S) is None:

@@ -71,21 +71,39 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetryTopic:
+    """A topic in which records wait that have used up their attempts: `<topic>.retry.<group>.<n>`, n from 1."""
+
+    delay_s: float  # after that they are handled from there, never before
+    attempts: int = 1  # calls that are made then
+
+    def __post_init__(self) -> None:
+        _at_least("RetryTopic.delay_s", self.delay_s, 1)
+        _at_most("RetryTopic.delay_s", self.delay_s, 7 * 86_400)  # a week: topics delete what is older than a few
+        _at_least("RetryTopic.attempts", self.attempts, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
     """When a failed record is handed over again. Nothing sleeps: the scheduler holds the record.
 
-    A delay may be longer than `max.poll.interval.ms`.
+    A delay may be longer than `max.poll.interval.ms`. With `topics` a record whose attempts are used up leaves its
+    partition, and the records of its key with it: they are not handled in order any more.
     """
 
-    attempts: int = 4  # calls in all, the first included
+    attempts: int = 4  # calls in all, the first included; before it goes to a retry topic
     base_s: float = 0.1  # full jitter: uniform in 0 … min(cap_s, base_s · 2^n)
     cap_s: float = 2.0
     wait: Callable[..., float] | None = None  # a tenacity wait strategy instead of base_s and cap_s
+    topics: Sequence[RetryTopic] = ()  # where it goes then, one after the other, before the dead letters
 
     def __post_init__(self) -> None:
         _at_least("Retry.attempts", self.attempts, 1)
         _at_least("Retry.base_s", self.base_s, 0)
         _at_least("Retry.cap_s", self.cap_s, self.base_s)
+        if not isinstance(self.topics, Sequence) or not all(isinstance(one, RetryTopic) for one in self.topics):
+            raise ConfigurationError(f"Retry.topics: expected a tuple, (RetryTopic(delay_s=60),), got {self.topics!r}")
+        object.__setattr__(self, "topics", tuple(self.topics))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +281,7 @@ class Fallback(enum.Enum):
     CACHED = "cached"  # the last good answer for the same key, if there is one that is young enough
     DEFAULT = "default"  # the value that the handler gave for it, or what its function returns for the key
     SKIP = "skip"  # None
+    DEFER = "defer"  # nothing: the record goes to the handler's next retry topic, and no attempt is spent
 
 
 @dataclass(frozen=True, slots=True)

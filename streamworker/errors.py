@@ -5,6 +5,7 @@
     ├── HandlerSignal           raised by handlers to say how a record ends
     │   ├── RetryableError      hand it to me again after the back-off
     │   ├── PoisonError         never again: to the dead letters
+    │   ├── Defer               to the next retry topic, no attempt is spent
     │   ├── FatalError          stop the worker: drain, commit what is done       exit code 1
     │   └── BatchFailed         record `index` of this batch failed with `cause`
     ├── DecodeError             bytes that are not what the serde expects: poison
@@ -55,6 +56,13 @@ class RetryableError(HandlerSignal):
 
 class PoisonError(HandlerSignal):
     """The record itself is at fault: it goes to the dead letters without another try."""
+
+
+class Defer(HandlerSignal):
+    """Not now and not soon: the record goes to the next retry topic, or round the last one, and no attempt is spent.
+
+    To a handler without retry topics it is as a `RetryableError`.
+    """
 
 
 class FatalError(HandlerSignal):

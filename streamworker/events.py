@@ -43,6 +43,12 @@ class Listener:
     ) -> None:
         """A call failed, and how that was settled; `offset` is the record at fault, or the batch's first."""
 
+    def expired(self, partition: TopicPartition, offset: int, records: int, age_s: float) -> None:
+        """So many records, `offset` the first, ended without a call: older than `max_age_s`, the oldest `age_s`."""
+
+    def deferred(self, partition: TopicPartition, topic: str, reason: str) -> None:
+        """The retry `topic` has acknowledged a record of `partition`, which comes back from there."""
+
     def dead_lettered(self, partition: TopicPartition, topic: str, reason: str) -> None:
         """The dead-letter `topic` has acknowledged a record of `partition`."""
 

@@ -23,6 +23,8 @@ from streamworker.config import (
     Batch,
     Breaker,
     DeadLetter,
+    Fallback,
+    OnExhausted,
     Ordering,
     Rate,
     Read,
@@ -160,6 +162,7 @@ class _Declared:
     retry: ClassVar[Retry] = Retry()
     retry_budget: ClassVar[RetryBudget | None] = None  # None: retries are bounded by their attempts only
     rate: ClassVar[Rate | None] = None  # None: as fast as it can
+    max_age_s: ClassVar[float | None] = None  # since its timestamp; an older record ends without a call
     breaker: ClassVar[Breaker | None] = None  # of what the handler cannot do without
     dependencies: ClassVar[Sequence[Breaker]] = ()  # around single calls: see Context.dependency
     reads: ClassVar[Sequence[Read]] = ()  # that may do without one of these: see Context.read
@@ -221,6 +224,7 @@ class Declaration:
     retry: Retry
     retry_budget: RetryBudget | None
     rate: Rate | None
+    max_age_s: float | None
     breaker: Breaker | None
     dependencies: tuple[Breaker, ...]
     reads: tuple[Read, ...]
@@ -268,9 +272,10 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         lanes=_positive(handler, "lanes", handler.concurrency if handler.lanes is None else handler.lanes),
         batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
         timeout_s=_timeout(handler),
-        retry=_typed(handler, "retry", Retry),
+        retry=_retry(handler),
         retry_budget=None if handler.retry_budget is None else _typed(handler, "retry_budget", RetryBudget),
         rate=_rate(handler),
+        max_age_s=_max_age_s(handler),
         breaker=_breaker(handler),
         dependencies=_dependencies(handler),
         reads=_reads(handler),
@@ -428,6 +433,37 @@ def _timeout(handler: type[_Declared]) -> float | None:
     return float(seconds)  # type: ignore[arg-type]  # it is a number
 
 
+def _retry(handler: type[_Declared]) -> Retry:
+    retry, letter = _typed(handler, "retry", Retry), handler.dead_letter
+    if not retry.topics:
+        return retry
+    if letter is None:
+        raise ConfigurationError(
+            f"{handler.__name__}.retry: what fails after the last retry topic goes to the dead letters; declare"
+            f" dead_letter as well"
+        )
+    if isinstance(letter, DeadLetter) and letter.on_exhausted is OnExhausted.BLOCK:
+        raise ConfigurationError(
+            f'{handler.__name__}.retry: on_exhausted="block" keeps the order that retry topics give up; choose one'
+        )
+    for topic in handler.topics:
+        if topic.startswith("^"):
+            raise ConfigurationError(
+                f"{handler.__name__}.retry: retry topics are made of the names in topics, and {topic!r} is a pattern;"
+                f" name the topics"
+            )
+    return retry
+
+
+def _max_age_s(handler: type[_Declared]) -> float | None:
+    max_age_s: object = handler.max_age_s
+    if max_age_s is None:
+        return None
+    if isinstance(max_age_s, bool) or not isinstance(max_age_s, int | float) or not 0 < max_age_s < inf:
+        raise ConfigurationError(f"{handler.__name__}.max_age_s: expected seconds above 0, or None, got {max_age_s!r}")
+    return float(max_age_s)
+
+
 def _typed(handler: type[_Declared], name: str, kind: type[S]) -> S:
     option = getattr(handler, name)
     if not isinstance(option, kind):
@@ -462,6 +498,11 @@ def _reads(handler: type[_Declared]) -> tuple[Read, ...]:
         raise ConfigurationError(f"{handler.__name__}.reads: expected a tuple, (Read(...),), got {declared!r}")
     known = [one.name for one in handler.dependencies]
     for one in declared:
+        if Fallback.DEFER in one.fallbacks and not handler.retry.topics:
+            raise ConfigurationError(
+                f"{handler.__name__}.reads: Read {one.name!r} defers to retry topics, and there are none;"
+                f" retry = Retry(topics=(RetryTopic(delay_s=60),))"
+            )
         if one.dependency not in known:
             found = nearest(one.dependency, known) if known else "it declares none"
             raise ConfigurationError(

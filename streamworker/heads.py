@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from streamworker.work import Ownership
 
 _LOOK_EVERY_S = 1.0
+# What keeps a partition from being fetched and its head from nothing.
+_NO_EXCUSES = frozenset({PauseReason.BACKPRESSURE, PauseReason.RETRY_NOT_DUE})
 
 
 @dataclass(slots=True)
@@ -105,7 +107,7 @@ class Heads:
                 self._divert(partition, message, status.age_s, status.attempts)
 
     def _stands_still(self, partition: Partition) -> bool:
-        reasons = self._stages.ledger.reasons(partition.key).keys() - {PauseReason.BACKPRESSURE}
+        reasons = self._stages.ledger.reasons(partition.key).keys() - _NO_EXCUSES
         return bool(reasons) or partition.ownership.closing
 
     def _status(self, partition: Partition, head: _Head, now_s: float) -> HeadStatus:

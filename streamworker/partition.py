@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from streamworker.dlq.budget import DeadLetterBudget
     from streamworker.dlq.envelope import Attempt, Envelope
+    from streamworker.dlq.retries import RetryRoute
     from streamworker.observability.status import StopStatus
     from streamworker.offsets.suspects import Suspects
     from streamworker.offsets.tracker import OffsetTracker
@@ -32,6 +33,7 @@ class Partition:
     tracker: OffsetTracker
     lanes: PartitionLanes
     budget: DeadLetterBudget
+    route: RetryRoute | None  # of a retry topic
     start_offset: int  # where the client was told to begin; negative is the log's beginning
     positioned: bool = True  # false until the group's offset is known
     admits: bool = True  # false once records were dropped that nothing fetches again: going on would leave a gap

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import Config
+    from streamworker.dlq.retries import RetryRoutes
     from streamworker.dlq.writer import DeadLetterWriter
     from streamworker.events import Listener
     from streamworker.offsets.committer import Committer
@@ -37,12 +38,20 @@ if TYPE_CHECKING:
 
 
 # Reasons for which what is fetched is still handed over.
-FETCH_ONLY = frozenset({PauseReason.BACKPRESSURE, PauseReason.BREAKER, PauseReason.MEMORY, PauseReason.DRAINING})
+FETCH_ONLY = frozenset(
+    {
+        PauseReason.BACKPRESSURE,
+        PauseReason.BREAKER,
+        PauseReason.MEMORY,
+        PauseReason.DRAINING,
+        PauseReason.RETRY_NOT_DUE,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """The stages that keep something per partition."""
+    """The stages that keep something per partition, and what is said of retry topics."""
 
     assignment: Assignment
     ledger: PauseLedger
@@ -56,6 +65,7 @@ class Stages:
     rooms: Mapping[str, WaitingRoom]  # by the name of what single calls need
     committer: Committer
     writer: DeadLetterWriter
+    routes: RetryRoutes
 
 
 class Partitions:
@@ -121,7 +131,9 @@ class Partitions:
         stages = self._stages
         if key in self._owned:
             self.end([key])
-        ownership = stages.assignment.assign(key)
+        ownership, route = stages.assignment.assign(key), stages.routes.of(key.topic)
+        if route is not None:
+            ownership.topic = route.topic
         now_s = self._clock.monotonic_s()
         partition = self._owned[key] = Partition(
             ownership=ownership,
@@ -129,6 +141,7 @@ class Partitions:
             tracker=self._tracker(BEGINNING if start_offset is None else start_offset, progress, topic_id),
             lanes=stages.schedulers[handler].own(ownership),
             budget=DeadLetterBudget(self._config.dead_letters, now_s),
+            route=route,
             start_offset=BEGINNING if start_offset is None else start_offset,
             positioned=start_offset is not None,
         )

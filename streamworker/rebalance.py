@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from streamworker.errors import ClientError
 from streamworker.interfaces import Start
-from streamworker.offsets.policy import StartKind, parse_start, plan_starts
+from streamworker.offsets.policy import StartKind, StartPolicy, parse_start, plan_starts
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import Config
+    from streamworker.dlq.retries import RetryRoutes
     from streamworker.events import Listener
     from streamworker.handler import Declaration
     from streamworker.interfaces import Log, OffsetMark, Source
@@ -41,6 +42,8 @@ _COMMIT_SHARE_S = 2.0
 # that was not heard for longer than both is not waited for, because a synchronous commit has no timeout.
 _COORDINATOR_SILENCE_S = 6.5
 
+_EARLIEST = StartPolicy(StartKind.EARLIEST)
+
 
 class Rebalancing:
     """The `Rebalance` of a worker.
@@ -57,6 +60,7 @@ class Rebalancing:
         log: Log,
         quarantine: Quarantine,
         declarations: Sequence[Declaration],
+        routes: RetryRoutes,
         partitions: Partitions,
         ledger: PauseLedger,
         committer: Committer,
@@ -72,6 +76,7 @@ class Rebalancing:
         self._log = log
         self._quarantine = quarantine
         self._declarations = declarations
+        self._routes = routes
         self._partitions = partitions
         self._ledger = ledger
         self._committer = committer
@@ -145,7 +150,8 @@ class Rebalancing:
         self._partitions.release(partition, PauseReason.OFFSETS_UNKNOWN)
 
     def _begin(self, key: TopicPartition, plan: StartPlan | None) -> Start:
-        handler = next(number for number, one in enumerate(self._declarations) if one.subscribes_to(key.topic))
+        route = self._routes.of(key.topic)
+        handler = self._handler_of(key.topic) if route is None else route.handler
         if plan is None:
             partition = self._partitions.own(key, handler=handler, start_offset=None)
             self._partitions.hold(partition, PauseReason.OFFSETS_UNKNOWN)
@@ -157,6 +163,9 @@ class Rebalancing:
         paused = self._ledger.paused(key)
         self._ledger.own(key, paused=paused)
         return Start(partition.start_offset, paused)
+
+    def _handler_of(self, topic: str) -> int:
+        return next(number for number, one in enumerate(self._declarations) if one.subscribes_to(topic))
 
     def _use(self, partition: Partition, plan: StartPlan) -> None:
         if plan.foreign:
@@ -172,7 +181,10 @@ class Rebalancing:
             return {}
         try:
             committed = self._committed_of_topics(keys, timeout_s)
-            plans = self._resolved(plan_starts(keys, committed, self._policy), timeout_s)
+            retried = [key for key in keys if self._routes.of(key.topic) is not None]
+            # Whatever is in a retry topic is there because it is still to be handled.
+            plans = {**plan_starts(keys, committed, self._policy), **plan_starts(retried, committed, _EARLIEST)}
+            plans = dict(self._resolved(plans, timeout_s))
         except ClientError:
             return {}
         return self._with_topic_ids(self._with_ends(plans))

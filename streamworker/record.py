@@ -27,13 +27,23 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
+class Origin(NamedTuple):
+    """Where a record was first; the same as where it was delivered from, unless it came back from a retry topic."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
 class Ending(enum.Enum):
     """All ways in which the handling of a record can end; `Worker` settles each in one place."""
 
     HANDLED = "handled"
     RETRIED = "retried"
+    DEFERRED = "deferred"
     DEAD_LETTERED = "dead_lettered"
     SKIPPED = "skipped"
+    EXPIRED = "expired"
     STOPPED = "stopped"
 
 
@@ -109,14 +119,85 @@ def read_headers(message: Message) -> Headers:
     return Headers(headers) if headers else _NO_HEADERS
 
 
+class Returned:
+    """A record that came back from a retry topic: a `Message` that knows where it was first.
+
+    `calls` were made before it was written there; it is due at `due_ms` of the wall clock. Its timestamp is the one
+    that it had first.
+    """
+
+    __slots__ = ("_delivered", "_timestamp_ms", "calls", "due_ms", "origin")
+
+    def __init__(
+        self, delivered: Message, *, origin: Origin, timestamp_ms: int | None, calls: int, due_ms: int
+    ) -> None:
+        self._delivered = delivered
+        self._timestamp_ms = timestamp_ms
+        self.origin = origin
+        self.calls = calls
+        self.due_ms = due_ms
+
+    def topic(self) -> str:
+        """The retry topic."""
+        return self._delivered.topic()
+
+    def partition(self) -> int:
+        """Partition of the retry topic."""
+        return self._delivered.partition()
+
+    def offset(self) -> int:
+        """Offset there."""
+        return self._delivered.offset()
+
+    def key(self) -> bytes | None:
+        """Key as it is in the log."""
+        return self._delivered.key()
+
+    def value(self) -> bytes | None:
+        """Value as it is in the log."""
+        return self._delivered.value()
+
+    def timestamp(self) -> tuple[int, int]:
+        """As `Message.timestamp`, of the record as it was first."""
+        return (0, -1) if self._timestamp_ms is None else (1, self._timestamp_ms)
+
+    def headers(self) -> list[Header] | None:
+        """As `Message.headers`."""
+        return _ask_for_headers(self._delivered)
+
+    def set_headers(self, headers: list[Header]) -> None:
+        """As `Message.set_headers`."""
+        self._delivered.set_headers(headers)
+
+    def __len__(self) -> int:
+        return len(self._delivered)
+
+
+def calls_before(message: Message) -> int:
+    """Calls for a record that were made before it was delivered from here."""
+    return message.calls if isinstance(message, Returned) else 0
+
+
+def origin_of(message: Message) -> Origin:
+    """Where a record was first."""
+    if isinstance(message, Returned):
+        return message.origin
+    return Origin(message.topic(), message.partition(), message.offset())
+
+
+def timestamp_ms_of(message: Message) -> int | None:
+    """Milliseconds since the Unix epoch; None if the producer gave none."""
+    kind, timestamp_ms = message.timestamp()
+    return timestamp_ms if kind and timestamp_ms >= 0 else None
+
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Record(Generic[T]):
     """One record, read-only. `value` and `key` are decoded by the handler's serdes.
 
-    `attempt` is 1 on the first call and counts the calls that this worker made since it owns the
-    partition.
+    `attempt` is 1 on the first call and counts on where a record comes back from a retry topic.
     """
 
     __slots__ = ("_attempt", "_headers", "_key", "_message", "_value")
@@ -156,7 +237,12 @@ class Record(Generic[T]):
     @property
     def attempt(self) -> int:
         """1 on the first call, 2 on the first retry."""
-        return self._attempt
+        return self._attempt + calls_before(self._message)
+
+    @property
+    def origin(self) -> Origin:
+        """Where it was first: a retry topic has coordinates of its own."""
+        return origin_of(self._message)
 
     @property
     def raw_value(self) -> bytes | None:
@@ -171,8 +257,7 @@ class Record(Generic[T]):
     @property
     def timestamp_ms(self) -> int | None:
         """Milliseconds since the Unix epoch; None if the producer gave none."""
-        kind, timestamp_ms = self._message.timestamp()
-        return timestamp_ms if kind and timestamp_ms >= 0 else None
+        return timestamp_ms_of(self._message)
 
     @property
     def timestamp(self) -> datetime | None:

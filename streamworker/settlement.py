@@ -14,11 +14,11 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from streamworker.config import OnExhausted
-from streamworker.dlq.envelope import Attempt, envelope
+from streamworker.dlq.envelope import Attempt, ComesBack, envelope
 from streamworker.errors import HeadOfLine
 from streamworker.exit_code import ExitCode
 from streamworker.observability.redaction import described, error_text
-from streamworker.record import Ending
+from streamworker.record import Ending, TopicPartition, calls_before, timestamp_ms_of
 from streamworker.resilience.breaker import BreakerState
 from streamworker.resilience.guard import blame
 from streamworker.resilience.retry import Backoff
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import Config
+    from streamworker.dlq.envelope import Envelope
+    from streamworker.dlq.retries import RetryRoute
     from streamworker.errors import WorkerKilled
     from streamworker.events import Listener
     from streamworker.handler import Declaration
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions, Stages
-    from streamworker.record import Message, TopicPartition
+    from streamworker.record import Message
     from streamworker.resilience.breaker import CircuitBreaker, Permit
     from streamworker.resilience.guard import Blame
     from streamworker.resilience.limits import AdaptiveLimit
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 # Who was refused because there are enough calls asks again, but not at once, even without a back-off.
 _LEAST_WAIT_S = 0.01
 _log = logging.getLogger(__name__)
+_PUT_ASIDE = "deferred"  # the reason of a record that spends no attempt
 _KILLER = Verdict(VerdictKind.DEAD_LETTER, "killed_worker")
 _BLOCKED_KILLER = Verdict(VerdictKind.BLOCK, "killed_worker")
 
@@ -150,11 +153,28 @@ class Settlement:
             partition.recovered()
             self._complete(partition, handled, Ending.HANDLED, seconds)
 
+    def expire(self, key: TopicPartition, messages: Sequence[Message]) -> Sequence[Message]:
+        """End those of `messages` that are older than their handler takes; returns the others.
+
+        By this machine's clock and the timestamps of the log; a record without one is never too old.
+        """
+        partition = self._partitions[key]
+        max_age_s = self._declarations[partition.handler].max_age_s
+        assert max_age_s is not None
+        now_ms = self._clock.wall_ms()
+        ages_s = [0.0 if (at_ms := timestamp_ms_of(one)) is None else (now_ms - at_ms) / 1000 for one in messages]
+        expired = [one for one, age_s in zip(messages, ages_s, strict=True) if age_s > max_age_s]
+        if not expired:
+            return messages
+        self._complete(partition, expired, Ending.EXPIRED, 0.0)
+        self._listener.expired(key, expired[0].offset(), len(expired), max(ages_s))
+        return [one for one, age_s in zip(messages, ages_s, strict=True) if age_s <= max_age_s]
+
     def _settle_rejected(self, partition: Partition, slice_: LaneSlice, index: int, error: BaseException) -> bool:
         """Settle an undecodable record; false if it stays, because its partition or the worker stops."""
         message = slice_.messages[index]
         attempts = slice_.attempt  # never tried again, whatever a rule says: the bytes stay the same
-        verdict = self._judge(slice_, error, attempts=attempts)
+        verdict = self._judge(slice_, error, attempts=attempts, defers=False)
         partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
         if verdict.kind in (VerdictKind.DEAD_LETTER, VerdictKind.SKIP):
             self._dead_letter(partition, message, verdict, error, slice_.attempt)
@@ -202,7 +222,8 @@ class Settlement:
             scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=now_s, split=True)
         else:
             scheduler.finish(slice_, rest, found=True)
-            self._dead_letter(partition, failed[0], verdict, error, attempt + _spared(slice_).calls)
+            spent = attempt - 1 if verdict.reason == _PUT_ASIDE else attempt
+            self._give_up(partition, failed[0], verdict, error, spent + _spared(slice_).calls)
             return
         self._report_failure(partition, failed[0], error, attempt, Ending.RETRIED)
         self._listener.ended(self._name(slice_), partition.key, Ending.RETRIED, len(failed), 0.0)
@@ -223,7 +244,8 @@ class Settlement:
 
     def _judge_call(self, slice_: LaneSlice, error: BaseException) -> Verdict:
         """Judge a failed call, with the breakers as witnesses of whether a dependency is to blame."""
-        attempts = self._declarations[slice_.handler].retry.attempts
+        route = self._of(slice_).route
+        attempts = self._declarations[slice_.handler].retry.attempts if route is None else route.attempts
         gate = self._stages.gates[slice_.handler]
         parks = self._room(self._blame(slice_, error)) is not None
         if not parks and (gate is None or not gate.breaker.counts(error)):
@@ -312,7 +334,9 @@ class Settlement:
         """Where records wait for a dependency."""
         return None if blamed is None else self._stages.rooms.get(blamed.dependency)
 
-    def _judge(self, slice_: LaneSlice, error: BaseException, *, attempts: int, spares: bool = False) -> Verdict:
+    def _judge(
+        self, slice_: LaneSlice, error: BaseException, *, attempts: int, spares: bool = False, defers: bool = True
+    ) -> Verdict:
         declaration = self._declarations[slice_.handler]
         dead_letter = declaration.dead_letter
         verdict = judge(
@@ -323,6 +347,8 @@ class Settlement:
             has_dead_letter=dead_letter is not None,
             on_exhausted=OnExhausted.DLQ if dead_letter is None else OnExhausted(dead_letter.on_exhausted),
             spares=spares,
+            defers=defers and self._next_route(self._of(slice_)) is not None,
+            puts_aside=bool(declaration.retry.topics),
         )
         if verdict.note and verdict.note not in self._notes:
             self._notes.add(verdict.note)
@@ -348,32 +374,81 @@ class Settlement:
             detail = f"offset {message.offset()}: {described(error)}"
             self._partitions.stop(partition, verdict.reason, detail, mends_itself=False)
 
+    def _give_up(
+        self, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int
+    ) -> None:
+        """Send a record to the next retry topic, or to the dead letters if it is not for one or does not fit."""
+        route = self._next_route(partition)
+        if route is None and verdict.reason == _PUT_ASIDE:
+            route = partition.route
+        if verdict.kind is VerdictKind.DEFER and route is not None:
+            due_ms = self._clock.wall_ms() + round(route.delay_s * 1000)
+            comes_back = ComesBack(route.level, due_ms)
+            letter = self._letter(partition, message, route.name, verdict.reason, error, attempt, comes_back)
+            if letter.fits:
+                self._send(partition, message, letter, error, attempt, Ending.DEFERRED)
+                return
+        self._dead_letter(partition, message, verdict, error, attempt)
+
+    def _next_route(self, partition: Partition) -> RetryRoute | None:
+        """The retry topic for what is given up in `partition`; None behind the last."""
+        here = partition.route
+        return self._stages.routes.after(partition.ownership.topic, 0 if here is None else here.level)
+
     def _dead_letter(
         self, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int
     ) -> None:
-        declaration = self._declarations[partition.handler]
-        assert declaration.dead_letter is not None
+        dead_letter = self._declarations[partition.handler].dead_letter
+        assert dead_letter is not None
         ending = Ending.SKIPPED if verdict.kind is VerdictKind.SKIP else Ending.DEAD_LETTERED
-        letter = envelope(
+        letter = self._letter(partition, message, dead_letter.topic, verdict.reason, error, attempt)
+        self._send(partition, message, letter, error, attempt, ending)
+
+    def _letter(
+        self,
+        partition: Partition,
+        message: Message,
+        topic: str,
+        reason: str,
+        error: BaseException,
+        attempt: int,
+        comes_back: ComesBack | None = None,
+    ) -> Envelope:
+        return envelope(
             message,
-            topic=declaration.dead_letter.topic,
+            topic=topic,
             group=self._config.kafka.group,
-            handler=declaration.name,
-            reason=verdict.reason,
+            handler=self._declarations[partition.handler].name,
+            reason=reason,
             error=error,
             attempts=attempt,
             attempt_log=partition.attempts.get(message.offset(), ()),
             now_ms=self._clock.wall_ms(),
             max_bytes=self._letter_max_bytes,
+            comes_back=comes_back,
         )
+
+    def _send(
+        self,
+        partition: Partition,
+        message: Message,
+        letter: Envelope,
+        error: BaseException,
+        attempt: int,
+        ending: Ending,
+    ) -> None:
         self._report_failure(partition, message, error, attempt, ending)
-        partition.unfunded.append((letter, partial(self._acknowledged, partition, message, verdict.reason, ending)))
+        acknowledged = partial(self._acknowledged, partition, message, letter, ending)
+        if letter.reason == _PUT_ASIDE:  # an outage is no reason to stop, and what is put aside comes back
+            self._stages.writer.write(letter, acknowledged)
+        else:
+            partition.unfunded.append((letter, acknowledged))
         self.write_dead_letters(partition)
 
     def divert(self, partition: Partition, message: Message, age_s: float, attempts: int) -> None:
-        """Dead-letter a record that holds its partition back for too long, and that no thread has."""
+        """Give a record up that holds its partition back for too long, and that no thread has."""
         error = HeadOfLine(f"not done {age_s:.0f} s after it became the lowest open record of {partition.key}")
-        self._dead_letter(partition, message, Verdict(VerdictKind.DEAD_LETTER, "head_of_line"), error, attempts)
+        self._give_up(partition, message, Verdict(VerdictKind.DEFER, "head_of_line"), error, attempts)
 
     def write_dead_letters(self, partition: Partition) -> None:
         """Hand over what the budget allows, and hold the partition as long as something stays behind."""
@@ -392,12 +467,17 @@ class Settlement:
         else:
             self._partitions.release(partition, reason)
 
-    def _acknowledged(self, partition: Partition, message: Message, reason: str, ending: Ending) -> None:
+    def _acknowledged(self, partition: Partition, message: Message, letter: Envelope, ending: Ending) -> None:
         if partition.ownership.ended:
             return
-        declaration = self._declarations[partition.handler]
-        if declaration.dead_letter is not None:
-            self._listener.dead_lettered(partition.key, declaration.dead_letter.topic, reason)
+        if ending is Ending.DEFERRED:
+            # A bounded run has not seen its end then: the copy has the same number, where there is one.
+            there = self._partitions.get(TopicPartition(letter.topic, partition.key.partition))
+            if there is not None:
+                there.at_end = False
+            self._listener.deferred(partition.key, letter.topic, letter.reason)
+        else:
+            self._listener.dead_lettered(partition.key, letter.topic, letter.reason)
         self._complete(partition, [message], ending, 0.0)
 
     def dead_letter_refused(self, key: TopicPartition, offset: int, topic: str, error: str) -> None:
@@ -427,7 +507,7 @@ class Settlement:
         self, partition: Partition, message: Message, error: BaseException, attempt: int, ending: Ending
     ) -> None:
         name = self._declarations[partition.handler].name
-        self._listener.failed(name, partition.key, message.offset(), error, attempt, ending)
+        self._listener.failed(name, partition.key, message.offset(), error, attempt + calls_before(message), ending)
 
     def _of(self, slice_: LaneSlice) -> Partition:
         return self._partitions[slice_.ownership.partition]

@@ -40,13 +40,15 @@ class Ownership:
 
     `closing`: only records below `closes_at` may still be started; pool threads look before each record.
     `ended`: results are dropped, and no record is started any more; `ends_s` is the monotonic time of that, once it is
-    known. `lease` is that of the worker; without one given it has no end.
+    known. `lease` is that of the worker; without one given it has no end. `topic` is the one that the records were
+    first in: of a retry topic it is not the partition's.
     """
 
-    __slots__ = ("closes_at", "closing", "ended", "ends_s", "epoch", "lease", "partition")
+    __slots__ = ("closes_at", "closing", "ended", "ends_s", "epoch", "lease", "partition", "topic")
 
     def __init__(self, partition: TopicPartition, epoch: int, lease: Lease | None = None) -> None:
         self.partition = partition
+        self.topic = partition.topic
         self.epoch = epoch
         self.lease = lease or Lease()
         self.closing = False

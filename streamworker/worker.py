@@ -18,6 +18,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streamworker.delays import Delays
+from streamworker.dlq.retries import RetryRoutes
 from streamworker.dlq.writer import DeadLetterWriter
 from streamworker.errors import ClientError, Misuse
 from streamworker.exit_code import ExitCode
@@ -115,6 +117,7 @@ class Worker:
         deadline: Callable[[str, float, ExitCode], AbstractContextManager[None]] = _no_deadline,
     ) -> None:
         self.declarations = declarations
+        self.routes = RetryRoutes(declarations, config.kafka.group)
         self.degradation = degradation
         self.config = config
         self.state = LifeState.STARTING
@@ -164,6 +167,7 @@ class Worker:
                 watched=one.timeout_s is not None,
                 retry_wait_s=None if allowance is None else allowance.wait_s,
                 key_pace=key_pace,
+                expire=None if one.max_age_s is None else lambda key, messages: self.settlement.expire(key, messages),
             )
             for number, (one, allowance, key_pace) in enumerate(zip(declarations, allowances, key_paces, strict=True))
         ]
@@ -180,6 +184,7 @@ class Worker:
             rooms=rooms_of(declarations, breakers, clock),
             committer=self.committer,
             writer=self.writer,
+            routes=self.routes,
         )
         self.partitions = Partitions(
             stages, config=config, clock=clock, listener=listener, identity=f"{random.getrandbits(32):08x}"
@@ -201,6 +206,7 @@ class Worker:
             clock=clock,
             listener=listener,
         )
+        self.delays = Delays(self.partitions, source=lambda: self.source, clock=clock)
         self.settlement = Settlement(
             stages,
             self.partitions,
@@ -244,6 +250,7 @@ class Worker:
             log=log,
             quarantine=self.quarantine,
             declarations=declarations,
+            routes=self.routes,
             partitions=self.partitions,
             ledger=self.ledger,
             committer=self.committer,
@@ -320,6 +327,8 @@ class Worker:
             self._rebalancing.ask_again(self._clock.monotonic_s())
         self.committer.step()
         self._regulate()
+        if self.delays.any:
+            self.delays.step()
         self.heads.look()
         self._observe(self)
         if self._bounds_reached():
@@ -368,6 +377,8 @@ class Worker:
             partition.admits = False
             self.partitions.stop(partition, "offset_went_back", detail, mends_itself=False)
             return
+        if partition.route is not None:
+            messages = self.delays.due(partition, messages)
         left = self._left_to_fetch()
         partition.admits = len(messages) <= left
         messages = messages[:left]
@@ -549,7 +560,8 @@ class Worker:
 
     def _subscribe(self) -> None:
         self.lease.subscribing()
-        self.source.subscribe([topic for one in self.declarations for topic in one.topics], self._rebalancing)
+        topics = [topic for one in self.declarations for topic in one.topics]
+        self.source.subscribe([*topics, *(one.name for one in self.routes.all)], self._rebalancing)
 
     def _step_without_fetching(self, timeout_s: float) -> None:
         """Inside a rebalance: settle, write dead letters, keep the other partitions busy."""

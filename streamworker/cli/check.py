@@ -11,6 +11,7 @@ from streamworker.cli.console_output import say, show_json
 from streamworker.cli.findings import Finding, Level, look
 from streamworker.cli.handlers import import_handlers
 from streamworker.cli.options import connect, examples, json_option, settings_options, timeout_option
+from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.exit_code import ExitCode
 from streamworker.handler import declarations
@@ -67,6 +68,7 @@ def _findings(sources: Sources, handlers: Sequence[str], group: str | None, time
         declared = declarations(classes) if classes else ()
         if declared:
             Degradation(declared, config.degradation)
+            RetryRoutes(declared, config.kafka.group)
     except Exception as error:  # noqa: BLE001 - importing runs the application's code; what it raises is the finding
         reason = str(error) if isinstance(error, ConfigurationError) else f"importing raised {error!r}"
         yield Finding(Level.WRONG, "handlers", reason)

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from streamworker.cluster import GroupState, TopicShape
 from streamworker.config import Config, GroupProtocol
+from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ClientError, nearest
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
+    from streamworker.dlq.retries import RetryRoute
     from streamworker.handler import Declaration
     from streamworker.interfaces import OffsetMark
 
@@ -82,7 +84,11 @@ def look(cluster: Asked, config: Config, handlers: Sequence[Declaration], timeou
     settings = _TopicSettings(cluster, timeout_s)
     for handler in handlers:
         yield from _dead_letters(handler, shapes, settings, servers)
-    yield from _group(cluster, config, source_topics(handlers, shapes), timeout_s)
+    routes = RetryRoutes(handlers, config.kafka.group).all
+    for route in routes:
+        yield from _retry_topic(route, handlers[route.handler], config.kafka.group, shapes, settings, servers)
+    retried = {one.name: shapes[one.name] for one in routes if one.name in shapes}
+    yield from _group(cluster, config, {**source_topics(handlers, shapes), **retried}, timeout_s)
 
 
 def source_topics(handlers: Sequence[Declaration], shapes: Shapes) -> Shapes:
@@ -142,6 +148,34 @@ def _dead_letters(handler: Declaration, shapes: Shapes, settings: _TopicSettings
     if "compact" in kept.get("cleanup.policy", ""):
         message = "it is compacted: of several dead letters with one key only the last is kept"
         yield Finding(Level.WARNING, subject, message, _alter(servers, topic, "cleanup.policy=delete"))
+
+
+def _retry_topic(
+    route: RetryRoute, handler: Declaration, group: str, shapes: Shapes, settings: _TopicSettings, servers: str
+) -> Iterator[Finding]:
+    subject = f"retry topic {route.name}"
+    if not group:
+        message = "kafka.group is not set, and retry topics are named after it"
+        yield Finding(Level.NOT_CHECKED, subject, message, "streamworker check --set kafka.group=…")
+        return
+    if route.name not in shapes:
+        message = f"{handler.name} needs it and there is no such topic"
+        mend = f"streamworker topics create {_reference(handler)} --group {group}"
+        yield Finding(Level.WRONG, subject, message, mend)
+        return
+    yield Finding(Level.OK, subject, f"{shapes[route.name].partitions} partitions ({handler.name})")
+    kept = settings.of(route.name)
+    if kept is None:
+        yield Finding(Level.NOT_CHECKED, subject, "retention: the cluster does not tell the settings of topics")
+        return
+    if retention_ms(kept) <= route.delay_s * 1000:
+        message = (
+            f"its retention is {_days(kept)}, and its records are due after {route.delay_s:g} s: they would be lost"
+        )
+        yield Finding(Level.WRONG, subject, message, _alter(servers, route.name, "retention.ms=1209600000"))
+    if "compact" in kept.get("cleanup.policy", ""):
+        message = "it is compacted: of several records with one key only the last would come back"
+        yield Finding(Level.WRONG, subject, message, _alter(servers, route.name, "cleanup.policy=delete"))
 
 
 def _reference(handler: Declaration) -> str:

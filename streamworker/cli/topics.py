@@ -1,4 +1,4 @@
-"""`streamworker topics create`: the dead-letter topics that handlers need."""
+"""`streamworker topics create`: the dead-letter and retry topics that handlers need."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from streamworker.cli.findings import retention_ms, source_topics
 from streamworker.cli.handlers import import_handlers
 from streamworker.cli.options import connect, examples, settings_options, timeout_option
 from streamworker.cluster import TopicShape
+from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ConfigurationError
 from streamworker.handler import declarations
 
@@ -35,10 +36,11 @@ def topics() -> None:
 @topics.command(
     epilog=examples(
         "streamworker topics create app.handlers:StoreOrders --dry-run",
-        "streamworker topics create app.handlers:StoreOrders --partitions 12 --replication 3",
+        "streamworker topics create app.handlers:StoreOrders --group orders --partitions 12 --replication 3",
     )
 )
 @click.argument("handlers", nargs=-1, required=True, metavar="MODULE:CLASS…")
+@click.option("--group", help="Consumer group, which retry topics are named after; as --set kafka.group=….")
 @click.option("--partitions", type=click.IntRange(min=1), help="As many as the source topic by itself.")
 @click.option("--replication", type=click.IntRange(min=1), help="As that of the source topic by itself.")
 @click.option(
@@ -54,15 +56,17 @@ def topics() -> None:
 def create(
     sources: Sources,
     handlers: Sequence[str],
+    group: str | None,
     partitions: int | None,
     replication: int | None,
     retention_days: int,
     dry_run: bool,
     timeout_s: float,
 ) -> None:
-    """Create the dead-letter topics of HANDLERS; those that exist are left as they are."""
-    cluster = connect(sources.load().config.kafka)
-    owners = _owners(declarations(import_handlers(handlers, Path.cwd())))
+    """Create the dead-letter and retry topics of HANDLERS; those that exist are left as they are."""
+    kafka = sources.load(group=group).config.kafka
+    cluster = connect(kafka)
+    owners = _owners(declarations(import_handlers(handlers, Path.cwd())), kafka.group)
     shapes = cluster.topics(timeout_s)
     rows: list[Sequence[object]] = [
         (topic, shapes[topic].partitions, shapes[topic].replication, None, "exists")
@@ -72,18 +76,24 @@ def create(
     for topic in owners.keys() - shapes.keys():
         theirs = source_topics(owners[topic], shapes)
         shape = _shape(topic, theirs, partitions, replication)
-        kept_ms = _longest_retention_ms(cluster, theirs, retention_days * _DAY_MS, timeout_s)
+        longest_delay_s = max((one.delay_s for owner in owners[topic] for one in owner.retry.topics), default=0.0)
+        at_least_ms = max(retention_days * _DAY_MS, int(longest_delay_s * 1000) + _DAY_MS)
+        kept_ms = _longest_retention_ms(cluster, theirs, at_least_ms, timeout_s)
         outcome = "would be created" if dry_run else _create(cluster, topic, shape, kept_ms, timeout_s)
         rows.append((topic, shape.partitions, shape.replication, kept_ms, outcome))
     show_table(("topic", "partitions", "replication", "retention.ms", ""), sorted(rows, key=str))
 
 
-def _owners(handlers: Sequence[Declaration]) -> Mapping[str, Sequence[Declaration]]:
-    """The dead-letter topics, and whose they are."""
+def _owners(handlers: Sequence[Declaration], group: str) -> Mapping[str, Sequence[Declaration]]:
+    """The dead-letter and retry topics, and whose they are."""
     owners: dict[str, list[Declaration]] = {}
     for handler in handlers:
         if handler.dead_letter is not None:
             owners.setdefault(handler.dead_letter.topic, []).append(handler)
+    if not group and any(handler.retry.topics for handler in handlers):
+        raise ConfigurationError("kafka.group is missing: retry topics are named after it; give --group")
+    for route in RetryRoutes(handlers, group).all:
+        owners[route.name] = [handlers[route.handler]]
     if not owners:
         raise ConfigurationError("none of these handlers declares a dead_letter, so there is no topic to create")
     return owners

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamworker.interfaces import Letter
-from streamworker.record import TopicPartition, read_headers
+from streamworker.record import Origin, Returned, TopicPartition, calls_before, origin_of, read_headers, timestamp_ms_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -49,6 +49,8 @@ _FORMS: tuple[tuple[str, ...], ...] = (
     ("details", "headers", "value"),
     ("details", "headers", "value", "key"),
 )
+# A copy that is to be handled must be whole.
+_WHOLE_FORMS = _FORMS[:2]
 _POINTER_FORMS = tuple(form for form in _FORMS if "value" in form)
 
 
@@ -65,6 +67,20 @@ class Attempt(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ComesBack:
+    """When a record that goes to a retry topic is due, in milliseconds since the Unix epoch; `level` counts from 1."""
+
+    level: int
+    due_ms: int
+
+    @property
+    def headers(self) -> Iterator[Header]:
+        """As they are written."""
+        yield _header("sw-retry-level", str(self.level))
+        yield _header("sw-due", str(self.due_ms))
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """A dead letter before it is known which form the topic takes. Made by `envelope`."""
 
@@ -78,13 +94,25 @@ class Envelope:
     reason: str
     now_ms: int
     max_bytes: int
+    whole: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether one of its forms is small enough for the producer."""
+        return _size_bytes(self._letter(self._forms[-1], 0)) <= self.max_bytes
+
+    @property
+    def _forms(self) -> tuple[tuple[str, ...], ...]:
+        if self.whole:
+            return _WHOLE_FORMS
+        return _POINTER_FORMS if self.reason == SKIPPED else _FORMS
 
     def letters(self, partition_count: int) -> Iterator[Letter]:
         """The forms within `max_bytes`, each smaller than the one before; if none is, the barest.
 
         They go to partition `source % partition_count`, so letters of one source partition stay in order.
         """
-        forms = _POINTER_FORMS if self.reason == SKIPPED else _FORMS
+        forms = self._forms
         partition = self.source.partition % partition_count
         bound = self.max_bytes + 1
         for left_out in forms:
@@ -141,11 +169,12 @@ def envelope(
     attempt_log: Sequence[Attempt],
     now_ms: int,
     max_bytes: int,
+    comes_back: ComesBack | None = None,
 ) -> Envelope:
-    """Put `message` into an envelope for dead-letter topic `topic`.
+    """Put `message` into an envelope for dead-letter topic `topic`, or for a retry topic if it `comes_back`.
 
-    `attempts` counts the calls that were made, `attempt_log` has the latest of them last. `max_bytes` is the
-    largest record that the producer takes (`message.max.bytes`). Nothing of `error` is kept alive.
+    `attempts` counts the calls that were made since it was delivered, `attempt_log` has the latest of them last.
+    `max_bytes` is the largest record that the producer takes (`message.max.bytes`). Nothing of `error` is kept alive.
     """
     source = TopicPartition(message.topic(), message.partition())
     headers = read_headers(message)
@@ -157,14 +186,15 @@ def envelope(
         copied=[header for header in headers if not header[0].startswith(PREFIX)],
         facts=[
             _header("sw-version", VERSION),
-            _header("sw-id", f"{group}/{source.topic}/{source.partition}/{message.offset()}"),
+            _header("sw-id", "/".join(map(str, (group, *origin_of(message))))),
             _header("sw-group", group),
             _header("sw-handler", handler),
             *_coordinates(message, headers),
             _header("sw-reason", reason),
             _header("sw-exception", _class_name(error)),
             _header("sw-fingerprint", _fingerprint(error)),
-            _header("sw-attempts", str(attempts)),
+            _header("sw-attempts", str(attempts + calls_before(message))),
+            *(comes_back.headers if comes_back is not None else ()),
         ],
         details=[
             ("sw-message", _cut(_text_of(error), _MESSAGE_MAX_BYTES)),
@@ -173,19 +203,21 @@ def envelope(
         reason=reason,
         now_ms=now_ms,
         max_bytes=max_bytes,
+        whole=comes_back is not None,
     )
 
 
 def _coordinates(message: Message, headers: Headers) -> Iterator[Header]:
-    """Where the record was first, and where it was delivered from: the same as long as nothing moves records."""
-    for place in ("origin", "from"):
-        yield _header(f"sw-{place}-topic", message.topic())
-        yield _header(f"sw-{place}-partition", str(message.partition()))
-        yield _header(f"sw-{place}-offset", str(message.offset()))
-    kind, timestamp_ms = message.timestamp()
-    if kind and timestamp_ms >= 0:
+    """Where the record was first, and where it was delivered from: the same unless it came from a retry topic."""
+    delivered = Origin(message.topic(), message.partition(), message.offset())
+    for name, place in (("origin", origin_of(message)), ("from", delivered)):
+        yield _header(f"sw-{name}-topic", place.topic)
+        yield _header(f"sw-{name}-partition", str(place.partition))
+        yield _header(f"sw-{name}-offset", str(place.offset))
+    timestamp_ms = timestamp_ms_of(message)
+    if timestamp_ms is not None:
         yield _header("sw-origin-timestamp", str(timestamp_ms))
-    if not headers.readable:
+    if not headers.readable or (isinstance(message, Returned) and headers.last("sw-headers-unreadable")):
         yield _header("sw-headers-unreadable", "1")
 
 

@@ -64,8 +64,8 @@ class Metric(enum.Enum):
         "records_processed_total",
         "records",
         ("handler", "topic", "group", "outcome"),
-        "Records that came back from a handler: `ok`, `retried` (they come again), `dlq`, `skipped`, or `error`"
-        " (the partition or the worker stops).",
+        "Records by how they ended: `ok`, `retried` (they come again), `deferred` (they come again from a retry"
+        " topic), `dlq`, `skipped`, `expired` (too old for a call), or `error` (the partition or the worker stops).",
     )
     ERRORS = _counter(
         "errors_total",
@@ -79,6 +79,12 @@ class Metric(enum.Enum):
         "calls",
         ("handler", "attempt_bucket"),
         "Failed calls that are tried again, by the attempt that failed: `1`, `2`, `3-5` or `6+`.",
+    )
+    DEFERRED = _counter(
+        "deferred_records_total",
+        "records",
+        ("retry_topic", "reason"),
+        "Records that a retry topic acknowledged, by `sw-reason`.",
     )
     DLQ_RECORDS = _counter(
         "dlq_records_total",
@@ -178,7 +184,8 @@ class Metric(enum.Enum):
         "degraded_total",
         "reads",
         ("operation", "mode"),
-        "Reads that were given what stands in for an answer: `cached`, `default` or `skip`.",
+        "Reads that were given what stands in for an answer: `cached`, `default` or `skip`, or put their record aside:"
+        " `defer`.",
     )
     STALLS = _counter(
         "stalls_total", "stalls", ("what",), "Things found not to move: `client`, `handler`, `handler_timeout`, `loop`."

@@ -39,8 +39,10 @@ _NEEDS_A_PERSON = "needs a person: see /status for the reason, then `streamworke
 _FAILURES = {
     Ending.HANDLED: (logging.INFO, "call failed, record handled"),
     Ending.RETRIED: (logging.WARNING, "call failed, tried again"),
+    Ending.DEFERRED: (logging.WARNING, "record deferred to a retry topic"),
     Ending.DEAD_LETTERED: (logging.WARNING, "record dead-lettered"),
     Ending.SKIPPED: (logging.WARNING, "record skipped"),
+    Ending.EXPIRED: (logging.WARNING, "call failed, record expired"),
     Ending.STOPPED: (logging.ERROR, "call failed, not done"),
 }
 
@@ -140,6 +142,10 @@ class LogListener(Listener):
         }
         subject = (handler, type(error).__name__, ending.value)
         self._say_sparingly(subject, level, message, fields, error if traced else None)
+
+    def expired(self, partition: TopicPartition, offset: int, records: int, age_s: float) -> None:
+        fields = {**_place(partition, offset), "records": records, "age_s": round(age_s, 3)}
+        self._say_sparingly(("expired", partition.topic), logging.WARNING, "records expired", fields)
 
     def dead_letter_refused(self, partition: TopicPartition, offset: int, topic: str, error: str) -> None:
         fields = {**_place(partition, offset), "dlq_topic": topic, "error": error}

@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 _OUTCOMES = {
     Ending.HANDLED: "ok",
     Ending.RETRIED: "retried",
+    Ending.DEFERRED: "deferred",
     Ending.DEAD_LETTERED: "dlq",
     Ending.SKIPPED: "skipped",
+    Ending.EXPIRED: "expired",
     Ending.STOPPED: "error",
 }
 # Series of closed sets exist from the start: a rate over one that appears at 1 misses the first.
@@ -114,6 +116,9 @@ class Metrics(Listener):
         self._counts[Metric.ERRORS].add((handler, stage, error_type, _category(error, ending)))
         if ending is Ending.RETRIED:
             self._counts[Metric.RETRIES].add((handler, _attempt_bucket(attempt)))
+
+    def deferred(self, partition: TopicPartition, topic: str, reason: str) -> None:
+        self._counts[Metric.DEFERRED].add((topic, reason))
 
     def dead_lettered(self, partition: TopicPartition, topic: str, reason: str) -> None:
         self._counts[Metric.DLQ_RECORDS].add((topic, reason))

@@ -72,7 +72,7 @@ class SliceRunner:
                 call(
                     Record(message, message.value(), message.key(), attempt)
                     if plain
-                    else self._decoded(message, attempt)
+                    else self._decoded(message, ownership.topic, attempt)
                 )
             except _Undecodable as undecodable:
                 if not self._goes_on:
@@ -127,7 +127,7 @@ class SliceRunner:
         keys: list[object] = []
         for index, message in enumerate(slice_.messages):
             try:
-                record = self._decoded(message, slice_.attempt)
+                record = self._decoded(message, slice_.ownership.topic, slice_.attempt)
             except _Undecodable as undecodable:
                 if not self._goes_on:
                     return good, values, keys, Failure(index, undecodable.reason)
@@ -144,11 +144,10 @@ class SliceRunner:
             largest_bytes = max(map(len, slice_.messages))
         return largest_bytes > self._max_record_bytes
 
-    def _decoded(self, message: Message, attempt: int) -> Record[object]:
+    def _decoded(self, message: Message, topic: str, attempt: int) -> Record[object]:
         if len(message) > self._max_record_bytes:
             found = f"value of {len(message)} bytes, expected at most {self._max_record_bytes} (kafka.max_record_bytes)"
             raise _Undecodable(DecodeError(found))
-        topic = message.topic()
         key = _decode(self._key, message.key(), topic, "key")
         return Record(message, _decode(self._value, message.value(), topic, "value"), key, attempt)
 

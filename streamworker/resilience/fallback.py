@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from streamworker.config import Fallback, member
-from streamworker.errors import ConfigurationError, nearest
+from streamworker.errors import ConfigurationError, Defer, nearest
 from streamworker.interfaces import Reading, ReadStatus, Unset
 from streamworker.resilience.guard import blame
 
@@ -113,6 +113,10 @@ class DegradingReader(Generic[K, V]):
         for fallback in self._operation.in_force:
             if fallback is Fallback.FAIL_FAST:
                 return None
+            if fallback is Fallback.DEFER:
+                self._operation.count(fallback)
+                # Not from what the lookup raised: a rule for that would decide, or the record wait for the dependency.
+                raise Defer(f"{self._operation.rules.name}: {self._dependency.name} is away") from None
             found = self._stand_in(fallback, key)
             if found is not None:
                 self._operation.count(fallback)

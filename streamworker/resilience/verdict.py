@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from streamworker.config import Action, OnExhausted
-from streamworker.errors import DecodeError, DependencyUnavailable, FatalError, PoisonError, RetryableError
+from streamworker.errors import DecodeError, Defer, DependencyUnavailable, FatalError, PoisonError, RetryableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,6 +40,7 @@ class VerdictKind(enum.Enum):
     RETRY = "retry"  # hand it over again after the back-off
     WAIT = "wait"  # the same, and no attempt is spent; its partition stands still meanwhile
     SPARE = "spare"  # the same, and no attempt is spent; the handler's breaker decides when
+    DEFER = "defer"  # to the next retry topic
     DEAD_LETTER = "dead_letter"
     SKIP = "skip"  # a pointer record, then done
     BLOCK = "block"  # its partition stops and waits for a person
@@ -50,9 +51,9 @@ class VerdictKind(enum.Enum):
 class Verdict:
     """What is to be done and why.
 
-    `reason` is one of retryable, unavailable, poison, undecodable_key, undecodable_value, exhausted, fails_alone, rule,
-    skipped, blocked, no_dead_letter, critical, fatal; killed_worker and head_of_line are decided by no call. `note`
-    tells of rules whose predicate raised; it is empty if none did.
+    `reason` is one of retryable, unavailable, poison, undecodable_key, undecodable_value, exhausted, fails_alone,
+    deferred, rule, skipped, blocked, no_dead_letter, critical, fatal; killed_worker and head_of_line are decided by no
+    call. `note` tells of rules whose predicate raised; it is empty if none did.
     """
 
     kind: VerdictKind
@@ -63,6 +64,8 @@ class Verdict:
 _NEEDS_DEAD_LETTER = (VerdictKind.DEAD_LETTER, VerdictKind.SKIP)
 _RETRY = Verdict(VerdictKind.RETRY, "retryable")
 _EXHAUSTED = Verdict(VerdictKind.DEAD_LETTER, "exhausted")
+_DEFERRED = Verdict(VerdictKind.DEFER, "exhausted")
+_PUT_ASIDE = Verdict(VerdictKind.DEFER, "deferred")
 _SPARED = Verdict(VerdictKind.SPARE, "unavailable")
 _BLOCKED = Verdict(VerdictKind.BLOCK, "blocked")
 _NO_DEAD_LETTER = Verdict(VerdictKind.BLOCK, "no_dead_letter")
@@ -84,20 +87,25 @@ def judge(
     has_dead_letter: bool,
     on_exhausted: OnExhausted,
     spares: bool = False,
+    defers: bool = False,
+    puts_aside: bool = False,
 ) -> Verdict:
     """Judge `error`, raised by call number `attempt` (the first is 1) of at most `attempts`.
 
-    Of a `BatchFailed`, pass the cause.
+    Of a `BatchFailed`, pass the cause. With `defers` there is a retry topic for what is exhausted,
+    with `puts_aside` one for what spends no attempt.
     """
     if isinstance(error, _CRITICAL):
         return Verdict(VerdictKind.STOP, "critical")
     action, note = _action_of_rules(rules, error)
     verdict = _built_in(error) if action is None else _OF_ACTION[action]
+    if verdict.kind is VerdictKind.DEFER and not puts_aside:
+        verdict = _RETRY
     if spares and verdict.kind is VerdictKind.RETRY:
         verdict = _SPARED
     if verdict.kind is VerdictKind.RETRY and attempt >= attempts:
         blocks = has_dead_letter and on_exhausted is OnExhausted.BLOCK
-        verdict = _BLOCKED if blocks else _EXHAUSTED
+        verdict = _BLOCKED if blocks else _DEFERRED if defers else _EXHAUSTED
     if verdict.kind in _NEEDS_DEAD_LETTER and not has_dead_letter:
         verdict = _NO_DEAD_LETTER
     return replace(verdict, note=note)
@@ -164,7 +172,7 @@ def _of_class(link: BaseException) -> Verdict | None:
             return Verdict(VerdictKind.DEAD_LETTER, f"undecodable_{part}")
         case DependencyUnavailable():
             return Verdict(VerdictKind.WAIT, "unavailable")
-        case RetryableError():
-            return _RETRY
+        case RetryableError() | Defer():
+            return _PUT_ASIDE if isinstance(link, Defer) else _RETRY
         case _:
             return None

@@ -195,7 +195,8 @@ class Scheduler:
     `limit` tells from which offset on records of a partition must wait until more is committed; `attempts`, by offset,
     how many calls were spent on records that are not done. With `watched` each call's beginning is noted.
     `retry_wait_s`, given a number of calls and the time, tells whether they may be made again now (0), or how long to
-    wait before asking again; `key_pace` how fast records of a key may go, and only with KEY.
+    wait before asking again; `key_pace` how fast records of a key may go, and only with KEY. `expire` ends those of
+    some records that are too old to be handed over and returns the others, None where no record ever is.
     """
 
     def __init__(
@@ -212,6 +213,7 @@ class Scheduler:
         watched: bool = False,
         retry_wait_s: Callable[[int, float], float] | None = None,
         key_pace: KeyPace | None = None,
+        expire: Callable[[TopicPartition, Sequence[Message]], Sequence[Message]] | None = None,
     ) -> None:
         self._handler = handler
         self._ordering = ordering
@@ -224,6 +226,7 @@ class Scheduler:
         self._retry_wait_s = retry_wait_s
         self._key_pace = key_pace
         self._now_s = 0.0  # when a slice was asked for last
+        self._expire = expire
         self._partitions: dict[TopicPartition, PartitionLanes] = {}
         self._turns: deque[Lane] = deque()
         self._timers: list[tuple[float, int, Lane]] = []
@@ -524,13 +527,34 @@ class Scheduler:
             self._set_timer(lane, held.due_s)
         return wait_s > 0
 
-    def _cut_held(self, lane: Lane, held: Held, now_s: float) -> LaneSlice:
+    def _cut_held(self, lane: Lane, held: Held, now_s: float) -> LaneSlice | None:
         lane.held.remove(held)
+        if self._expire is not None and not self._stays(lane, held, self._expire):
+            return None
         messages = held.next
         if self._key_pace is not None:
             for key in _keys(messages):
                 self._key_pace.spend(key, now_s)
         return LaneSlice(self._handler, lane, messages, held, attempt=held.attempt + 1)
+
+    def _stays(
+        self, lane: Lane, held: Held, expire: Callable[[TopicPartition, Sequence[Message]], Sequence[Message]]
+    ) -> bool:
+        """Whether something of `held` is left once what is too old has ended; what waited behind that goes on."""
+        left = expire(lane.of.ownership.partition, held.messages)
+        if len(left) == len(held.messages):
+            return True
+        self._free_keys(lane, held)
+        if left and held.parts is not None:
+            stay = set(map(id, left))
+            held.parts = held.parts.without([id(message) not in stay for message in held.messages])
+            held.attempt = held.parts.next.attempt
+        held.messages = left
+        self._hold_keys(lane, held)
+        lane.pending = sorted(held.followers + lane.pending, key=_offset)
+        held.followers = []
+        self._enqueue(lane)
+        return bool(left)
 
     def _cut_pending(self, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
         batch = self._batch
@@ -545,6 +569,10 @@ class Scheduler:
             fitting = _with_equal_attempts(fitting, attempts)
         if len(fitting) < len(messages):
             lane.pending[:0] = messages[len(fitting) :]
+        if self._expire is not None and fitting:
+            fitting = self._expire(lane.of.ownership.partition, fitting)
+            if not fitting:
+                self._enqueue(lane)
         if self._key_pace is not None:
             fitting = self._at_pace(lane, fitting, attempts, now_s, self._key_pace)
         if not fitting:
@@ -560,15 +588,15 @@ class Scheduler:
         del lane.pending[: len(messages)]
         return messages
 
-    def _below_limit(self, lane: Lane, messages: list[Message]) -> list[Message]:
+    def _below_limit(self, lane: Lane, messages: list[Message]) -> Sequence[Message]:
         limit = min(self._limit(lane.of.ownership.partition), lane.of.end)
         if not messages or max(messages[0].offset(), messages[-1].offset()) < limit:
             return messages
         return list(takewhile(lambda message: message.offset() < limit, messages))
 
     def _at_pace(
-        self, lane: Lane, messages: list[Message], attempts: Mapping[int, int], now_s: float, pace: KeyPace
-    ) -> list[Message]:
+        self, lane: Lane, messages: Sequence[Message], attempts: Mapping[int, int], now_s: float, pace: KeyPace
+    ) -> Sequence[Message]:
         """Those that may go now; of keys that may not, the first is held and the others follow it.
 
         Nothing behind the first record that has to wait for one of the same key among those that go is taken.
@@ -660,6 +688,9 @@ class Scheduler:
         else:
             lane.held.append(held)
             self._set_timer(lane, held.due_s)
+        self._hold_keys(lane, held)
+
+    def _hold_keys(self, lane: Lane, held: Held) -> None:
         if self._ordering is Ordering.KEY:
             for message in held.messages:
                 key = message.key()
@@ -674,7 +705,7 @@ class Scheduler:
                 del lane.held_keys[key]
 
 
-def _within_bytes(messages: list[Message], max_bytes: int) -> list[Message]:
+def _within_bytes(messages: Sequence[Message], max_bytes: int) -> Sequence[Message]:
     """The first of `messages` that fit; always at least one."""
     size_bytes = 0
     for index, message in enumerate(messages):
@@ -684,7 +715,7 @@ def _within_bytes(messages: list[Message], max_bytes: int) -> list[Message]:
     return messages
 
 
-def _with_equal_attempts(messages: list[Message], attempts: Mapping[int, int]) -> list[Message]:
+def _with_equal_attempts(messages: Sequence[Message], attempts: Mapping[int, int]) -> Sequence[Message]:
     """The first of `messages`, as far as as many calls were spent on each."""
     spent = [attempts.get(message.offset(), 0) for message in messages]
     differs = next((index for index, one in enumerate(spent) if one != spent[0]), len(messages))

@@ -8,6 +8,11 @@ by one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MANY = 8
 
@@ -46,6 +51,13 @@ class Parts:
         """The first part is back: `records` of it failed, with `attempt` calls, and then `untried` follow."""
         failed = Part(records, attempt)
         return Parts((*(failed.halves() if split else (failed,)), *self.back(untried).parts), self.found)
+
+    def without(self, gone: Sequence[bool]) -> Parts:
+        """The same without those of its records that are gone otherwise; some are left."""
+        ends = [*accumulate((part.records for part in self.parts), initial=0)]
+        left = [end - start - sum(gone[start:end]) for start, end in pairwise(ends)]
+        parts = (Part(records, part.attempt) for records, part in zip(left, self.parts, strict=True) if records)
+        return Parts(tuple(parts), self.found)
 
     def found_one(self) -> Parts:
         """A record has failed alone, which is not among them any more."""

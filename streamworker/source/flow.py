@@ -25,6 +25,7 @@ class PauseReason(enum.Enum):
     OFFSETS_UNKNOWN = "offsets_unknown"  # the group's offset could not be read yet
     DEAD_LETTERS_PENDING = "dead_letters_pending"  # dead letters that are not with the broker yet
     DEAD_LETTER_BUDGET = "dead_letter_budget"  # too many dead letters in a short time
+    RETRY_NOT_DUE = "retry_not_due"  # the next record of a retry topic is not due
     BREAKER = "breaker"  # something that its handler needs is away
     MEMORY = "memory"  # the process has more memory than it may
     LEASE = "lease"  # it is not proven that the worker is still a member of its group

@@ -454,6 +454,7 @@ class MemorySource:
             raise ClientError(f"{partition} cannot be sought in", code=error, retriable=True)
         self._positions[partition] = self._resolve(partition, offset)
         self._silent.discard(partition)
+        self._ended.discard(partition)
 
     def membership(self) -> Membership | None:
         """Joined, and the coordinator heard just now if it is up."""

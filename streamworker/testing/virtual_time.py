@@ -17,6 +17,7 @@ class VirtualTime:
     """A `Clock` with an agenda. Starts at monotonic 1000 s, 2026-01-01T00:00:00Z."""
 
     def __init__(self) -> None:
+        self.wall_ahead_s = 0.0  # a wall clock that somebody has set
         self._now_s = 1000.0
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._entries = 0
@@ -27,7 +28,7 @@ class VirtualTime:
 
     def wall_ms(self) -> int:
         """Milliseconds since the Unix epoch."""
-        return 1_767_225_600_000 + int((self._now_s - 1000.0) * 1000)
+        return 1_767_225_600_000 + int((self._now_s - 1000.0 + self.wall_ahead_s) * 1000)
 
     def call_at(self, at_s: float, happen: Callable[[], None]) -> None:
         """Let something happen at `at_s`, or now if that has passed."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from streamworker.config import Config, KafkaConfig
+from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import BatchFailed
 from streamworker.events import Listener, Listeners
 from streamworker.handler import BatchHandler, Context, Handler, declarations
@@ -83,6 +84,8 @@ class Story(Listener):
     mends: list[tuple[TopicPartition, str]] = field(default_factory=list)
     pauses: list[tuple[TopicPartition, str]] = field(default_factory=list)
     rebalances: list[tuple[str, tuple[TopicPartition, ...]]] = field(default_factory=list)
+    expiries: list[tuple[TopicPartition, int, int, float]] = field(default_factory=list)
+    deferrals: list[tuple[TopicPartition, str, str]] = field(default_factory=list)
     old_heads: list[tuple[TopicPartition, int, float, int, int]] = field(default_factory=list)
     leases: list[tuple[str, float]] = field(default_factory=list)
     breaker_changes: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -135,6 +138,12 @@ class Story(Listener):
 
     def paused(self, partition: TopicPartition, reason: str) -> None:
         self.pauses.append((partition, reason))
+
+    def expired(self, partition: TopicPartition, offset: int, records: int, age_s: float) -> None:
+        self.expiries.append((partition, offset, records, age_s))
+
+    def deferred(self, partition: TopicPartition, topic: str, reason: str) -> None:
+        self.deferrals.append((partition, topic, reason))
 
     def head_too_old(
         self, partition: TopicPartition, offset: int, age_s: float, attempts: int, records_behind: int
@@ -276,12 +285,14 @@ class VirtualWorld:
     turns, and what is due comes later by as much.
     """
 
+    CONFIG = Config(kafka=KafkaConfig(group="test"))
+
     def __init__(
         self, topics: Mapping[str, int], *, config: Config | None = None, shortest_wait_s: float = 0.0
     ) -> None:
         self.time = VirtualTime()
         self.broker = MemoryBroker(self.time, topics)
-        self.config = config or Config(kafka=KafkaConfig(group="test"))
+        self.config = config or self.CONFIG
         self.effects: list[Effect] = []
         self.turns: list[Turn] = []
         self.members: list[Member] = []
@@ -537,6 +548,9 @@ def run_handler(
         topics[one.topic or first_topic] = max(topics[one.topic or first_topic], one.partition + 1)
     if declared.dead_letter is not None:
         topics[declared.dead_letter.topic] = max(topics.values(), default=1)
+    group = (config or VirtualWorld.CONFIG).kafka.group
+    for route in RetryRoutes([declared], group).all:
+        topics[route.name] = topics[route.topic]
     world = VirtualWorld(topics, config=config)
     for one in given:
         world.broker.produce(

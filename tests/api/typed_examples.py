@@ -32,6 +32,7 @@ from streamworker import (
     Json,
     OnExhausted,
     Ordering,
+    Origin,
     PoisonError,
     Rate,
     Read,
@@ -42,6 +43,7 @@ from streamworker import (
     Retry,
     RetryableError,
     RetryBudget,
+    RetryTopic,
     Rule,
     Serde,
     Text,
@@ -120,10 +122,14 @@ class ByName(Handler[bytes]):
 
     topics = ("named",)
     ordering = "unordered"
+    max_age_s = 600
+    retry = Retry(topics=(RetryTopic(delay_s=60), RetryTopic(delay_s=600, attempts=2)))
     dead_letter = DeadLetter("named-dlq", on_exhausted="dlq")
 
     def handle(self, record: Record[bytes]) -> None:
         assert_type(record.attempt, int)
+        assert_type(record.origin, Origin)
+        assert_type(record.origin.offset, int)
 
 
 class Payments(Handler[Payment]):

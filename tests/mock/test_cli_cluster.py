@@ -33,7 +33,7 @@ TIMEOUT_S = 10.0
 SHORT = ("--timeout", "1")
 SHOW = ("offsets", "show", "g", "--topic", "in", "--partition", "0")
 HANDLERS = """
-from streamworker import DeadLetter, Handler
+from streamworker import DeadLetter, Handler, Retry, RetryTopic
 
 class StoreOrders(Handler):
     topics = ("in",)
@@ -44,6 +44,9 @@ class StoreOrders(Handler):
 class Elsewhere(StoreOrders):
     topics = ("on",)
     dead_letter = DeadLetter("on.dlq")
+
+class Deferring(StoreOrders):
+    retry = Retry(topics=(RetryTopic(delay_s=60),))
 """
 
 
@@ -140,6 +143,16 @@ def test_a_dry_run_shows_what_would_be_created(kafka: MockKafka) -> None:
 
     assert result.exit_code == 0, result.output
     assert re.search(rf"on\.dlq +5 +1 +{14 * 86_400_000} +would be created", result.output)
+
+
+def test_retry_topics_are_as_wide_as_their_source_and_named_after_the_group(kafka: MockKafka) -> None:
+    unnamed = streamworker(kafka, "topics", "create", "mock_shop:Deferring", "--dry-run")
+    named = streamworker(kafka, "topics", "create", "mock_shop:Deferring", "--group", "g", "--dry-run")
+
+    assert unnamed.exit_code == 2
+    assert "--group" in unnamed.stderr
+    assert named.exit_code == 0, named.output
+    assert re.search(rf"in\.retry\.g\.1 +2 +1 +{14 * 86_400_000} +would be created", named.output)
 
 
 def test_dead_letters_of_a_topic_that_is_not_there_need_to_be_told_their_size(kafka: MockKafka) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from subprocess import run
+from typing import TYPE_CHECKING
 
 from scenarios.worlds import IN, OTHER, Obedient
 
-from streamworker import Retry
+from streamworker import DeadLetter, Handler, Retry, RetryTopic
 from streamworker.testing import TestRecord, run_handler
+
+if TYPE_CHECKING:
+    from streamworker import Record
 
 
 def test_each_record_is_accounted_for() -> None:
@@ -53,3 +57,22 @@ def test_importing_the_kit_imports_no_client() -> None:
     statement = "import sys, streamworker.testing; sys.exit('confluent_kafka' in sys.modules)"
 
     assert run([sys.executable, "-c", statement], check=False, timeout=60).returncode == 0
+
+
+def test_what_goes_to_a_retry_topic_comes_back_within_the_run() -> None:
+    class Deferring(Handler[bytes]):
+        topics = ("in",)
+        retry = Retry(attempts=1, topics=(RetryTopic(delay_s=30), RetryTopic(delay_s=30)))
+        dead_letter = DeadLetter("dlq")
+
+        def handle(self, record: Record[bytes]) -> None:
+            if record.value == b"broken" or record.attempt == 1:
+                raise ConnectionError("nobody there")
+
+    result = run_handler(Deferring, [TestRecord(b"heals", partition=2), TestRecord(b"broken")])
+
+    assert [(effect.partition.topic, effect.attempt) for effect in result.effects if effect.ok] == [
+        ("in.retry.test.1", 2)
+    ]
+    assert [letter.headers["sw-attempts"] for letter in result.dead_letters] == ["3"]
+    assert (result.exit_code, result.stopped) == (0, {})

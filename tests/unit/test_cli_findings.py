@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streamworker import Config, DeadLetter, Handler
+from streamworker import Config, DeadLetter, Handler, Retry, RetryTopic
 from streamworker.cli.findings import Finding, Level, look, retention_ms
 from streamworker.cluster import GroupState, TopicShape
 from streamworker.config import KafkaConfig
@@ -67,6 +67,10 @@ class StoreOrders(Handler[bytes]):
     dead_letter = DeadLetter("orders.dlq")
 
     def handle(self, record: object) -> None: ...
+
+
+class Deferring(StoreOrders):
+    retry = Retry(topics=(RetryTopic(delay_s=60), RetryTopic(delay_s=2 * 86_400)))
 
 
 class WithoutDeadLetters(Handler[bytes]):
@@ -186,3 +190,43 @@ def test_an_offset_within_the_log_or_none_is_fine(committed: int | None) -> None
 
 def test_a_topic_that_is_compacted_and_deleted_keeps_as_long_as_it_says() -> None:
     assert retention_ms({"retention.ms": "5", "cleanup.policy": "compact,delete"}) == 5
+
+
+def with_retry_topics(**settings: str) -> FakeCluster:
+    names = ("orders", "orders.dlq", "orders.retry.g.1", "orders.retry.g.2")
+    kept = {"retention.ms": str(3 * DAY_MS), **settings}
+    return FakeCluster(shapes=dict.fromkeys(names, 2), settings=dict.fromkeys(names, kept))
+
+
+def test_retry_topics_that_are_there_are_well() -> None:
+    findings = found(with_retry_topics(), Deferring)
+
+    assert {one.level for one in findings} == {Level.OK}
+    assert {"retry topic orders.retry.g.1", "retry topic orders.retry.g.2"} <= {one.subject for one in findings}
+
+
+def test_a_missing_retry_topic_is_wrong_and_the_command_names_the_group() -> None:
+    first, second = found(FakeCluster(), Deferring, level=Level.WRONG)
+
+    assert (first.subject, second.subject) == ("retry topic orders.retry.g.1", "retry topic orders.retry.g.2")
+    assert first.mend == f"streamworker topics create {__name__}:Deferring --group g"
+
+
+@pytest.mark.parametrize(
+    ("settings", "subjects"),
+    [
+        ({"retention.ms": str(2 * DAY_MS)}, ["retry topic orders.retry.g.2"]),
+        ({"cleanup.policy": "compact"}, ["retry topic orders.retry.g.1", "retry topic orders.retry.g.2"]),
+    ],
+)
+def test_a_retry_topic_that_would_lose_records_is_wrong(settings: dict[str, str], subjects: list[str]) -> None:
+    wrong = found(with_retry_topics(**settings), Deferring, level=Level.WRONG)
+
+    assert [one.subject for one in wrong] == subjects
+    assert all("kafka-configs.sh" in (one.mend or "") for one in wrong)
+
+
+def test_without_a_group_retry_topics_are_not_checked() -> None:
+    not_checked = found(FakeCluster(), Deferring, group="", level=Level.NOT_CHECKED)
+
+    assert [one.subject for one in not_checked][:2] == ["retry topic orders.retry..1", "retry topic orders.retry..2"]

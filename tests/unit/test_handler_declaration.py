@@ -15,9 +15,11 @@ from streamworker import (
     Handler,
     OnExhausted,
     Ordering,
+    Read,
     Record,
     Records,
     Retry,
+    RetryTopic,
     Rule,
 )
 from streamworker.handler import declaration, declarations
@@ -100,6 +102,9 @@ class Decoder:
         return "Decoder()"
 
 
+LATER = Retry(topics=(RetryTopic(delay_s=60),))
+
+
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
@@ -135,6 +140,29 @@ class Decoder:
         (declared_with(concurrency=True), "Odd.concurrency: expected a whole number from 1, got True"),
         (declared_with(concurrency="8"), "Odd.concurrency: expected a whole number from 1, got '8'"),
         (declared_with(lanes=-1), "Odd.lanes: expected a whole number from 1, got -1"),
+        (declared_with(max_age_s=0), "Odd.max_age_s: expected seconds above 0, or None, got 0"),
+        (declared_with(max_age_s="60"), "Odd.max_age_s: expected seconds above 0, or None, got '60'"),
+        (declared_with(max_age_s=float("inf")), "Odd.max_age_s: expected seconds above 0, or None, got inf"),
+        (declared_with(max_age_s=True), "Odd.max_age_s: expected seconds above 0, or None, got True"),
+        (
+            declared_with(retry=LATER),
+            "Odd.retry: what fails after the last retry topic goes to the dead letters; declare dead_letter as well",
+        ),
+        (
+            declared_with(retry=LATER, dead_letter=DeadLetter("dlq", "block")),
+            'Odd.retry: on_exhausted="block" keeps the order that retry topics give up; choose one',
+        ),
+        (
+            declared_with(retry=LATER, dead_letter=DeadLetter("dlq"), topics=("^ord.*",)),
+            ("Odd.retry: retry topics are made of the names in topics, and '^ord.*' is a pattern; name the topics"),
+        ),
+        (
+            declared_with(dependencies=(Breaker("geo"),), reads=(Read("place", ("defer",), dependency="geo"),)),
+            (
+                "Odd.reads: Read 'place' defers to retry topics, and there are none;"
+                " retry = Retry(topics=(RetryTopic(delay_s=60),))"
+            ),
+        ),
         (declared_with(retry=3), "Odd.retry: expected Retry(...), got 3"),
         (declared_with(dead_letter="dlq"), "Odd.dead_letter: expected DeadLetter(...), got 'dlq'"),
         (declared_with(value=Text), "Odd.value: got the class Text; expected an instance"),

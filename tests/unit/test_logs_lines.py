@@ -71,6 +71,17 @@ def test_a_failure_is_one_line_with_its_place_as_fields() -> None:
     assert "exception" not in line
 
 
+def test_records_that_expire_are_told_with_the_first_of_them_and_the_age_of_the_oldest() -> None:
+    world = World()
+
+    world.listener.expired(ORDERS, 17, 5, 600.25)
+
+    (line,) = world.lines()
+    assert line["event"] == "records expired"
+    assert (line["topic"], line["partition"], line["offset"], line["records"]) == ("orders", 3, 17, 5)
+    assert (line["age_s"], line["level"]) == (600.25, "warning")
+
+
 def test_a_traceback_is_shown_for_a_fatal_error_and_at_debug_only() -> None:
     usual, debugging = World(), World(level="DEBUG")
 

@@ -61,3 +61,9 @@ def test_what_was_not_tried_of_a_part_goes_next_with_the_calls_that_were_spent_o
     assert parts.back(2).parts == (Part(2, 2), Part(3, 2))
     assert parts.failed(1, 2, 3, split=False).parts == (Part(1, 3), Part(2, 2), Part(3, 2))
     assert parts.failed(4, 0, 3, split=True).parts == (Part(2, 3), Part(2, 3), Part(3, 2))
+
+
+def test_records_that_end_otherwise_leave_their_parts() -> None:
+    parts = Parts((Part(2, 3), Part(1, 2), Part(3, 2)))
+
+    assert parts.without([True, True, False, False, True, False]).parts == (Part(1, 2), Part(2, 2))

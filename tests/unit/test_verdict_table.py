@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from streamworker.config import OnExhausted, Rule
 from streamworker.errors import (
     DecodeError,
+    Defer,
     DependencyUnavailable,
     FatalError,
     HandlerSignal,
@@ -30,6 +31,7 @@ def judged(
     attempts: int = 4,
     has_dead_letter: bool = True,
     on_exhausted: OnExhausted = OnExhausted.DLQ,
+    **topics: bool,
 ) -> Verdict:
     return judge(
         error,
@@ -38,6 +40,7 @@ def judged(
         rules=rules,
         has_dead_letter=has_dead_letter,
         on_exhausted=on_exhausted,
+        **topics,
     )
 
 
@@ -57,6 +60,7 @@ CRITICAL = [SystemExit(1), KeyboardInterrupt(), MemoryError(), GeneratorExit()]
         (DecodeError("no JSON"), VerdictKind.DEAD_LETTER, "undecodable_value"),
         (DecodeError("no UTF-8", part="key"), VerdictKind.DEAD_LETTER, "undecodable_key"),
         (DependencyUnavailable("registry"), VerdictKind.WAIT, "unavailable"),
+        (Defer("no retry topics"), VerdictKind.RETRY, "retryable"),
         (RetryableError("later"), VerdictKind.RETRY, "retryable"),
         (HandlerSignal("no kind"), VerdictKind.RETRY, "retryable"),
         (ValueError("whatever"), VerdictKind.RETRY, "retryable"),
@@ -142,6 +146,25 @@ def test_a_record_is_exhausted_after_exactly_so_many_calls(attempts: int) -> Non
     kinds = [judged(OSError(), attempt=attempt, attempts=attempts).kind for attempt in range(1, attempts + 1)]
 
     assert kinds == [VerdictKind.RETRY] * (attempts - 1) + [VerdictKind.DEAD_LETTER]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "reason"),
+    [
+        (ValueError("whatever"), VerdictKind.DEFER, "exhausted"),
+        (PoisonError("bad"), VerdictKind.DEAD_LETTER, "poison"),
+        (Defer("not now"), VerdictKind.DEFER, "deferred"),
+    ],
+)
+def test_a_retry_topic_takes_what_is_exhausted_or_put_aside_and_nothing_else(
+    error: Exception, kind: VerdictKind, reason: str
+) -> None:
+    assert judged(error, attempt=4, defers=True, puts_aside=True) == Verdict(kind, reason)
+
+
+def test_in_the_last_topic_the_exhausted_are_dead_letters_and_what_is_put_aside_is_not() -> None:
+    assert judged(ValueError(), attempt=4, puts_aside=True) == Verdict(VerdictKind.DEAD_LETTER, "exhausted")
+    assert judged(Defer(), attempt=4, puts_aside=True) == Verdict(VerdictKind.DEFER, "deferred")
 
 
 def test_a_retry_rule_does_not_go_beyond_the_attempts() -> None:
