@@ -79,6 +79,7 @@ class Committer:
         self._in_flight: int | None = None
         self._next_tick_s = clock.monotonic_s()
         self._urgent = False
+        self._rejoining = False  # as the last answer said
         self.last_success_s: float | None = None
         self.proven_s: float | None = None  # when the last commit was sent that succeeded for a present epoch
         self.refused_since_s: float | None = None  # the first refusal since then
@@ -126,8 +127,13 @@ class Committer:
 
     @property
     def unsaved(self) -> bool:
-        """Whether something may be committed that the coordinator has not acknowledged."""
-        return any(map(_has_news, self._trackers.values()))
+        """Whether something is to be committed that the coordinator has not acknowledged.
+
+        While the group rejoins only what would be repeated otherwise: that a partition was given back is not worth the
+        wait, since a commit may be answered only when everybody has joined. Its next owner is careful for nothing then.
+        """
+        counts = _has_work if self._rejoining else _has_news
+        return any(map(counts, self._trackers.values()))
 
     def step(self, *, at_once: bool = False) -> None:
         """Send a commit if one is due, or `at_once` if there is something to commit."""
@@ -180,7 +186,8 @@ class Committer:
             except ClientError as error:
                 answers = [CommitAnswer(partition, mark, error.code) for partition, mark in marks.items()]
             self._settle(request, answers, self._clock.monotonic_s())
-            left = {answer.partition for answer in answers if answer.error in _PASSING}
+            passing = {answer.partition for answer in answers if answer.error in _PASSING}
+            left = {one for one in passing & self._trackers.keys() if _has_work(self._trackers[one])}
             if not left or self._clock.monotonic_s() + _RETRY_PAUSE_S >= until_s:
                 return
             meanwhile(_RETRY_PAUSE_S)
@@ -242,7 +249,8 @@ class Committer:
             self._settle_one(carried, answer)
         for error, partitions in by_error.items():
             self._listener.commit_answered(partitions, error, now_s - request.sent_s)
-        if by_error.keys() & _PASSING:
+        self._rejoining = bool(by_error.keys() & _PASSING)
+        if self._rejoining:
             self._next_tick_s = min(self._next_tick_s, now_s + _RETRY_PAUSE_S)
         if None in by_error:
             self.last_success_s, self.refused_since_s = now_s, None
@@ -274,6 +282,15 @@ class Committer:
 
 def _marks(carried: Mapping[TopicPartition, _Carried]) -> dict[TopicPartition, OffsetMark]:
     return {partition: one.mark for partition, one in carried.items()}
+
+
+def _has_work(tracker: OffsetTracker) -> bool:
+    """Whether a crash now would repeat something that a commit would save."""
+    known = tracker.known
+    if known is None or not tracker.located:
+        return tracker.committable > tracker.committed
+    now = tracker.progress()
+    return (now.offset, now.done, now.attempts) != (known.offset, known.done, known.attempts)
 
 
 def _has_news(tracker: OffsetTracker) -> bool:

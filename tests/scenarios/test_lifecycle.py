@@ -115,6 +115,22 @@ def test_a_stop_in_the_middle_of_trouble_ends_in_time(trouble: str) -> None:
     assert letters_from(world) == []
 
 
+def test_who_has_nothing_left_to_save_waits_for_no_rebalance() -> None:
+    """Edge case 94. Behind a request to join, a commit is answered only when the whole group has joined."""
+    world = make_world()
+    produce(world, b"fine")
+    member = world.start(Obedient)
+    world.run_to_end("in")
+    world.run_for(5)
+    world.broker.commit_error = lambda _key: "REBALANCE_IN_PROGRESS"
+    began_s = world.time.monotonic_s()
+
+    exit_code = world.stop(member)
+
+    assert exit_code == 0
+    assert took_s(world, began_s) < 0.5
+
+
 def test_an_unexpected_base_exception_of_a_handler_ends_the_worker() -> None:
     """Edge case 95. A thread that died silently would look like an idle one."""
     world = make_world()

@@ -477,6 +477,20 @@ def test_the_last_commit_is_not_repeated_after_an_error_that_stays(error: str) -
     assert far.trackers[P0].committed == 0
 
 
+def test_that_a_partition_was_given_back_is_said_once_and_not_insisted_upon() -> None:
+    far = Coordinator()
+    far.own(P0).running = False
+    far.errors_now = ["REBALANCE_IN_PROGRESS"] * 1000
+
+    far.commit_now(P0)
+    far.step_after(0, at_once=True)
+    unsaved = [far.committer.unsaved]
+    far.answer(far.requests[0], {P0: "REBALANCE_IN_PROGRESS"})
+
+    assert len(far.waited_for) == 1
+    assert [*unsaved, far.committer.unsaved] == [False, False]
+
+
 def test_the_last_commit_leaves_out_what_is_committed_or_owned_by_nobody() -> None:
     far = Coordinator()
     far.own(P0)
