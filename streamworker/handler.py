@@ -250,6 +250,8 @@ class Declaration:
 _MISSPELLED = 0.8
 # The loop looks for what is overdue between its steps, each of which may take so long.
 _LEAST_HANDLER_TIMEOUT_S = 0.1
+# Timestamps have milliseconds.
+_LEAST_AGE_S = 0.001
 
 _OPTIONS = frozenset(name for kind in (_Declared, BatchHandler) for name in vars(kind) if not name.startswith("_")) | {
     "handle"
@@ -271,11 +273,11 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         adaptive=_adaptive(handler),
         lanes=_positive(handler, "lanes", handler.concurrency if handler.lanes is None else handler.lanes),
         batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
-        timeout_s=_timeout(handler),
+        timeout_s=_seconds(handler, "timeout_s", least=_LEAST_HANDLER_TIMEOUT_S),
         retry=_retry(handler),
         retry_budget=None if handler.retry_budget is None else _typed(handler, "retry_budget", RetryBudget),
         rate=_rate(handler),
-        max_age_s=_max_age_s(handler),
+        max_age_s=_seconds(handler, "max_age_s", least=_LEAST_AGE_S),
         breaker=_breaker(handler),
         dependencies=_dependencies(handler),
         reads=_reads(handler),
@@ -421,18 +423,6 @@ def _rate(handler: type[_Declared]) -> Rate | None:
     return rate
 
 
-def _timeout(handler: type[_Declared]) -> float | None:
-    seconds: object = handler.timeout_s
-    if seconds is None:
-        return None
-    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-    if not is_number or not _LEAST_HANDLER_TIMEOUT_S <= seconds < inf:  # type: ignore[operator]  # it is a number
-        raise ConfigurationError(
-            f"{handler.__name__}.timeout_s: expected seconds from {_LEAST_HANDLER_TIMEOUT_S:g} or None, got {seconds!r}"
-        )
-    return float(seconds)  # type: ignore[arg-type]  # it is a number
-
-
 def _retry(handler: type[_Declared]) -> Retry:
     retry, letter = _typed(handler, "retry", Retry), handler.dead_letter
     if not retry.topics:
@@ -455,13 +445,15 @@ def _retry(handler: type[_Declared]) -> Retry:
     return retry
 
 
-def _max_age_s(handler: type[_Declared]) -> float | None:
-    max_age_s: object = handler.max_age_s
-    if max_age_s is None:
+def _seconds(handler: type[_Declared], name: str, *, least: float) -> float | None:
+    seconds: object = getattr(handler, name)
+    if seconds is None:
         return None
-    if isinstance(max_age_s, bool) or not isinstance(max_age_s, int | float) or not 0 < max_age_s < inf:
-        raise ConfigurationError(f"{handler.__name__}.max_age_s: expected seconds above 0, or None, got {max_age_s!r}")
-    return float(max_age_s)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not least <= seconds < inf:
+        raise ConfigurationError(
+            f"{handler.__name__}.{name}: expected seconds from {least:g}, or None, got {seconds!r}"
+        )
+    return seconds
 
 
 def _typed(handler: type[_Declared], name: str, kind: type[S]) -> S:

@@ -47,7 +47,7 @@ def test_each_record_comes_back_once_from_each_topic_and_never_early(mock_kafka:
         worker.wait(lambda: worker.recorder.of("assigned"), "it has its partitions")
         for number in range(RECORDS):
             mock_kafka.produce_raw("in", number % 2, None, b"%d" % number)
-            time.sleep(0.01)
+            worker.wait(lambda number=number: len(called_s) > number, "its first call: each is due at another time")
         worker.wait(lambda: len(worker.recorder.of("dead_lettered")) == RECORDS, "all are dead letters")
         ends = {0: RECORDS // 2, 1: RECORDS // 2}
         for topic in ("in", "in.retry.g.1", "in.retry.g.2"):
