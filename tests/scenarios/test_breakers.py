@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from scenarios.oracle import violations
+from scenarios.services import Service
 from scenarios.worlds import IN, OTHER, Obedient, calls, handled, headers_of, make_world, obey, produce
 
 from streamworker import (
@@ -36,25 +37,12 @@ if TYPE_CHECKING:
 STEADY = Breaker("db", jitter=0.0)
 
 
-class Dependency:
-    """What handlers of these tests call."""
-
-    def __init__(self) -> None:
-        self.away = False
-        self.calls_while_away = 0
-
-    def call(self) -> None:
-        if self.away:
-            self.calls_while_away += 1
-            raise ConnectionError("nobody there")
-
-
-DEPENDENCY = Dependency()
+DEPENDENCY = Service()
 
 
 @pytest.fixture(autouse=True)
-def dependency() -> Dependency:
-    DEPENDENCY.__init__()  # type: ignore[misc]  # handlers are made by the worker, so they find it here
+def dependency() -> Service:
+    DEPENDENCY.renew()
     return DEPENDENCY
 
 
@@ -131,7 +119,7 @@ def test_an_outage_under_load_costs_no_attempt_and_no_dead_letter(
     assert len(world.broker.records("dlq")) == 0
     assert len(handled(world)) + len(handled(world, OTHER)) == 60 * 20
     # Those in flight when it went away, then one for each trial: after 5, 10 and 20 s.
-    assert DEPENDENCY.calls_while_away <= ordered.concurrency + 4
+    assert DEPENDENCY.in_vain <= ordered.concurrency + 4
     assert {effect.attempt for effect in world.effects} == {1}
     assert states(member)[0] == "open"
     assert states(member)[-1] == "closed"
@@ -242,10 +230,10 @@ def test_handlers_that_need_the_same_dependency_wait_together() -> None:
     produce(world, b"x", b"x", b"x", key=b"k")
     world.run(lambda: "open" in states(member), timeout_s=10)
     world.broker.produce("other", 0, b"x")
-    before = DEPENDENCY.calls_while_away
+    before = DEPENDENCY.in_vain
     world.run_for(3)
 
-    assert DEPENDENCY.calls_while_away == before
+    assert DEPENDENCY.in_vain == before
     assert {partition.topic for partition, reason in member.story.pauses if reason == "breaker"} == {"in", "other"}
     DEPENDENCY.away = False
     world.run_to_end("in", "other")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from scenarios.oracle import violations
+from scenarios.services import Service
 from scenarios.worlds import calls, handled, make_world, produce
 
 from streamworker import Breaker, Config, ConfigurationError, Context, DeadLetter, Handler, Ordering, Read, Retry
@@ -19,18 +20,17 @@ if TYPE_CHECKING:
     from streamworker import Fallback, Reading, Record
 
 
-class Places:
-    """What handlers of these tests ask, and what they made of it."""
+class Places(Service):
+    """Tells the place of a key, and keeps what handlers made of it."""
 
-    def __init__(self) -> None:
-        self.away = False
-        self.in_vain = 0
+    error = TimeoutError
+
+    def renew(self) -> None:
+        super().renew()
         self.readings: list[Reading[str]] = []
 
     def find(self, key: bytes | None) -> str:
-        if self.away:
-            self.in_vain += 1
-            raise TimeoutError
+        self.call()
         return f"place of {key!r}"
 
 
@@ -39,7 +39,7 @@ PLACES = Places()
 
 @pytest.fixture(autouse=True)
 def places() -> Places:
-    PLACES.__init__()  # type: ignore[misc]  # handlers are made by the worker, so they find it here
+    PLACES.renew()
     return PLACES
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from scenarios.oracle import violations
+from scenarios.services import Service
 from scenarios.worlds import IN, OTHER, calls, handled, headers_of, make_world, obey, produce
 
 from streamworker import (
@@ -35,31 +36,23 @@ if TYPE_CHECKING:
 GEO = Breaker("geo", jitter=0.0)
 
 
-class Service:
-    """What handlers of these tests call, and when it was called while it was away."""
-
-    def __init__(self) -> None:
-        self.away = False
-        self.calls = 0
-        self.in_vain = 0
+class Geo(Service):
+    """`geo bad` fails always, `geo wrong` is the record's own fault."""
 
     def find(self, value: bytes | None) -> None:
-        """`geo bad` fails always, `geo wrong` is the record's own fault."""
-        self.calls += 1
-        if self.away:
-            self.in_vain += 1
-        if self.away or value == b"geo bad":
+        self.call()
+        if value == b"geo bad":
             raise ConnectionError("nobody there")
         if value == b"geo wrong":
             raise ValueError("no such place")
 
 
-SERVICE = Service()
+SERVICE = Geo()
 
 
 @pytest.fixture(autouse=True)
 def service() -> Service:
-    SERVICE.__init__()  # type: ignore[misc]  # handlers are made by the worker, so they find it here
+    SERVICE.renew()
     return SERVICE
 
 
