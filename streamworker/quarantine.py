@@ -99,8 +99,8 @@ class Quarantine:
 
 
 def _has_one_alone(partition: Partition) -> bool:
-    """Whether a record goes alone and is with a handler, or soon will be: one that waits for its retry is not."""
+    """Whether a record goes alone and is with a handler, or soon will be: one that waits or stands still is not."""
     suspects = partition.suspects
-    if suspects is None or partition.stop is not None or partition.lanes.parked:
+    if suspects is None or partition.lanes.blocked or partition.lanes.parked:
         return False
     return suspects.alone and suspects.in_work(partition.tracker)

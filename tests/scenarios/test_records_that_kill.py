@@ -13,6 +13,7 @@ from streamworker.config import CommitConfig
 from streamworker.offsets import codec
 from streamworker.offsets.progress import Progress, Suspect
 from streamworker.offsets.suspects import GROUP_RECORDS
+from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
     from streamworker.testing.virtual_worker import Member, VirtualWorld
@@ -129,6 +130,21 @@ def test_a_killer_costs_no_record_of_the_other_partitions_of_its_worker() -> Non
     assert [headers_of(world, n)["sw-id"] for n in range(len(world.broker.records("dlq")))] == ["test/in/2/100"]
     assert all(world.caught_up(one) for one in KEYS)
     assert not list(violations(world, "in", "dlq"))
+
+
+def test_a_suspect_in_a_partition_that_stands_still_keeps_no_other_partition_waiting() -> None:
+    world = make_world(2)
+    left = codec.encode(1, Progress(0, running=True, owner="0", suspect=Suspect(0, 9, 1))).text
+    for partition in (0, 1):
+        produce(world, *[b"fine"] * 10, partition=partition)
+        world.broker.set_committed(KEYS[partition], 0, left)
+    member = world.start(Obedient)
+    world.run(lambda: len(member.worker.partitions) == 2)
+    member.worker.partitions.hold(member.worker.partitions[IN], PauseReason.OFFSETS_UNKNOWN)
+
+    world.run(lambda: world.caught_up(OTHER), timeout_s=10)
+
+    assert calls(world, IN) == []
 
 
 def test_without_dead_letters_the_killer_stops_its_partition_and_nobody_dies_of_it_again() -> None:
