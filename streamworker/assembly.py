@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from streamworker import __version__
 from streamworker.clock import SystemClock
 from streamworker.cluster import Cluster
+from streamworker.dlq.key_log import KafkaKeyLog
 from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.errors import ConfigurationError
 from streamworker.events import Listeners
-from streamworker.handler import declarations
-from streamworker.librdkafka import admin_settings, consumer_settings, producer_settings
+from streamworker.handler import declarations, keys_topics
+from streamworker.librdkafka import admin_settings, consumer_settings, key_log_settings, producer_settings
 from streamworker.observability.health import Limits
 from streamworker.observability.http import HttpServer
 from streamworker.observability.lag import LagWatch
@@ -64,6 +65,8 @@ class Application:
         self._declarations = declared
         producer = producer_settings(config.kafka, config.dead_letters)
         self._outbox = KafkaOutbox(producer, clock)
+        noted = keys_topics(declared)
+        self._key_log = KafkaKeyLog(key_log_settings(config.kafka), noted) if noted else None
         self._lag = LagWatch(self._cluster)
         self._watchdog = Watchdog(clock=clock, stall_timeout_s=config.lifecycle.stall_timeout_s, die=os._exit)
         pages = Pages(board=board, metrics=metrics.render, clock=clock, limits=Limits.of(config))
@@ -90,6 +93,7 @@ class Application:
             executor=pools,
             outbox=self._outbox,
             log=self._cluster,
+            key_log=self._key_log,
             clock=clock,
             listener=listener,
             breakers=provision.breakers,
@@ -115,6 +119,8 @@ class Application:
         try:
             return self.worker.run()
         finally:
+            if self._key_log:
+                self._key_log.close()
             self._watchdog.stop()
             self._lag.stop()
             if self._http:
@@ -145,12 +151,13 @@ class Application:
                     f" `streamworker topics create MODULE:{name} --group {self.worker.config.kafka.group}`"
                 )
         for one in self._declarations:
-            topic = one.dead_letter.topic if one.dead_letter else None
-            if topic is not None and self._outbox.partitions(topic, _METADATA_TIMEOUT_S) is None:
-                raise ConfigurationError(
-                    f"{one.name}.dead_letter: there is no topic {topic!r}; make it with"
-                    f" `streamworker topics create MODULE:{one.name}`"
-                )
+            letter = one.dead_letter
+            for topic in () if letter is None else (letter.topic, letter.keys_topic):
+                if topic is not None and self._outbox.partitions(topic, _METADATA_TIMEOUT_S) is None:
+                    raise ConfigurationError(
+                        f"{one.name}.dead_letter: there is no topic {topic!r}; make it with"
+                        f" `streamworker topics create MODULE:{one.name}`"
+                    )
 
 
 def assemble(
@@ -188,8 +195,16 @@ def refuse_loops(declared: Sequence[Declaration]) -> None:
     """Refuse a dead-letter topic that a handler of the process reads: its failures would go round for ever."""
     for one in declared:
         for other in declared:
-            if one.dead_letter is not None and other.subscribes_to(one.dead_letter.topic):
+            letter = one.dead_letter
+            if letter is None:
+                continue
+            if other.subscribes_to(letter.topic):
                 raise ConfigurationError(
-                    f"{one.name}.dead_letter: {one.dead_letter.topic!r} is also a topic of {other.name};"
+                    f"{one.name}.dead_letter: {letter.topic!r} is also a topic of {other.name};"
                     f" a dead letter that fails again would go round for ever"
+                )
+            if letter.keys_topic is not None and other.subscribes_to(letter.keys_topic):
+                raise ConfigurationError(
+                    f"{one.name}.dead_letter: {letter.keys_topic!r}, which names the parked keys, is also a topic of"
+                    f" {other.name}; let its topics leave it out"
                 )

@@ -179,10 +179,14 @@ class Batch:
         _at_least("Batch.max_wait_s", self.max_wait_s, 0)
 
 
+MAX_TOPIC_CHARS = 249  # of a topic's name, by Kafka's rule
+
+
 class OnExhausted(enum.Enum):
     """What follows when a record's attempts are used up."""
 
     DLQ = "dlq"  # to the dead letters; later records of the key go on
+    DLQ_KEY = "dlq_key"  # to the dead letters, and later records of the key after it, until the key is released
     BLOCK = "block"  # the partition waits for a person
 
 
@@ -197,6 +201,16 @@ class DeadLetter:
         if not self.topic:
             raise ConfigurationError("DeadLetter.topic: expected a topic's name, got an empty string")
         object.__setattr__(self, "on_exhausted", member("DeadLetter.on_exhausted", OnExhausted, self.on_exhausted))
+
+    @property
+    def keys_topic(self) -> str | None:
+        """Where it is noted which keys are parked; None unless later records of a key follow its dead letter."""
+        return keys_topic(self.topic) if self.on_exhausted is OnExhausted.DLQ_KEY else None
+
+
+def keys_topic(dead_letter_topic: str) -> str:
+    """The compacted topic beside a dead-letter topic."""
+    return f"{dead_letter_topic}.keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -438,6 +452,7 @@ class DeadLetterConfig:
     budget: int = 1_000  # dead letters per partition in one burst; the guard against a broken deploy
     records_per_token: int = 10  # the budget refills by one per this many records handled,
     seconds_per_token: float = 10.0  # and by one per this many seconds
+    max_parked_keys: int = 10_000  # per partition, with on_exhausted="dlq_key"; then it stands still
 
     def __post_init__(self) -> None:
         _at_least("dead_letters.delivery_timeout_s", self.delivery_timeout_s, 0.1)
@@ -449,6 +464,7 @@ class DeadLetterConfig:
         _at_least("dead_letters.budget", self.budget, 1)
         _at_least("dead_letters.records_per_token", self.records_per_token, 1)
         _at_least("dead_letters.seconds_per_token", self.seconds_per_token, 0.01)
+        _at_least("dead_letters.max_parked_keys", self.max_parked_keys, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

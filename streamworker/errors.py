@@ -97,6 +97,14 @@ class HeadOfLine(StreamworkerError):
     """A record held the commits of its partition back for too long, see `lifecycle.max_head_age_s`; never raised."""
 
 
+class KeyParked(StreamworkerError):
+    """The record at offset `first` of the same key is a dead letter, and this one follows it; never raised."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__(f"the record at offset {first} of the same key is a dead letter")
+        self.first = first
+
+
 class DependencyUnavailable(StreamworkerError):
     """Something that decoding needs cannot be reached; the record waits and no attempt is spent."""
 

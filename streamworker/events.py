@@ -55,6 +55,12 @@ class Listener:
     def dead_letter_refused(self, partition: TopicPartition, offset: int, topic: str, error: str) -> None:
         """The dead-letter topic did not take a record; its partition is stopped and it is tried again."""
 
+    def key_parked(self, partition: TopicPartition, offset: int) -> None:
+        """The key of the record at `offset` is parked: later records of it follow it to the dead letters."""
+
+    def key_released(self, partition: TopicPartition, offset: int) -> None:
+        """The key that was parked at `offset` is released: records of it are handled again."""
+
     def stopped(self, partition: TopicPartition, reason: str, detail: str, mends_itself: bool) -> None:
         """The partition is stopped; the rest goes on."""
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, overload
 
 from streamworker.clock import SystemClock
 from streamworker.config import (
+    MAX_TOPIC_CHARS,
     Action,
     Adaptive,
     Batch,
@@ -282,9 +283,15 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         dependencies=_dependencies(handler),
         reads=_reads(handler),
         rules=_rules(handler),
-        dead_letter=None if handler.dead_letter is None else _typed(handler, "dead_letter", DeadLetter),
+        dead_letter=_dead_letter(handler),
         middleware=_middleware(handler),
     )
+
+
+def keys_topics(declared: Sequence[Declaration]) -> Sequence[str]:
+    """The topics in which it is noted which keys are parked, each once."""
+    named = [one.dead_letter.keys_topic for one in declared if one.dead_letter is not None]
+    return sorted({topic for topic in named if topic is not None})
 
 
 def declarations(handlers: Sequence[type[Handler[T]] | type[BatchHandler[T]]]) -> tuple[Declaration, ...]:
@@ -340,7 +347,7 @@ def _topics(handler: type[_Declared]) -> tuple[str, ...]:
                 re.compile(topic)
             except re.error as error:
                 raise ConfigurationError(f"{handler.__name__}.topics: {topic!r} is not a pattern: {error}") from error
-        elif not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", topic):
+        elif len(topic) > MAX_TOPIC_CHARS or not re.fullmatch(r"[A-Za-z0-9._-]+", topic):
             raise ConfigurationError(
                 f"{handler.__name__}.topics: {topic!r} is not a topic's name; a pattern starts with ^"
             )
@@ -432,9 +439,10 @@ def _retry(handler: type[_Declared]) -> Retry:
             f"{handler.__name__}.retry: what fails after the last retry topic goes to the dead letters; declare"
             f" dead_letter as well"
         )
-    if isinstance(letter, DeadLetter) and letter.on_exhausted is OnExhausted.BLOCK:
+    if isinstance(letter, DeadLetter) and letter.on_exhausted is not OnExhausted.DLQ:
         raise ConfigurationError(
-            f'{handler.__name__}.retry: on_exhausted="block" keeps the order that retry topics give up; choose one'
+            f'{handler.__name__}.retry: on_exhausted="{OnExhausted(letter.on_exhausted).value}" keeps the order that'
+            f" retry topics give up; choose one"
         )
     for topic in handler.topics:
         if topic.startswith("^"):
@@ -443,6 +451,25 @@ def _retry(handler: type[_Declared]) -> Retry:
                 f" name the topics"
             )
     return retry
+
+
+def _dead_letter(handler: type[_Declared]) -> DeadLetter | None:
+    if handler.dead_letter is None:
+        return None
+    letter = _typed(handler, "dead_letter", DeadLetter)
+    if letter.keys_topic is None:
+        return letter
+    if member(f"{handler.__name__}.ordering", Ordering, handler.ordering) is Ordering.UNORDERED:
+        raise ConfigurationError(
+            f'{handler.__name__}.dead_letter: on_exhausted="dlq_key" keeps the order of each key, and UNORDERED has'
+            f' none; choose "dlq", or another ordering'
+        )
+    if len(letter.keys_topic) > MAX_TOPIC_CHARS:
+        raise ConfigurationError(
+            f"{handler.__name__}.dead_letter: {letter.keys_topic!r}, which is to name the parked keys, is longer than"
+            f" a topic's name may be ({MAX_TOPIC_CHARS})"
+        )
+    return letter
 
 
 def _seconds(handler: type[_Declared], name: str, *, least: float) -> float | None:

@@ -134,4 +134,4 @@ class Heads:
 def _may_divert(declared: Declaration) -> bool:
     """Whether the handler gives records up at all: with `block` a person decides."""
     letter = declared.dead_letter
-    return letter is not None and OnExhausted(letter.on_exhausted) is OnExhausted.DLQ
+    return letter is not None and OnExhausted(letter.on_exhausted) is not OnExhausted.BLOCK

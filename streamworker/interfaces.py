@@ -286,6 +286,19 @@ class Outbox(Protocol):
         """Wait for what was handed over; returns how many are still not acknowledged."""
 
 
+class KeyLog(Protocol):
+    """The topics with the notes of parked keys, from their beginning on. Loop thread only; nothing blocks."""
+
+    def poll(self) -> Sequence[tuple[bytes | None, bytes | None]]:
+        """Key and value of the notes that came since, in the order of each topic."""
+
+    def reached(self, topic: str) -> int:
+        """Offset up to which all notes of `topic` were told."""
+
+    def close(self) -> None:
+        """Read no more."""
+
+
 class Log(Protocol):
     """Questions about the cluster that are no business of the group member (an admin client).
 

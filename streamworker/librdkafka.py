@@ -208,6 +208,20 @@ def consumer_settings(kafka: KafkaConfig, *, end_of_partition: bool) -> dict[str
     }
 
 
+def key_log_settings(kafka: KafkaConfig) -> dict[str, Option]:
+    """Settings of the consumer that reads which keys are parked; it is no member of the group, only named after it."""
+    return {
+        **_common(kafka),
+        "group.id": kafka.group or "streamworker",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "earliest",  # notes may be read twice, and none must be missed
+        "check.crcs": True,
+        "enable.partition.eof": True,
+        **_added(kafka, "consumer", _PRODUCER_ONLY),
+    }
+
+
 def producer_settings(kafka: KafkaConfig, dead_letters: DeadLetterConfig) -> dict[str, Option]:
     """Settings of the producer that writes dead letters."""
     return {

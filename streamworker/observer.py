@@ -158,6 +158,7 @@ class Observer:
                 position=max(positions.get(one.key, 0), one.tracker.next_offset),
                 buffered_records=worker.backpressure.buffered(one.key),
                 parked_records=one.lanes.parked + behind_retries[one.ownership],
+                parked_keys=len(one.parked),
                 throttled=worker.gatekeeper.throttled(one.handler),
                 awaits_commit=worker.partitions.awaits_commit(one),
                 pauses=_pauses(worker, one),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from streamworker.dlq.budget import DeadLetterBudget
     from streamworker.dlq.envelope import Attempt, Envelope
@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 # Back-off of what a stopped partition tries again by itself.
 _FIRST_RETRY_S, _LAST_RETRY_S = 1.0, 30.0
 _KEPT_ATTEMPTS = 10  # as many as a dead letter tells of
+
+
+class Unsent(NamedTuple):
+    """A dead letter before it is handed to the writer; `parks` is the key that it parks, None if it parks none."""
+
+    letter: Envelope
+    acknowledged: Callable[[], None]
+    parks: bytes | None
 
 
 @dataclass(slots=True)
@@ -44,7 +52,9 @@ class Partition:
     stop: StopStatus | None = None
     retry_at_s: float | None = None  # when to let a stopped partition go on, to see
     attempts: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of records that failed
-    unfunded: deque[tuple[Envelope, Callable[[], None]]] = field(default_factory=deque)  # letters without a budget
+    unsent: deque[Unsent] = field(default_factory=deque)  # without a budget, or without room for another parked key
+    parked: Mapping[bytes, int] = field(default_factory=dict)  # keys, and the offset from which on each is parked
+    parking: set[bytes] = field(default_factory=set)  # keys whose dead letter or note is on its way
     unreadable_at: tuple[int, int] = (-1, 0)  # offset of the last unreadable batch, and how often in a row
     _retries: int = 0
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streamworker.interfaces import Log, OffsetMark, Source
     from streamworker.offsets.committer import Committer
     from streamworker.offsets.policy import StartPlan
+    from streamworker.parking import Parking
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
     from streamworker.quarantine import Quarantine
@@ -59,6 +60,7 @@ class Rebalancing:
         source: Callable[[], Source],
         log: Log,
         quarantine: Quarantine,
+        parking: Parking,
         declarations: Sequence[Declaration],
         routes: RetryRoutes,
         partitions: Partitions,
@@ -75,6 +77,7 @@ class Rebalancing:
         self._source = source
         self._log = log
         self._quarantine = quarantine
+        self._parking = parking
         self._declarations = declarations
         self._routes = routes
         self._partitions = partitions
@@ -160,6 +163,7 @@ class Rebalancing:
                 key, handler=handler, start_offset=plan.offset, progress=plan.progress, topic_id=plan.topic_id
             )
             self._use(partition, plan)
+        self._parking.begin(partition)
         paused = self._ledger.paused(key)
         self._ledger.own(key, paused=paused)
         return Start(partition.start_offset, paused)

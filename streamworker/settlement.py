@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 from streamworker.config import OnExhausted
 from streamworker.dlq.envelope import Attempt, ComesBack, envelope
-from streamworker.errors import HeadOfLine
+from streamworker.errors import HeadOfLine, KeyParked
 from streamworker.exit_code import ExitCode
 from streamworker.observability.redaction import described, error_text
+from streamworker.partition import Unsent
 from streamworker.record import Ending, TopicPartition, calls_before, timestamp_ms_of
 from streamworker.resilience.breaker import BreakerState
 from streamworker.resilience.guard import blame
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from streamworker.errors import WorkerKilled
     from streamworker.events import Listener
     from streamworker.handler import Declaration
+    from streamworker.parking import Parking
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions, Stages
     from streamworker.record import Message
@@ -65,6 +67,7 @@ class Settlement:
         self,
         stages: Stages,
         partitions: Partitions,
+        parking: Parking,
         *,
         declarations: Sequence[Declaration],
         config: Config,
@@ -75,6 +78,7 @@ class Settlement:
     ) -> None:
         self._stages = stages
         self._partitions = partitions
+        self._parking = parking
         self._declarations = declarations
         self._config = config
         self._clock = clock
@@ -153,22 +157,38 @@ class Settlement:
             partition.recovered()
             self._complete(partition, handled, Ending.HANDLED, seconds)
 
-    def expire(self, key: TopicPartition, messages: Sequence[Message]) -> Sequence[Message]:
-        """End those of `messages` that are older than their handler takes; returns the others.
-
-        By this machine's clock and the timestamps of the log; a record without one is never too old.
-        """
+    def sift(self, key: TopicPartition, messages: Sequence[Message]) -> Sequence[Message]:
+        """End those of `messages` that are not to be handed over, too old or of a parked key; returns the others."""
         partition = self._partitions[key]
         max_age_s = self._declarations[partition.handler].max_age_s
-        assert max_age_s is not None
+        if max_age_s is not None:
+            messages = self._expire(partition, messages, max_age_s)
+        return self._follow(partition, messages) if partition.parked else messages
+
+    def _expire(self, partition: Partition, messages: Sequence[Message], max_age_s: float) -> Sequence[Message]:
+        """By this machine's clock and the timestamps of the log; a record without one is never too old."""
         now_ms = self._clock.wall_ms()
         ages_s = [0.0 if (at_ms := timestamp_ms_of(one)) is None else (now_ms - at_ms) / 1000 for one in messages]
         expired = [one for one, age_s in zip(messages, ages_s, strict=True) if age_s > max_age_s]
         if not expired:
             return messages
         self._complete(partition, expired, Ending.EXPIRED, 0.0)
-        self._listener.expired(key, expired[0].offset(), len(expired), max(ages_s))
+        self._listener.expired(partition.key, expired[0].offset(), len(expired), max(ages_s))
         return [one for one, age_s in zip(messages, ages_s, strict=True) if age_s <= max_age_s]
+
+    def _follow(self, partition: Partition, messages: Sequence[Message]) -> Sequence[Message]:
+        """Let those of a parked key follow its dead letter."""
+        others: list[Message] = []
+        for message in messages:
+            key = message.key()
+            first = None if key is None else partition.parked.get(key)
+            if first is None or message.offset() < first:
+                others.append(message)
+            else:
+                spent = partition.tracker.attempts.get(message.offset(), 0)
+                letter = self._dead_letter_of(partition, message, "parked_behind", KeyParked(first), spent)
+                self._hand_over(partition, message, letter, Ending.DEAD_LETTERED)
+        return others
 
     def _settle_rejected(self, partition: Partition, slice_: LaneSlice, index: int, error: BaseException) -> bool:
         """Settle an undecodable record; false if it stays, because its partition or the worker stops."""
@@ -398,11 +418,16 @@ class Settlement:
     def _dead_letter(
         self, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int
     ) -> None:
+        ending = Ending.SKIPPED if verdict.kind is VerdictKind.SKIP else Ending.DEAD_LETTERED
+        letter = self._dead_letter_of(partition, message, verdict.reason, error, attempt)
+        self._send(partition, message, letter, error, attempt, ending)
+
+    def _dead_letter_of(
+        self, partition: Partition, message: Message, reason: str, error: BaseException, attempt: int
+    ) -> Envelope:
         dead_letter = self._declarations[partition.handler].dead_letter
         assert dead_letter is not None
-        ending = Ending.SKIPPED if verdict.kind is VerdictKind.SKIP else Ending.DEAD_LETTERED
-        letter = self._letter(partition, message, dead_letter.topic, verdict.reason, error, attempt)
-        self._send(partition, message, letter, error, attempt, ending)
+        return self._letter(partition, message, dead_letter.topic, reason, error, attempt)
 
     def _letter(
         self,
@@ -426,6 +451,7 @@ class Settlement:
             now_ms=self._clock.wall_ms(),
             max_bytes=self._letter_max_bytes,
             comes_back=comes_back,
+            parked_behind=error.first if isinstance(error, KeyParked) else None,
         )
 
     def _send(
@@ -438,12 +464,23 @@ class Settlement:
         ending: Ending,
     ) -> None:
         self._report_failure(partition, message, error, attempt, ending)
-        acknowledged = partial(self._acknowledged, partition, message, letter, ending)
+        self._hand_over(partition, message, letter, ending)
+
+    def _hand_over(self, partition: Partition, message: Message, letter: Envelope, ending: Ending) -> None:
+        parks = self._parks(partition, message, ending)
+        acknowledged = partial(self._acknowledged, partition, message, letter, ending, parks=parks is not None)
         if letter.reason == _PUT_ASIDE:  # an outage is no reason to stop, and what is put aside comes back
             self._stages.writer.write(letter, acknowledged)
         else:
-            partition.unfunded.append((letter, acknowledged))
+            partition.unsent.append(Unsent(letter, acknowledged, parks))
         self.write_dead_letters(partition)
+
+    def _parks(self, partition: Partition, message: Message, ending: Ending) -> bytes | None:
+        """The key that is to be parked behind a record; None if none is, or it is already."""
+        dead_letter, key = self._declarations[partition.handler].dead_letter, message.key()
+        if dead_letter is None or dead_letter.keys_topic is None or ending is not Ending.DEAD_LETTERED:
+            return None
+        return None if key in partition.parked else key
 
     def divert(self, partition: Partition, message: Message, age_s: float, attempts: int) -> None:
         """Give a record up that holds its partition back for too long, and that no thread has."""
@@ -452,14 +489,24 @@ class Settlement:
 
     def write_dead_letters(self, partition: Partition) -> None:
         """Hand over what the budget allows, and hold the partition as long as something stays behind."""
-        while partition.unfunded and partition.budget.take(self._clock.monotonic_s()):
-            self._stages.writer.write(*partition.unfunded.popleft())
-        self._hold_if(partition, PauseReason.DEAD_LETTER_BUDGET, needed=bool(partition.unfunded))
+        unsent, writer = partition.unsent, self._stages.writer
+        while unsent and self._has_room(partition, unsent[0]) and partition.budget.take(self._clock.monotonic_s()):
+            next_ = unsent.popleft()
+            if next_.parks is not None:
+                partition.parking.add(next_.parks)
+            writer.write(next_.letter, next_.acknowledged)
+        has_room = not unsent or self._has_room(partition, unsent[0])
+        self._hold_if(partition, PauseReason.DEAD_LETTER_BUDGET, needed=bool(unsent) and has_room)
+        self._hold_if(partition, PauseReason.PARKED_KEYS_FULL, needed=not has_room)
         limit = self._config.dead_letters.max_unacknowledged
-        pending = (
-            self._stages.writer.waiting(partition.key) > 0 or self._stages.writer.outstanding(partition.key) >= limit
-        )
-        self._hold_if(partition, PauseReason.DEAD_LETTERS_PENDING, needed=pending)
+        pending = writer.waiting(partition.key) > 0 or writer.outstanding(partition.key) >= limit
+        # What is parked now is known to the lanes once its note has come back.
+        self._hold_if(partition, PauseReason.DEAD_LETTERS_PENDING, needed=pending or bool(partition.parking))
+
+    def _has_room(self, partition: Partition, unsent: Unsent) -> bool:
+        """Whether one more key may be parked, if that is what a letter does."""
+        most = self._config.dead_letters.max_parked_keys
+        return unsent.parks is None or len(partition.parked) + len(partition.parking) < most
 
     def _hold_if(self, partition: Partition, reason: PauseReason, *, needed: bool) -> None:
         if needed:
@@ -467,7 +514,9 @@ class Settlement:
         else:
             self._partitions.release(partition, reason)
 
-    def _acknowledged(self, partition: Partition, message: Message, letter: Envelope, ending: Ending) -> None:
+    def _acknowledged(
+        self, partition: Partition, message: Message, letter: Envelope, ending: Ending, *, parks: bool
+    ) -> None:
         if partition.ownership.ended:
             return
         if ending is Ending.DEFERRED:
@@ -478,7 +527,10 @@ class Settlement:
             self._listener.deferred(partition.key, letter.topic, letter.reason)
         else:
             self._listener.dead_lettered(partition.key, letter.topic, letter.reason)
-        self._complete(partition, [message], ending, 0.0)
+        if parks:
+            self._parking.park(partition, message, lambda: self._complete(partition, [message], ending, 0.0))
+        else:
+            self._complete(partition, [message], ending, 0.0)
 
     def dead_letter_refused(self, key: TopicPartition, offset: int, topic: str, error: str) -> None:
         """Stop the partition of a dead letter that was not taken; the writer keeps trying."""

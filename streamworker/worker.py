@@ -30,6 +30,7 @@ from streamworker.lease import LeaseKeeper
 from streamworker.observability.status import LifeState
 from streamworker.offsets.committer import Committer
 from streamworker.overdue import Overdue
+from streamworker.parking import Parking
 from streamworker.partitions import Partitions, Stages
 from streamworker.quarantine import Quarantine
 from streamworker.rebalance import Rebalancing
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     from streamworker.config import Config
     from streamworker.events import Listener
     from streamworker.handler import Declaration
-    from streamworker.interfaces import CommitAnswer, Executor, Fault, Log, Outbox, Source
+    from streamworker.interfaces import CommitAnswer, Executor, Fault, KeyLog, Log, Outbox, Source
     from streamworker.partition import Partition
     from streamworker.record import Message, TopicPartition
     from streamworker.resilience.breaker import CircuitBreaker
@@ -107,6 +108,7 @@ class Worker:
         executor: Executor[LaneSlice],
         outbox: Outbox,
         log: Log,
+        key_log: KeyLog | None,
         clock: Clock,
         listener: Listener,
         breakers: Mapping[str, CircuitBreaker],
@@ -167,7 +169,7 @@ class Worker:
                 watched=one.timeout_s is not None,
                 retry_wait_s=None if allowance is None else allowance.wait_s,
                 key_pace=key_pace,
-                expire=None if one.max_age_s is None else lambda key, messages: self.settlement.expire(key, messages),
+                sift=(lambda key, messages: self.settlement.sift(key, messages)) if _sifts(one) else None,
             )
             for number, (one, allowance, key_pace) in enumerate(zip(declarations, allowances, key_paces, strict=True))
         ]
@@ -207,9 +209,20 @@ class Worker:
             listener=listener,
         )
         self.delays = Delays(self.partitions, source=lambda: self.source, clock=clock)
+        self.parking = Parking(
+            key_log,
+            self.partitions,
+            self.writer,
+            log=log,
+            declarations=declarations,
+            group=config.kafka.group,
+            clock=clock,
+            listener=listener,
+        )
         self.settlement = Settlement(
             stages,
             self.partitions,
+            self.parking,
             declarations=declarations,
             config=config,
             clock=clock,
@@ -249,6 +262,7 @@ class Worker:
             source=lambda: self.source,
             log=log,
             quarantine=self.quarantine,
+            parking=self.parking,
             declarations=declarations,
             routes=self.routes,
             partitions=self.partitions,
@@ -359,7 +373,7 @@ class Worker:
         now_s = self._clock.monotonic_s()
         dues = [self.gatekeeper.next_due_s(number) for number in range(len(self.declarations))]
         dues += [self.gatekeeper.next_trial_s(), self.writer.next_due_s(), self.committer.next_due_s()]
-        longest_s = _ANSWER_WAIT_S if self.committer.awaited else _IDLE_WAIT_S
+        longest_s = _ANSWER_WAIT_S if self.committer.awaited or self.parking.waits else _IDLE_WAIT_S
         return max(0.0, min([longest_s, *(due_s - now_s for due_s in dues if due_s is not None)]))
 
     def _admit(self, key: TopicPartition, messages: Sequence[Message]) -> None:
@@ -483,6 +497,7 @@ class Worker:
     def _mend(self) -> None:
         """Let go on what can: partitions whose reason to stand still has passed."""
         self.writer.poll()
+        self.parking.step()
         if not self.partitions.troubled:
             return
         now_s = self._clock.monotonic_s()
@@ -513,7 +528,7 @@ class Worker:
 
     def _shed(self, partition: Partition, records: int) -> None:
         """Give the places of a paused partition's latest records to others; they are fetched again later."""
-        if partition.unfunded or self.writer.outstanding(partition.key):
+        if partition.unsent or partition.parking or self.writer.outstanding(partition.key):
             return
         in_hand = [slice_.highest for slice_ in self.running if slice_.ownership is partition.ownership]
         first = max([partition.tracker.highest_done, *in_hand]) + 1
@@ -593,8 +608,13 @@ class Worker:
         return (
             any(slice_.ownership is one.ownership for slice_ in self.running for one in owned)
             or any(self._can_go_on(one) for one in owned)
-            or any(self.writer.outstanding(one.key) and not self.writer.refused(one.key) for one in owned)
+            or any(self._awaits_letters(one) for one in owned)
         )
+
+    def _awaits_letters(self, partition: Partition) -> bool:
+        """Whether dead letters are on their way, or the keys that they park, and nothing was refused."""
+        on_the_way = self.writer.outstanding(partition.key) or partition.parking
+        return bool(on_the_way) and not self.writer.refused(partition.key)
 
     def _can_go_on(self, partition: Partition) -> bool:
         """Whether records of a closing partition can still be finished."""
@@ -630,7 +650,10 @@ class Worker:
         abandoned = [
             f"{self._name(one)} {one.ownership.partition}@{one.messages[0].offset()}" for one in self._living()
         ]
-        letters = {one.key: self.writer.outstanding(one.key) + len(one.unfunded) for one in self.partitions}
+        letters = {
+            one.key: max(self.writer.outstanding(one.key), len(one.parking)) + len(one.unsent)
+            for one in self.partitions
+        }
         abandoned += [f"dead letters of {key}: {count}" for key, count in letters.items() if count]
         # The client may not come back from leaving when it was fenced.
         overdue = ExitCode.FENCED if self._exit_code is ExitCode.FENCED else ExitCode.CLOSE_TIMED_OUT
@@ -676,6 +699,12 @@ class Worker:
 
     def _name(self, slice_: LaneSlice) -> str:
         return self.declarations[slice_.handler].name
+
+
+def _sifts(declared: Declaration) -> bool:
+    """Whether records can end that no handler gets to see."""
+    follows = declared.dead_letter is not None and declared.dead_letter.keys_topic is not None
+    return follows or declared.max_age_s is not None
 
 
 def _consecutive(messages: Sequence[Message]) -> Iterable[tuple[int, int]]:

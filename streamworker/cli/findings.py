@@ -138,6 +138,8 @@ def _dead_letters(handler: Declaration, shapes: Shapes, settings: _TopicSettings
         yield Finding(Level.WRONG, subject, message, f"streamworker topics create {_reference(handler)}")
         return
     yield Finding(Level.OK, subject, f"{shapes[topic].partitions} partitions ({handler.name})")
+    if handler.dead_letter.keys_topic is not None:
+        yield from _parked_keys(handler, handler.dead_letter.keys_topic, shapes, settings, servers)
     kept = settings.of(topic)
     sources = {name: settings.of(name) for name in source_topics([handler], shapes)}
     if kept is None or None in sources.values():
@@ -148,6 +150,24 @@ def _dead_letters(handler: Declaration, shapes: Shapes, settings: _TopicSettings
     if "compact" in kept.get("cleanup.policy", ""):
         message = "it is compacted: of several dead letters with one key only the last is kept"
         yield Finding(Level.WARNING, subject, message, _alter(servers, topic, "cleanup.policy=delete"))
+
+
+def _parked_keys(
+    handler: Declaration, topic: str, shapes: Shapes, settings: _TopicSettings, servers: str
+) -> Iterator[Finding]:
+    subject = f"parked keys {topic}"
+    if topic not in shapes:
+        message = f"{handler.name} needs it and there is no such topic"
+        yield Finding(Level.WRONG, subject, message, f"streamworker topics create {_reference(handler)}")
+        return
+    kept = settings.of(topic)
+    if kept is None:
+        yield Finding(Level.NOT_CHECKED, subject, "compaction: the cluster does not tell the settings of topics")
+    elif kept.get("cleanup.policy") != "compact":
+        message = "it is not only compacted: keys would go on by themselves once their notes are deleted"
+        yield Finding(Level.WRONG, subject, message, _alter(servers, topic, "cleanup.policy=compact"))
+    else:
+        yield Finding(Level.OK, subject, f"compacted ({handler.name})")
 
 
 def _retry_topic(

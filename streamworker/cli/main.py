@@ -13,6 +13,7 @@ from streamworker import __version__
 from streamworker.cli.check import check
 from streamworker.cli.config_show import config
 from streamworker.cli.console_output import say
+from streamworker.cli.dlq import dlq
 from streamworker.cli.new import new
 from streamworker.cli.offsets import offsets
 from streamworker.cli.options import examples
@@ -55,5 +56,5 @@ def main() -> None:
     logging.getLogger("librdkafka").addHandler(logging.NullHandler())
 
 
-for command in (run, check, offsets, topics, config, new):
+for command in (run, check, offsets, topics, dlq, config, new):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""`streamworker topics create`: the dead-letter and retry topics that handlers need."""
+"""`streamworker topics create`: the topics that handlers need, for dead letters, parked keys and retries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamworker.cli.options import connect, examples, settings_options, timeou
 from streamworker.cluster import TopicShape
 from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ConfigurationError
-from streamworker.handler import declarations
+from streamworker.handler import declarations, keys_topics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streamworker.handler import Declaration
 
 _DAY_MS = 86_400_000
+_COMPACTED = {"cleanup.policy": "compact"}
 
 
 @click.group()
@@ -63,10 +64,14 @@ def create(
     dry_run: bool,
     timeout_s: float,
 ) -> None:
-    """Create the dead-letter and retry topics of HANDLERS; those that exist are left as they are."""
+    """Create the dead-letter and retry topics of HANDLERS; those that exist are left as they are.
+
+    Beside a dead-letter topic with on_exhausted="dlq_key" also the compacted topic with the parked keys.
+    """
     kafka = sources.load(group=group).config.kafka
     cluster = connect(kafka)
-    owners = _owners(declarations(import_handlers(handlers, Path.cwd())), kafka.group)
+    declared = declarations(import_handlers(handlers, Path.cwd()))
+    owners, compacted = _owners(declared, kafka.group), keys_topics(declared)
     shapes = cluster.topics(timeout_s)
     rows: list[Sequence[object]] = [
         (topic, shapes[topic].partitions, shapes[topic].replication, None, "exists")
@@ -76,20 +81,28 @@ def create(
     for topic in owners.keys() - shapes.keys():
         theirs = source_topics(owners[topic], shapes)
         shape = _shape(topic, theirs, partitions, replication)
+        if topic in compacted:
+            shape = TopicShape(1, shape.replication)
+            outcome = "would be created" if dry_run else _create(cluster, topic, shape, _COMPACTED, timeout_s)
+            rows.append((topic, shape.partitions, shape.replication, None, outcome))
+            continue
         longest_delay_s = max((one.delay_s for owner in owners[topic] for one in owner.retry.topics), default=0.0)
         at_least_ms = max(retention_days * _DAY_MS, int(longest_delay_s * 1000) + _DAY_MS)
         kept_ms = _longest_retention_ms(cluster, theirs, at_least_ms, timeout_s)
-        outcome = "would be created" if dry_run else _create(cluster, topic, shape, kept_ms, timeout_s)
+        settings = {"cleanup.policy": "delete", "retention.ms": str(kept_ms)}
+        outcome = "would be created" if dry_run else _create(cluster, topic, shape, settings, timeout_s)
         rows.append((topic, shape.partitions, shape.replication, kept_ms, outcome))
     show_table(("topic", "partitions", "replication", "retention.ms", ""), sorted(rows, key=str))
 
 
 def _owners(handlers: Sequence[Declaration], group: str) -> Mapping[str, Sequence[Declaration]]:
-    """The dead-letter and retry topics, and whose they are."""
+    """The topics that go with handlers, and whose they are."""
     owners: dict[str, list[Declaration]] = {}
     for handler in handlers:
         if handler.dead_letter is not None:
-            owners.setdefault(handler.dead_letter.topic, []).append(handler)
+            for topic in (handler.dead_letter.topic, handler.dead_letter.keys_topic):
+                if topic is not None:
+                    owners.setdefault(topic, []).append(handler)
     if not group and any(handler.retry.topics for handler in handlers):
         raise ConfigurationError("kafka.group is missing: retry topics are named after it; give --group")
     for route in RetryRoutes(handlers, group).all:
@@ -122,7 +135,6 @@ def _longest_retention_ms(cluster: Cluster, sources: Shapes, at_least_ms: int, t
     return -1 if math.isinf(longest_ms) else int(longest_ms)
 
 
-def _create(cluster: Cluster, topic: str, shape: TopicShape, kept_ms: int, timeout_s: float) -> str:
-    settings = {"cleanup.policy": "delete", "retention.ms": str(kept_ms)}
+def _create(cluster: Cluster, topic: str, shape: TopicShape, settings: Mapping[str, str], timeout_s: float) -> str:
     made = cluster.create_topic(topic, shape.partitions, shape.replication, settings, timeout_s)
     return "created" if made else "exists"

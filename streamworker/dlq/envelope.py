@@ -170,11 +170,13 @@ def envelope(
     now_ms: int,
     max_bytes: int,
     comes_back: ComesBack | None = None,
+    parked_behind: int | None = None,
 ) -> Envelope:
     """Put `message` into an envelope for dead-letter topic `topic`, or for a retry topic if it `comes_back`.
 
     `attempts` counts the calls that were made since it was delivered, `attempt_log` has the latest of them last.
-    `max_bytes` is the largest record that the producer takes (`message.max.bytes`). Nothing of `error` is kept alive.
+    `max_bytes` is the largest record that the producer takes (`message.max.bytes`); `parked_behind` the offset of the
+    record of its key that it follows. Nothing of `error` is kept alive.
     """
     source = TopicPartition(message.topic(), message.partition())
     headers = read_headers(message)
@@ -195,6 +197,7 @@ def envelope(
             _header("sw-fingerprint", _fingerprint(error)),
             _header("sw-attempts", str(attempts + calls_before(message))),
             *(comes_back.headers if comes_back is not None else ()),
+            *([_header("sw-parked-behind", str(parked_behind))] if parked_behind is not None else ()),
         ],
         details=[
             ("sw-message", _cut(_text_of(error), _MESSAGE_MAX_BYTES)),

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streamworker.config import MAX_TOPIC_CHARS
 from streamworker.errors import ConfigurationError
 from streamworker.record import Origin, Returned, read_headers
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from streamworker.handler import Declaration
     from streamworker.record import Headers, Message
 
-_MOST_CHARS = 249  # of a topic's name, by Kafka's rule
 _DIGEST_CHARS = 12
 
 
@@ -71,11 +71,11 @@ class RetryRoutes:
 def retry_topic(topic: str, group: str, level: int) -> str:
     """The name of a retry topic; what a topic's name cannot hold is replaced, and a name that is too long is cut."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", f"{topic}.retry.{group}.{level}")
-    if len(name) <= _MOST_CHARS:
+    if len(name) <= MAX_TOPIC_CHARS:
         return name
     digest = hashlib.sha256(f"{topic}\n{group}".encode()).hexdigest()[:_DIGEST_CHARS]
     end = f".{digest}.{level}"
-    return name[: _MOST_CHARS - len(end)] + end
+    return name[: MAX_TOPIC_CHARS - len(end)] + end
 
 
 def returned(message: Message) -> Returned:

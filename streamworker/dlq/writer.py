@@ -18,7 +18,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from streamworker.errors import ClientError
 from streamworker.record import TopicPartition
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import DeadLetterConfig
-    from streamworker.dlq.envelope import Envelope
     from streamworker.interfaces import Letter, Outbox
 
 Refused = Callable[[TopicPartition, int, str, str], None]
@@ -41,12 +40,31 @@ _TOO_LARGE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_
 _NO_SUCH_TOPIC = "UNKNOWN_TOPIC_OR_PART"
 
 
+class Written(Protocol):
+    """What is to be written of the record at `offset` of `source`: its dead letter, or the note that parks its key."""
+
+    @property
+    def topic(self) -> str:
+        """Where it goes."""
+
+    @property
+    def source(self) -> TopicPartition:
+        """The partition that the record was delivered from."""
+
+    @property
+    def offset(self) -> int:
+        """The record's offset there."""
+
+    def letters(self, partition_count: int) -> Iterator[Letter]:
+        """Its forms for a topic of so many partitions, each smaller than the one before; at least one."""
+
+
 @dataclass(slots=True)
 class _Entry:
     """One dead letter. `letters` are the forms not tried yet, None before the first."""
 
     number: int
-    envelope: Envelope
+    written: Written
     on_done: Callable[[], None]
     letter: Letter | None = None
     letters: Iterator[Letter] | None = None
@@ -88,7 +106,7 @@ class DeadLetterWriter:
         self._clock = clock
         self._on_refused = on_refused
         self._lanes: dict[TopicPartition, _Lane] = {}
-        self._written = 0
+        self._count = 0
         self._idle_poll_s = 0.0
 
     @property
@@ -101,14 +119,14 @@ class DeadLetterWriter:
         """Whether the producer has letters that are not acknowledged."""
         return any(lane.unacknowledged for lane in self._lanes.values())
 
-    def write(self, envelope: Envelope, on_done: Callable[[], None]) -> None:
+    def write(self, written: Written, on_done: Callable[[], None]) -> None:
         """Send as soon as possible. `on_done` is called inside a later `poll`, once it is acknowledged.
 
         After `drop` of its partition `on_done` is not called.
         """
-        lane = self._lanes.setdefault(envelope.source, _Lane())
-        self._written += 1
-        self._wait(lane, _Entry(self._written, envelope, on_done))
+        lane = self._lanes.setdefault(written.source, _Lane())
+        self._count += 1
+        self._wait(lane, _Entry(self._count, written, on_done))
         self._send_due(lane)
 
     def poll(self) -> None:
@@ -166,7 +184,7 @@ class DeadLetterWriter:
     def _send(self, lane: _Lane, entry: _Entry) -> None:
         entry.refusals_seen = lane.refusals
         if entry.letter is None:
-            entry.letters = entry.envelope.letters(self._partition_count(entry.envelope.topic))
+            entry.letters = entry.written.letters(self._partition_count(entry.written.topic))
             entry.letter = next(entry.letters)
         self._outbox.send(entry.letter, partial(self._answered, lane, entry))
         lane.unacknowledged += 1
@@ -178,7 +196,7 @@ class DeadLetterWriter:
         return count
 
     def _answered(self, lane: _Lane, entry: _Entry, error: str | None) -> None:
-        if self._lanes.get(entry.envelope.source) is not lane:
+        if self._lanes.get(entry.written.source) is not lane:
             return
         lane.unacknowledged -= 1
         if error is not None:
@@ -196,8 +214,8 @@ class DeadLetterWriter:
         if entry.refusals_seen == lane.refusals:  # else it fell with the letters of an earlier refusal
             lane.due_s = self._clock.monotonic_s() + self._backoff_s(lane.refusals)
             lane.refusals += 1
-        source = entry.envelope.source
-        self._on_refused(source, entry.envelope.offset, entry.envelope.topic, error)
+        source = entry.written.source
+        self._on_refused(source, entry.written.offset, entry.written.topic, error)
 
     def _backoff_s(self, refusals: int) -> float:
         doublings = min(refusals, 32)  # beyond any retry_max_s, and 2.0 ** n stays finite

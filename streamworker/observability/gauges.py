@@ -53,21 +53,23 @@ def _of_partitions(partitions: tuple[PartitionStatus, ...], group: str) -> Gauge
         Metric.PARKED: {(): sum(one.parked_records for one in partitions)},
         Metric.PAUSED: Counter((pause.reason,) for one in partitions for pause in one.pauses),
         Metric.STOPPED: Counter((stop.reason, str(stop.mends_itself).lower()) for stop in stopped),
-        **_of_heads(partitions),
+        **_of_topics(partitions),
         Metric.LAG: {
             (one.topic, str(one.partition), group): one.lag_records for one in partitions if one.lag_records is not None
         },
     }
 
 
-def _of_heads(partitions: tuple[PartitionStatus, ...]) -> Gauges:
+def _of_topics(partitions: tuple[PartitionStatus, ...]) -> Gauges:
     ages_s: dict[Labels, float] = {}
     behind: Counter[Labels] = Counter()
+    parked_keys: Counter[Labels] = Counter()
     for one in partitions:
         seconds, records = (0.0, 0) if one.head is None else (one.head.age_s, one.head.records_behind)
         ages_s[one.topic,] = max(seconds, ages_s.get((one.topic,), 0.0))
         behind[one.topic,] += records
-    return {Metric.OLDEST_HEAD: ages_s, Metric.BEHIND_HEADS: behind}
+        parked_keys[one.topic,] += one.parked_keys
+    return {Metric.OLDEST_HEAD: ages_s, Metric.BEHIND_HEADS: behind, Metric.PARKED_KEYS: parked_keys}
 
 
 def _of_calls(status: WorkerStatus) -> Gauges:

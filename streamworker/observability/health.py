@@ -26,7 +26,9 @@ _LASTING_JOIN_STATES = frozenset({"steady", "init", "wait-metadata", ""})
 # A rebalance may take one poll interval of the slowest member; twice that is nobody's rebalance.
 _REBALANCES = 2
 # Pauses that mean that the partition does not do its work; backpressure and draining are not among them.
-_PAUSES_LIKE_STOPS = frozenset({"stopped", "offsets_unknown", "dead_letter_budget"})
+_PAUSES_LIKE_STOPS = frozenset(
+    {"stopped", "offsets_unknown", "dead_letter_budget", "parked_keys_unread", "parked_keys_full"}
+)
 
 # For which commits may be refused: a rebalance, or a coordinator that moves, takes less.
 _REFUSED_FOR_S = 5.0

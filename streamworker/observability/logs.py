@@ -206,6 +206,14 @@ class LogListener(Listener):
         fields = {"partitions": partitions}
         self._say_sparingly(("commit", "unanswered"), logging.WARNING, "commit unanswered, sent again", fields)
 
+    def key_parked(self, partition: TopicPartition, offset: int) -> None:
+        fields = _place(partition, offset)
+        said = "key parked, later records of it go to the dead letters"
+        self._say_sparingly(("key_parked", str(partition)), logging.WARNING, said, fields)
+
+    def key_released(self, partition: TopicPartition, offset: int) -> None:
+        self._say_sparingly(("key_released", str(partition)), logging.INFO, "key released", _place(partition, offset))
+
     def foreign_offset(self, partition: TopicPartition, offset: int) -> None:
         self._say(logging.WARNING, "offset of another program accepted", **_place(partition, offset))
 

@@ -75,7 +75,8 @@ class PartitionStatus:
 
     `next_offset` is the lowest offset that is not done, `position` the next one to be fetched (past
     transaction markers at the end of the log). `buffered_records` were fetched and are not settled;
-    `parked_records` of them wait for their retry. `lag_records` is None while it is unknown.
+    `parked_records` of them wait for their retry. Records of so many `parked_keys` follow a dead letter.
+    `lag_records` is None while it is unknown.
     With `awaits_commit` nothing more is begun until the coordinator takes a commit; `throttled`, until the rate of its
     handler allows it. `still_since_s`: since when it
     could have moved and has not (see `Stillness`).
@@ -96,6 +97,7 @@ class PartitionStatus:
     lag_records: int | None = None
     awaits_commit: bool = False
     throttled: bool = False
+    parked_keys: int = 0
     still_since_s: float | None = None
 
     def __str__(self) -> str:
@@ -220,6 +222,7 @@ def _partition(partition: PartitionStatus, now_s: float) -> dict[str, object]:
         "lag_records": partition.lag_records,
         "buffered_records": partition.buffered_records,
         "parked_records": partition.parked_records,
+        "parked_keys": partition.parked_keys,
         "pauses": [
             {"reason": pause.reason, "age_s": _age(pause.since_s, now_s), "detail": safe_text(pause.detail)}
             for pause in partition.pauses

@@ -44,7 +44,7 @@ class SliceRunner:
         self._key = _needed(declaration.key)
         self._monotonic_s = clock.monotonic_s
         self._max_record_bytes = max_record_bytes
-        # Else an undecodable record stands still, and none of its slice may overtake it.
+        # Else an undecodable record stands still or takes its key along, and none of its slice may overtake it.
         self._goes_on = _dead_letters_all_undecodable(declaration)
         self._run = self._one_by_one if declaration.batch is None else self._as_batch
 
@@ -161,9 +161,9 @@ class _Undecodable(Exception):
 
 
 def _dead_letters_all_undecodable(declaration: Declaration) -> bool:
-    """Whether no rule can make a record stand still whose bytes cannot be decoded."""
+    """Whether an undecodable record holds no other up: no rule can make it stand still, and none follows it."""
     dead_letter = declaration.dead_letter
-    if dead_letter is None:
+    if dead_letter is None or dead_letter.keys_topic is not None:
         return False
     blocks = OnExhausted(dead_letter.on_exhausted) is OnExhausted.BLOCK
     stays = (Action.STOP, Action.RETRY) if blocks else (Action.STOP,)

@@ -195,8 +195,8 @@ class Scheduler:
     `limit` tells from which offset on records of a partition must wait until more is committed; `attempts`, by offset,
     how many calls were spent on records that are not done. With `watched` each call's beginning is noted.
     `retry_wait_s`, given a number of calls and the time, tells whether they may be made again now (0), or how long to
-    wait before asking again; `key_pace` how fast records of a key may go, and only with KEY. `expire` ends those of
-    some records that are too old to be handed over and returns the others, None where no record ever is.
+    wait before asking again; `key_pace` how fast records of a key may go, and only with KEY. `sift` ends those of
+    some records that are not to be handed over and returns the others, None where all are.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class Scheduler:
         watched: bool = False,
         retry_wait_s: Callable[[int, float], float] | None = None,
         key_pace: KeyPace | None = None,
-        expire: Callable[[TopicPartition, Sequence[Message]], Sequence[Message]] | None = None,
+        sift: Callable[[TopicPartition, Sequence[Message]], Sequence[Message]] | None = None,
     ) -> None:
         self._handler = handler
         self._ordering = ordering
@@ -226,7 +226,7 @@ class Scheduler:
         self._retry_wait_s = retry_wait_s
         self._key_pace = key_pace
         self._now_s = 0.0  # when a slice was asked for last
-        self._expire = expire
+        self._sift = sift
         self._partitions: dict[TopicPartition, PartitionLanes] = {}
         self._turns: deque[Lane] = deque()
         self._timers: list[tuple[float, int, Lane]] = []
@@ -529,7 +529,7 @@ class Scheduler:
 
     def _cut_held(self, lane: Lane, held: Held, now_s: float) -> LaneSlice | None:
         lane.held.remove(held)
-        if self._expire is not None and not self._stays(lane, held, self._expire):
+        if self._sift is not None and not self._stays(lane, held, self._sift):
             return None
         messages = held.next
         if self._key_pace is not None:
@@ -538,10 +538,10 @@ class Scheduler:
         return LaneSlice(self._handler, lane, messages, held, attempt=held.attempt + 1)
 
     def _stays(
-        self, lane: Lane, held: Held, expire: Callable[[TopicPartition, Sequence[Message]], Sequence[Message]]
+        self, lane: Lane, held: Held, sift: Callable[[TopicPartition, Sequence[Message]], Sequence[Message]]
     ) -> bool:
-        """Whether something of `held` is left once what is too old has ended; what waited behind that goes on."""
-        left = expire(lane.of.ownership.partition, held.messages)
+        """Whether something of `held` is left to be handed over; what waited behind the rest goes on."""
+        left = sift(lane.of.ownership.partition, held.messages)
         if len(left) == len(held.messages):
             return True
         self._free_keys(lane, held)
@@ -569,8 +569,8 @@ class Scheduler:
             fitting = _with_equal_attempts(fitting, attempts)
         if len(fitting) < len(messages):
             lane.pending[:0] = messages[len(fitting) :]
-        if self._expire is not None and fitting:
-            fitting = self._expire(lane.of.ownership.partition, fitting)
+        if self._sift is not None and fitting:
+            fitting = self._sift(lane.of.ownership.partition, fitting)
             if not fitting:
                 self._enqueue(lane)
         if self._key_pace is not None:

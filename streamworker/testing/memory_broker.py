@@ -145,6 +145,7 @@ class MemoryBroker:
         self.tenures: list[Tenure] = []
         self.commit_latency_s = 0.002
         self.produce_latency_s = 0.002
+        self.notes_latency_s = 0.002  # of the way back
         self.commit_error: Callable[[TopicPartition], str | None] = lambda _key: None
         self.commit_unsent: Callable[[], str | None] = lambda: None  # the client does not even send it
         self.commit_unanswered: Callable[[], bool] = lambda: False  # the commit is taken and its answer lost
@@ -154,6 +155,7 @@ class MemoryBroker:
         self.produce_unsent: Callable[[], Exception | None] = lambda: None  # what the producer raises at once
         self.produce_unanswered: Callable[[str], str | None] = lambda _topic: None  # the letter is taken all the same
         self.offsets_error: Callable[[], str | None] = lambda: None
+        self.ends_error: Callable[[], str | None] = lambda: None
         self.commit_raises: Callable[[], str | None] = lambda: None  # after the marks were taken one by one
         self.longest_wait_s = inf  # of a fetch: others wait for their turn meanwhile
         self.coordinator_up = True
@@ -639,6 +641,35 @@ class MemoryOutbox:
         self._reports.append((done, error))
 
 
+class MemoryKeyLog:
+    """A `KeyLog` of the broker's `topics`."""
+
+    def __init__(self, broker: MemoryBroker, topics: Sequence[str]) -> None:
+        self._broker = broker
+        self._reached = {TopicPartition(topic, 0): 0 for topic in topics}
+        self._connected_s = broker.time.monotonic_s() + broker.notes_latency_s
+
+    def poll(self) -> Sequence[tuple[bytes | None, bytes | None]]:
+        """What came since."""
+        notes: list[tuple[bytes | None, bytes | None]] = []
+        now_s = self._broker.time.monotonic_s()
+        readable = self._reached.keys() - self._broker.leaderless if now_s >= self._connected_s else ()
+        for key in sorted(readable):
+            found = self._broker.read(key, self._reached[key], 1 << 60) or ()
+            there = [one for one in found if one.appended_s <= now_s - self._broker.notes_latency_s]
+            notes += [(one.key(), one.value()) for one in there]
+            if there:
+                self._reached[key] = there[-1].offset() + 1
+        return notes
+
+    def reached(self, topic: str) -> int:
+        """Up to where all was told."""
+        return self._reached[TopicPartition(topic, 0)]
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
 class MemoryLog:
     """A `Log` over the broker's topics."""
 
@@ -647,6 +678,9 @@ class MemoryLog:
 
     def end_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:  # noqa: ARG002 - known at once
         """Offset after the last record of each."""
+        error = self._broker.ends_error()
+        if error is not None:
+            raise ClientError("the cluster does not answer", code=error)
         return {key: self._broker.end(key) for key in partitions}
 
     def offsets_at(

@@ -16,11 +16,11 @@ from streamworker.config import Config, KafkaConfig
 from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import BatchFailed
 from streamworker.events import Listener, Listeners
-from streamworker.handler import BatchHandler, Context, Handler, declarations
+from streamworker.handler import BatchHandler, Context, Handler, declarations, keys_topics
 from streamworker.record import Ending, Record, Records, TopicPartition
 from streamworker.resilience.provision import Provision
 from streamworker.scheduling.lanes import LaneSlice
-from streamworker.testing.memory_broker import MemoryBroker, MemoryLog, MemoryOutbox, MemorySource
+from streamworker.testing.memory_broker import MemoryBroker, MemoryKeyLog, MemoryLog, MemoryOutbox, MemorySource
 from streamworker.testing.virtual_executor import VirtualExecutor
 from streamworker.testing.virtual_time import VirtualTime
 from streamworker.work import SliceOutcome
@@ -101,6 +101,7 @@ class Story(Listener):
     late_calls: int = 0
     remembered_records: int = 0
     cut_commits: int = 0
+    keys: list[tuple[str, TopicPartition, int]] = field(default_factory=list)
     suspicions: list[tuple[TopicPartition, int]] = field(default_factory=list)
     acquittals: list[TopicPartition] = field(default_factory=list)
     foreign: list[tuple[TopicPartition, int]] = field(default_factory=list)
@@ -167,6 +168,12 @@ class Story(Listener):
 
     def dead_letter_refused(self, partition: TopicPartition, offset: int, topic: str, error: str) -> None:
         self.refused_letters.append((partition, offset, topic, error))
+
+    def key_parked(self, partition: TopicPartition, offset: int) -> None:
+        self.keys.append(("parked", partition, offset))
+
+    def key_released(self, partition: TopicPartition, offset: int) -> None:
+        self.keys.append(("released", partition, offset))
 
     def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
         self.commit_answers.append((partitions, error))
@@ -348,6 +355,7 @@ class VirtualWorld:
             executor=threads,
             outbox=MemoryOutbox(self.broker),
             log=MemoryLog(self.broker),
+            key_log=MemoryKeyLog(self.broker, keys_topics(declared)),
             clock=self.time,
             listener=Listeners([story, *listeners]),
             breakers=provision.breakers,
@@ -548,6 +556,7 @@ def run_handler(
         topics[one.topic or first_topic] = max(topics[one.topic or first_topic], one.partition + 1)
     if declared.dead_letter is not None:
         topics[declared.dead_letter.topic] = max(topics.values(), default=1)
+    topics.update(dict.fromkeys(keys_topics([declared]), 1))
     group = (config or VirtualWorld.CONFIG).kafka.group
     for route in RetryRoutes([declared], group).all:
         topics[route.name] = topics[route.topic]

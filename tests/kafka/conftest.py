@@ -22,12 +22,15 @@ TIMEOUT_S = 30.0
 
 @pytest.fixture
 def dead_letters_of(kafka: SharedKafka) -> Iterator[Callable[..., str]]:
-    """Names the dead-letter topic of a topic and, unless `make` is false, makes it; it is gone after the test."""
+    """Names the dead-letter topic of a topic and, unless `make` is false, makes it; it is gone after the test.
+
+    With `keys` the topic with its parked keys goes, too.
+    """
     names: list[str] = []
 
-    def dead_letters(topic: str, *, make: bool = True, **settings: str) -> str:
+    def dead_letters(topic: str, *, make: bool = True, keys: bool = False, **settings: str) -> str:
         name = f"{topic}.dlq"
-        names.append(name)
+        names.extend([name, f"{name}.keys"] if keys else [name])
         if make:
             config = {key.replace("_", "."): value for key, value in settings.items()}
             kafka.admin.create_topics([NewTopic(name, 1, config=config)])[name].result(TIMEOUT_S)

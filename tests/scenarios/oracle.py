@@ -19,6 +19,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from streamworker import Ending, Ordering, TopicPartition
+from streamworker.dlq.key_notes import read_note
 from streamworker.offsets import codec
 from streamworker.testing.memory_broker import Tenure, TenureEnd
 
@@ -42,6 +43,7 @@ class Terms:
 
     topic: str
     dead_letters: str | None = None
+    keys: str | None = None  # the topic with the notes, if later records of a key follow its dead letter
     ordering: Ordering = Ordering.KEY
     attempts: int | None = None  # calls of one record in one ownership
     spared: frozenset[str] = frozenset({"DependencyUnavailable"})  # classes of errors that spend no attempt
@@ -132,10 +134,9 @@ class _Run:
         One that cannot be decoded is, too: what follows it in its slice goes on before its letter is written.
         """
         given_up = set(self.letters_s)
-        for member in self.world.ever:
-            for partition, offset, _, _, ending in member.story.failures:
-                if ending in (Ending.DEAD_LETTERED, Ending.SKIPPED):
-                    given_up.add((partition, offset))
+        for partition, offset, ending in _failures(self):
+            if ending in (Ending.DEAD_LETTERED, Ending.SKIPPED):
+                given_up.add((partition, offset))
         if self.terms.dead_letters is not None:
             given_up |= {(key, one.offset()) for key, some in self.log.items() for one in some if self.undecodable(one)}
         return given_up
@@ -151,6 +152,19 @@ class _Run:
         for commit in self.world.broker.commits:
             if commit.partition in found:
                 found[commit.partition].append(commit)
+        return found
+
+    def parked(self, partition: TopicPartition, key: bytes | None) -> Sequence[tuple[int, float]]:
+        """From which offsets on a key was parked, and when the broker had the notes."""
+        return self._notes.get((partition, key), ())
+
+    @cached_property
+    def _notes(self) -> Mapping[Line, Sequence[tuple[int, float]]]:
+        found: defaultdict[Line, list[tuple[int, float]]] = defaultdict(list)
+        for record in self.world.broker.records(self.terms.keys) if self.terms.keys else ():
+            note = read_note(record.key(), record.value())
+            if note is not None and note.first is not None:
+                found[note.parked.partition, note.parked.key].append((note.first, record.appended_s))
         return found
 
     @cached_property
@@ -313,6 +327,47 @@ def _order_within_ownerships(run: _Run) -> Iterator[str]:
         called[tenure, effect.offset] = bool(handled) or effect.ok
 
 
+def _unparked(run: _Run) -> Iterator[str]:
+    """A commit past a dead letter whose key was not parked by then, and that was never handled."""
+    if run.terms.keys is None:
+        return
+    skipped = {(key, offset) for key, offset, how in _failures(run) if how is Ending.SKIPPED}
+    handled = {(effect.partition, effect.offset) for effect in run.effects if effect.ok}
+    for key, records in run.records.items():
+        commits = run.commits[key]
+        for record in records:
+            place = (key, record.offset())
+            passed_s = next((commit.at_s for commit in commits if commit.mark.offset > record.offset()), None)
+            if record.key() is None or passed_s is None or place in skipped or place in handled:
+                continue
+            if not any(at_s <= passed_s and first <= record.offset() for first, at_s in run.parked(key, record.key())):
+                yield f"{key}@{record.offset()} was committed past at {passed_s}, and its key not parked"
+
+
+def _overtaken_letters(run: _Run) -> Iterator[str]:
+    """A call of a parked key, by the worker that has parked it or by one that came later."""
+    if run.terms.keys is None:
+        return
+    own = {
+        (member.name, partition, offset)
+        for member in run.world.ever
+        for how, partition, offset in member.story.keys
+        if how == "parked"
+    }
+    for effect in run.effects:
+        tenure = run.tenure(effect)
+        for first, at_s in run.parked(effect.partition, effect.key):
+            knows = tenure.began_s > at_s or (effect.member, effect.partition, first) in own
+            if first < effect.offset and effect.at_s > at_s and knows:
+                yield f"{effect}, whose key was parked at {first} and {at_s}"
+
+
+def _failures(run: _Run) -> Iterator[tuple[TopicPartition, int, Ending]]:
+    for member in run.world.ever:
+        for partition, offset, _, _, ending in member.story.failures:
+            yield partition, offset, ending
+
+
 def _overlaps(run: _Run) -> Iterator[str]:
     """Two slices with records of one line in hand at once, within one ownership."""
     gone_s = {member.name: member.gone_s for member in run.world.ever}
@@ -433,6 +488,8 @@ CHECKS: Mapping[str, Callable[[_Run], Iterator[str]]] = {
     "commit_regress": _regress,
     "disorder": _disorder,
     "epoch_order": _order_within_ownerships,
+    "unparked": _unparked,
+    "overtaken_letter": _overtaken_letters,
     "key_overlap": _overlaps,
     "foreign_call": _foreign_calls,
     "attempts": _too_many_attempts,

@@ -95,7 +95,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     batch_wait_s: float
     attempts: int
     retry_cap_s: float
-    on_exhausted: str  # dlq, block, or nothing for a handler without dead letters
+    on_exhausted: str  # dlq, dlq_key, block, or nothing for a handler without dead letters
     poison: float  # share of records that are
     undecodable: float
     skipped: float  # by a rule
@@ -156,11 +156,14 @@ def draw_schedule(seed: int) -> Schedule:
 
 
 def _draw_setting(draw: random.Random) -> Setting:
-    on_exhausted = draw.choice(["dlq", "dlq", "dlq", "block", ""])
+    on_exhausted = draw.choice(["dlq", "dlq", "dlq_key", "block", ""])
     # A failure that stops a partition must be rare, otherwise all stand still from the first moment on.
-    stops = on_exhausted != "dlq"
+    stops = on_exhausted not in ("dlq", "dlq_key")
+    ordering = draw.choice(list(Ordering))
+    if ordering is Ordering.UNORDERED and on_exhausted == "dlq_key":
+        on_exhausted = "dlq"
     return Setting(
-        ordering=draw.choice(list(Ordering)),
+        ordering=ordering,
         batch_records=draw.choice([0, 0, 0, 1, 5, 50]),
         batch_wait_s=draw.choice([0.0, 0.2]),
         attempts=draw.choice([1, 3]),

@@ -58,9 +58,11 @@ if TYPE_CHECKING:
 _RECOVERY_S = 60.0
 _MOST_MEMBERS, _MOST_PARTITIONS = 4, 8
 _LONGEST_WAIT_S = 0.03  # of a member that has nothing to do, so that the others' turn comes
+_LONGEST_WAY_BACK_S = 0.2  # of the note that a key is parked
 _COMMIT_SHARE_S = 2.0  # of the revoke timeout
 _DRAIN_TIMEOUT_S = 20.0
 _UNDECODABLE = b"!"
+_MANY = 10_000  # dead letters: what follows a parked key may be nearly all
 
 
 def broken_promises(schedule: Schedule) -> list[str]:
@@ -79,13 +81,14 @@ class Simulation:
         random.seed(schedule.seed)  # tenacity's jitter draws from the module
         self.setting = schedule.setting
         self.world = VirtualWorld(
-            {"in": self.setting.partitions, "dlq": 2},
+            {"in": self.setting.partitions, "dlq": 2, "dlq.keys": 1},
             config=_config(self.setting),
             shortest_wait_s=self.setting.shortest_wait_s,
         )
         self.weather = Weather(schedule, self.world.time.monotonic_s(), self.world.time.monotonic_s)
         self.weather.link(self.world.broker)
         self.world.broker.longest_wait_s = _LONGEST_WAIT_S
+        self.world.broker.notes_latency_s = _LONGEST_WAY_BACK_S * self.weather.chance("notes")
         self._handler = _handler(self.setting, self.weather)
         self._produced = 0
         self._deleted: list[MemoryMessage] = []
@@ -112,6 +115,7 @@ class Simulation:
         return Terms(
             topic="in",
             dead_letters="dlq" if setting.on_exhausted else None,
+            keys="dlq.keys" if setting.on_exhausted == "dlq_key" else None,
             ordering=setting.ordering,
             attempts=setting.attempts,
             largest_batch=setting.batch_records,
@@ -215,7 +219,7 @@ class Simulation:
 
     def _heal(self) -> None:
         """No fault lasts any more; what waits for a person gets one."""
-        if self.setting.on_exhausted != "dlq":
+        if self.setting.on_exhausted not in ("dlq", "dlq_key"):
             self.weather.mended = True
             for member in list(self.world.members):
                 self._stop(member, expected=(0, 3))
@@ -323,7 +327,7 @@ def _config(setting: Setting) -> Config:
         flow=FlowConfig(max_inflight=setting.max_inflight, pause_after_s=0.1, max_slice=setting.max_slice),
         lifecycle=LifecycleConfig(revoke_timeout_s=setting.revoke_timeout_s, drain_timeout_s=_DRAIN_TIMEOUT_S),
         dead_letters=DeadLetterConfig(
-            budget=setting.letter_budget,
+            budget=_MANY if setting.on_exhausted == "dlq_key" else setting.letter_budget,
             seconds_per_token=0.5,
             max_unacknowledged=setting.max_unacknowledged_letters,
             retry_max_s=LETTER_PAUSE_S,

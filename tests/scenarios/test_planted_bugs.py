@@ -21,6 +21,7 @@ from streamworker.dlq.writer import DeadLetterWriter
 from streamworker.interfaces import Fetched, OffsetMark
 from streamworker.offsets.committer import Committer
 from streamworker.offsets.tracker import OffsetTracker
+from streamworker.parking import Parking
 from streamworker.partitions import Partitions
 from streamworker.processing import executor
 from streamworker.rebalance import Rebalancing
@@ -28,6 +29,7 @@ from streamworker.scheduling import lanes
 from streamworker.scheduling.lanes import Scheduler
 from streamworker.settlement import Settlement
 from streamworker.source.assignment import Assignment
+from streamworker.source.flow import PauseReason
 from streamworker.testing import virtual_executor
 from streamworker.testing.memory_broker import MemorySource
 
@@ -351,6 +353,29 @@ def plant_no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Committer, "_settle_one", settle_one)
 
 
+def plant_done_before_its_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead letter is done when it is acknowledged, whether or not its key is parked."""
+    sound = Parking.park
+
+    def park(self: Parking, partition: Partition, message: Message, then: Callable[[], None]) -> None:
+        then()
+        sound(self, partition, message, lambda: None)
+
+    monkeypatch.setattr(Parking, "park", park)
+
+
+def plant_notes_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An assigned partition goes on before it is known which of its keys are parked."""
+    sound = Parking.begin
+
+    def begin(self: Parking, partition: Partition) -> None:
+        sound(self, partition)
+        if self._reading.pop(partition.ownership, None) is not None:
+            self._partitions.release(partition, PauseReason.PARKED_KEYS_UNREAD)
+
+    monkeypatch.setattr(Parking, "begin", begin)
+
+
 def plant_letters_are_never_through(monkeypatch: pytest.MonkeyPatch) -> None:
     """A partition has always a letter under way."""
     monkeypatch.setattr(DeadLetterWriter, "outstanding", lambda _self, _key: 1)
@@ -390,6 +415,19 @@ ALONE: Mapping[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[Schedu
     "commit_regress": (plant_an_old_offset_now_and_then, only(commit_interval_s=0.05)),
     "disorder": (plant_nobody_waits_for_a_retry, only(flaky=0.3, attempts=3, ordering=Ordering.KEY)),
     "epoch_order": (plant_calls_twice, only()),
+    "unparked": (
+        plant_done_before_its_note,
+        only(
+            Strike(at_s=0.0, for_s=6.0, fault=Fault.LETTERS_REFUSED, error="_MSG_TIMED_OUT"),
+            poison=0.1,
+            on_exhausted="dlq_key",
+            ordering=Ordering.KEY,
+        ),
+    ),
+    "overtaken_letter": (
+        plant_notes_are_not_waited_for,
+        only(*RESTARTS, poison=0.1, on_exhausted="dlq_key", ordering=Ordering.KEY, call_s=0.0002, members=2),
+    ),
     "key_overlap": (plant_two_slices_of_a_lane, only(eager=1.0, ordering=Ordering.KEY, call_s=0.2, batch_records=0)),
     "foreign_call": (
         plant_threads_go_on,

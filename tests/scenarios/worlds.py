@@ -33,10 +33,10 @@ def make_world(
     lifecycle: LifecycleConfig = _DEFAULT.lifecycle,
     dead_letters: DeadLetterConfig = _DEFAULT.dead_letters,
 ) -> VirtualWorld:
-    """A world with topics `in` and `dlq`."""
+    """A world with topics `in` and `dlq`, and the parked keys beside it."""
     kafka = KafkaConfig(group="test", start=start)
     config = Config(kafka=kafka, commit=commit, flow=flow, lifecycle=lifecycle, dead_letters=dead_letters)
-    return VirtualWorld({"in": partitions, "dlq": letters}, config=config)
+    return VirtualWorld({"in": partitions, "dlq": letters, "dlq.keys": 1}, config=config)
 
 
 def obey(record: Record[bytes]) -> None:

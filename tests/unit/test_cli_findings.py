@@ -192,6 +192,41 @@ def test_a_topic_that_is_compacted_and_deleted_keeps_as_long_as_it_says() -> Non
     assert retention_ms({"retention.ms": "5", "cleanup.policy": "compact,delete"}) == 5
 
 
+class Followed(StoreOrders):
+    dead_letter = DeadLetter("orders.dlq", on_exhausted="dlq_key")
+
+
+@pytest.mark.parametrize(
+    ("policy", "level", "message"),
+    [
+        (None, Level.WRONG, "Followed needs it and there is no such topic"),
+        ("compact", Level.OK, "compacted (Followed)"),
+        (
+            "delete",
+            Level.WRONG,
+            "it is not only compacted: keys would go on by themselves once their notes are deleted",
+        ),
+        (
+            "compact,delete",
+            Level.WRONG,
+            "it is not only compacted: keys would go on by themselves once their notes are deleted",
+        ),
+    ],
+)
+def test_the_topic_with_the_parked_keys_must_be_there_and_keep_them(
+    policy: str | None, level: Level, message: str
+) -> None:
+    cluster = FakeCluster()
+    if policy is not None:
+        cluster.shapes = {**cluster.shapes, "orders.dlq.keys": 1}
+        cluster.settings = {**(cluster.settings or {}), "orders.dlq.keys": {"cleanup.policy": policy}}
+
+    (finding,) = [one for one in found(cluster, Followed) if one.subject == "parked keys orders.dlq.keys"]
+
+    assert (finding.level, finding.message) == (level, message)
+    assert (finding.mend is None) == (level is Level.OK)
+
+
 def with_retry_topics(**settings: str) -> FakeCluster:
     names = ("orders", "orders.dlq", "orders.retry.g.1", "orders.retry.g.2")
     kept = {"retention.ms": str(3 * DAY_MS), **settings}

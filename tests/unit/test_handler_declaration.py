@@ -153,6 +153,24 @@ LATER = Retry(topics=(RetryTopic(delay_s=60),))
             'Odd.retry: on_exhausted="block" keeps the order that retry topics give up; choose one',
         ),
         (
+            declared_with(retry=LATER, dead_letter=DeadLetter("dlq", "dlq_key")),
+            'Odd.retry: on_exhausted="dlq_key" keeps the order that retry topics give up; choose one',
+        ),
+        (
+            declared_with(ordering="unordered", dead_letter=DeadLetter("dlq", "dlq_key")),
+            (
+                'Odd.dead_letter: on_exhausted="dlq_key" keeps the order of each key, and UNORDERED has none;'
+                ' choose "dlq", or another ordering'
+            ),
+        ),
+        (
+            declared_with(dead_letter=DeadLetter("d" * 245, "dlq_key")),
+            (
+                f"Odd.dead_letter: '{'d' * 245}.keys', which is to name the parked keys, is longer than a"
+                " topic's name may be (249)"
+            ),
+        ),
+        (
             declared_with(retry=LATER, dead_letter=DeadLetter("dlq"), topics=("^ord.*",)),
             ("Odd.retry: retry topics are made of the names in topics, and '^ord.*' is a pattern; name the topics"),
         ),
