@@ -3,8 +3,9 @@
 Rules. A *lane* is an order domain of one partition: the partition itself (PARTITION, UNORDERED) or
 one of `lanes` shares of its keys (KEY). One slice of a lane is out at a time, except when UNORDERED. A
 record that must be tried again is *held*: with PARTITION the lane waits for it, with KEY only records of
-its key do (they follow it when it is done), with UNORDERED nobody. Lanes take turns, so each one that
-has something to do runs within one round. No slice is cut beyond the partition's limit.
+its key do (they follow it when it is done), with UNORDERED nobody. Partitions take turns, and in each of them
+its lanes, so each lane that has something to do runs within one round, and a partition with many such lanes does not
+hold up one with few. No slice is cut beyond the partition's limit.
 
 Pure; the loop thread owns a scheduler per handler.
 """
@@ -93,7 +94,7 @@ class Lane:
         self.waiting: set[Held] = set()  # held without end: apart, because there may be many
         self.held_keys: dict[bytes, Held] = {}  # KEY only
         self.out = 0  # slices in a handler's hands
-        self.queued = False  # among the lanes that take turns
+        self.queued = False  # among the lanes of its partition that take turns
         self.arrivals: deque[tuple[int, float]] = deque()  # batches only: (first offset, when it came)
         self.timer_s: float | None = None  # the timer that was set last and has not gone off
 
@@ -164,11 +165,12 @@ class KeyPace(Protocol):
 class PartitionLanes:
     """The lanes of one partition, for one epoch."""
 
-    __slots__ = ("blocked", "lanes", "largest_bytes", "ownership", "waiting")
+    __slots__ = ("blocked", "lanes", "largest_bytes", "ownership", "turns", "waiting")
 
     def __init__(self, ownership: Ownership, count: int) -> None:
         self.ownership = ownership
         self.lanes = [Lane(self) for _ in range(count)]
+        self.turns: deque[Lane] = deque()  # lanes that may have something to do
         self.largest_bytes = 0  # of all values offered: spares most looks at single ones
         self.waiting = 0  # records that are held without end
         self.blocked = False  # nothing is cut while the partition is stopped or held back
@@ -228,7 +230,7 @@ class Scheduler:
         self._now_s = 0.0  # when a slice was asked for last
         self._sift = sift
         self._partitions: dict[TopicPartition, PartitionLanes] = {}
-        self._turns: deque[Lane] = deque()
+        self._turns: deque[PartitionLanes] = deque()  # those that have a lane in turn
         self._timers: list[tuple[float, int, Lane]] = []
         self._timer_number = 0
         self._out = 0
@@ -248,7 +250,9 @@ class Scheduler:
     def presses(self) -> bool:
         """Whether more slices could be out if more were allowed."""
         return not self.idle and any(
-            lane.pending and not (lane.out and self._ordering is not Ordering.UNORDERED) for lane in self._turns
+            lane.pending and not (lane.out and self._ordering is not Ordering.UNORDERED)
+            for of in self._turns
+            for lane in of.turns
         )
 
     def allow(self, slices: int) -> None:
@@ -276,9 +280,8 @@ class Scheduler:
         """Drop what waits; slices that are out come back later and find their epoch ended."""
         lanes = self._partitions.pop(partition, None)
         if lanes is not None:
-            gone = set(map(id, lanes.lanes))
-            self._turns = deque(lane for lane in self._turns if id(lane) not in gone)
-            self._timers = [timer for timer in self._timers if id(timer[2]) not in gone]
+            self._turns = deque(of for of in self._turns if of is not lanes)
+            self._timers = [timer for timer in self._timers if timer[2].of is not lanes]
             heapq.heapify(self._timers)
 
     def offer(self, partition: TopicPartition, messages: Sequence[Message], largest_bytes: int, now_s: float) -> None:
@@ -309,8 +312,7 @@ class Scheduler:
             lane.timer_s = None
             self._enqueue(lane)
         while self._turns and self._out < self._concurrency:
-            lane = self._turns.popleft()
-            lane.queued = False
+            lane = self._next_in_turns()
             slice_ = self._cut(lane, now_s, most)
             if slice_ is not None:
                 slice_.watched = self._watched or self.sizer.slow
@@ -489,7 +491,18 @@ class Scheduler:
     def _enqueue(self, lane: Lane) -> None:
         if not lane.queued:
             lane.queued = True
-            self._turns.append(lane)
+            of = lane.of
+            if not of.turns:
+                self._turns.append(of)
+            of.turns.append(lane)
+
+    def _next_in_turns(self) -> Lane:
+        of = self._turns.popleft()
+        lane = of.turns.popleft()
+        lane.queued = False
+        if of.turns:
+            self._turns.append(of)
+        return lane
 
     def _set_timer(self, lane: Lane, due_s: float) -> None:
         if lane.timer_s != due_s:
