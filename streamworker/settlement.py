@@ -480,7 +480,7 @@ class Settlement:
         dead_letter, key = self._declarations[partition.handler].dead_letter, message.key()
         if dead_letter is None or dead_letter.keys_topic is None or ending is not Ending.DEAD_LETTERED:
             return None
-        return None if key in partition.parked else key
+        return None if key is None or partition.parked.get(key, inf) <= message.offset() else key
 
     def divert(self, partition: Partition, message: Message, age_s: float, attempts: int) -> None:
         """Give a record up that holds its partition back for too long, and that no thread has."""

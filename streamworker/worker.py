@@ -551,15 +551,19 @@ class Worker:
             return False
         fetched = bounds.max_records is not None and self._admitted >= bounds.max_records
         if bounds.until_end and len(self.partitions):
-            fetched = fetched or all(one.at_end or _waits_for_a_person(one) for one in self.partitions)
+            fetched = fetched or all(one.at_end or self._waits_for_a_person(one) for one in self.partitions)
         if not fetched or self.running or not self.writer.idle:
             return False
-        stuck = [one for one in self.partitions if _waits_for_a_person(one)]
+        stuck = [one for one in self.partitions if self._waits_for_a_person(one)]
         if sum(self.backpressure.buffered(one.key) for one in stuck) < self.backpressure.records:
             return False
         if stuck:
             self.fail("the bounds of the run are reached, but partitions stand still", ExitCode.PARTIAL)
         return True
+
+    def _waits_for_a_person(self, partition: Partition) -> bool:
+        stopped = partition.stop is not None and not partition.stop.mends_itself
+        return stopped or PauseReason.PARKED_KEYS_FULL in self.ledger.reasons(partition.key)
 
     def reopen(self, why: str, *, otherwise: ExitCode) -> None:
         """Make the consumer anew, once in the life of a worker; the second time end with `otherwise`."""
@@ -721,7 +725,3 @@ def _consecutive(messages: Sequence[Message]) -> Iterable[tuple[int, int]]:
             start = offset
         previous = offset
     return [*runs, (start, previous + 1 - start)]
-
-
-def _waits_for_a_person(partition: Partition) -> bool:
-    return partition.stop is not None and not partition.stop.mends_itself

@@ -92,13 +92,17 @@ class ParkedKeys:
         self._of: defaultdict[TopicPartition, dict[bytes, int]] = defaultdict(dict)
 
     def take(self, note: Note) -> int | None:
-        """Take a note in; returns from where on its key was parked before, None if it was not."""
+        """Take a note in; returns from where on its key was parked before, None if it was not.
+
+        Of several that were written before a release the lowest offset counts.
+        """
         if note.parked.group != self._group:
             return None
         keys, key = self._of[note.parked.partition], note.parked.key
         if note.first is None:
             return keys.pop(key, None)
-        before, keys[key] = keys.get(key), note.first
+        before = keys.get(key)
+        keys[key] = note.first if before is None else min(before, note.first)
         return before
 
     def of(self, partition: TopicPartition) -> Mapping[bytes, int]:

@@ -13,6 +13,7 @@ from streamworker.config import DeadLetterConfig
 from streamworker.dlq.key_notes import Note, ParkedKey, letter_of
 from streamworker.record import Ending, TopicPartition
 from streamworker.testing.virtual_worker import run_handler
+from streamworker.worker import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -261,6 +262,33 @@ def test_what_lies_before_the_parked_record_is_handled() -> None:
 
     assert handled(world) == [0]
     assert letters_from(world) == [b"parked"]
+
+
+def test_a_dead_letter_before_the_parked_record_parks_what_lies_between() -> None:
+    """A worker that has lost the partition has parked the key at a later record."""
+    world = make_world()
+    note(world, b"a", 2)
+    give(world, (b"a", b"poison"), (b"a", b"between"), (b"a", b"parked"))
+    world.start(Followed)
+    world.run_for(1)
+    note(world, b"a", 2)
+    world.run_for(1)
+    give(world, (b"a", b"after"))
+    world.run_to_end("in")
+
+    assert calls(world) == [0]
+    assert letters_from(world) == [b"poison", b"between", b"parked", b"after"]
+    assert headers_of(world, 3)["sw-parked-behind"] == "0"
+
+
+def test_a_bounded_run_ends_where_no_more_keys_may_be_parked() -> None:
+    """Nobody releases keys of a run that waits for its end."""
+    world = make_world(dead_letters=DeadLetterConfig(max_parked_keys=1))
+    give(world, (b"a", b"poison"), (b"b", b"poison"), (b"b", b"1"), (b"c", b"2"))
+    member = world.start(Followed, bounds=Bounds(until_end=True))
+    world.run(lambda: member.worker.stopping is not None, timeout_s=60)
+
+    assert world.stop(member) == 3
 
 
 def test_a_key_that_is_parked_while_its_record_waits_for_a_retry_takes_it_along() -> None:

@@ -47,14 +47,15 @@ def test_what_is_no_note_is_none(key: bytes | None, value: bytes | None) -> None
     assert read_note(key, value) is None
 
 
-def test_a_later_note_takes_the_place_of_an_earlier_one() -> None:
+def test_a_key_is_parked_from_the_lowest_offset_until_it_is_released() -> None:
     keys = ParkedKeys("shop")
     seen = keys.of(AT)
 
     assert keys.take(NOTE) is None
     assert seen == {b"k": 17}
     assert keys.take(Note(NOTE.parked, 20)) == 17
-    assert keys.take(Note(NOTE.parked, None)) == 20
+    assert keys.take(Note(NOTE.parked, 9)) == 17
+    assert keys.take(Note(NOTE.parked, None)) == 9
     assert keys.take(Note(NOTE.parked, None)) is None
     assert seen == {}
 
