@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from streamworker.quarantine import Quarantine
     from streamworker.record import TopicPartition
     from streamworker.source.flow import PauseLedger
+    from streamworker.unread import Unread
 
 # How long the assignment waits for the group's offsets before it goes on without them.
 _OFFSETS_TIMEOUT_S = 5.0
@@ -61,6 +62,7 @@ class Rebalancing:
         log: Log,
         quarantine: Quarantine,
         parking: Parking,
+        unread: Unread,
         declarations: Sequence[Declaration],
         routes: RetryRoutes,
         partitions: Partitions,
@@ -78,6 +80,7 @@ class Rebalancing:
         self._log = log
         self._quarantine = quarantine
         self._parking = parking
+        self._unread = unread
         self._declarations = declarations
         self._routes = routes
         self._partitions = partitions
@@ -178,6 +181,7 @@ class Rebalancing:
             detail = f"offset {plan.offset} was committed for another topic of this name, which was deleted since"
             self._partitions.stop(partition, "topic_made_anew", detail, mends_itself=False)
         self._quarantine.begin(partition, plan.progress, plan.end)
+        self._unread.begin(partition, plan.progress, plan.end)
 
     def _plans(self, keys: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, StartPlan]:
         """Plans with their offsets resolved; empty if the cluster does not say in time."""
@@ -206,7 +210,8 @@ class Rebalancing:
 
     def _with_ends(self, plans: Mapping[TopicPartition, StartPlan]) -> Mapping[TopicPartition, StartPlan]:
         """The plans, with the end of the log where a worker has died; it is done without where nobody knows it."""
-        suspected = [key for key, plan in plans.items() if self._quarantine.concerns(plan.progress)]
+        concerned = (self._quarantine.concerns, self._unread.concerns)
+        suspected = [key for key, plan in plans.items() if any(concerns(plan.progress) for concerns in concerned)]
         if not suspected:
             return plans
         try:

@@ -41,6 +41,7 @@ from streamworker.scheduling.lanes import LaneSlice, Scheduler
 from streamworker.settlement import Settlement
 from streamworker.source.assignment import Assignment
 from streamworker.source.flow import PauseLedger, PauseReason
+from streamworker.unread import Unread
 from streamworker.waiting import rooms_of
 
 if TYPE_CHECKING:
@@ -238,6 +239,7 @@ class Worker:
             wake=lambda partition: self._schedulers[partition.handler].wake(partition.key),
             condemn=self.settlement.condemn,
         )
+        self.unread = Unread(self.partitions, self.committer, source=lambda: self.source, clock=clock)
         self.heads = Heads(
             stages,
             self.partitions,
@@ -263,6 +265,7 @@ class Worker:
             log=log,
             quarantine=self.quarantine,
             parking=self.parking,
+            unread=self.unread,
             declarations=declarations,
             routes=self.routes,
             partitions=self.partitions,
@@ -285,7 +288,9 @@ class Worker:
                 self.step()
             return self.drain()
         except BaseException:
-            # A defect of ours, and the process will end by it: others should take over at once.
+            # A defect of ours, or no memory for what was fetched, and the process will end by it: others should take
+            # over at once, and with care. Nothing is committed any more that would say that all is in order.
+            self._rebalancing.lost([one.key for one in self.partitions])
             with self._deadline("close", self.config.lifecycle.close_timeout_s, ExitCode.CLOSE_TIMED_OUT):
                 self.source.close()
             raise
@@ -337,6 +342,8 @@ class Worker:
         self.gatekeeper.heed()
         if self.quarantine.any:
             self.quarantine.step()
+        if self.unread.any:
+            self.unread.step()
         if self.partitions.troubled:
             self._rebalancing.ask_again(self._clock.monotonic_s())
         self.committer.step()

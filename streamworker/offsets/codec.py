@@ -1,11 +1,12 @@
 """The text that goes beside each committed offset: what the offset alone cannot say.
 
-    sw2 q=42 @1207 r w=5f0c31aa t=Zp3vX0yQR6eGmSxY8kq2Aw d=rAQEDAg a=AQEC g=1207,1270,2
+    sw2 q=42 @1207 r w=5f0c31aa t=Zp3vX0yQR6eGmSxY8kq2Aw d=rAQEDAg a=AQEC g=1207,1270,2 u=1
 
 Our magic with its version; the number of the commit request, by which an answer finds its request; the offset that it
 was written for; whether the partition is in work (`r`) or was given back in order (`c`), by which process (`w`), and of
 which of the topics that ever had its name (`t`); what is done beyond the offset (`d`); the attempts that were spent on
-records that are not done (`a`); the records that are suspected of killing the process (`g`: first, last, deaths).
+records that are not done (`a`); the records that are suspected of killing the process (`g`: first, last, deaths); how
+many owners died before anything was delivered (`u`).
 Offsets are kept as distances. `d` is a list of lengths (`r`, alternately open and done) or a bitmap (`b`), whichever is
 shorter; binary parts are base64 without padding.
 
@@ -35,7 +36,8 @@ PRESSURE_BYTES = MAX_METADATA_BYTES * 3 // 4
 _NUMBER = r"(\d{1,18})"
 _FORM = re.compile(
     rf"sw2 q={_NUMBER} @{_NUMBER} ([rc])(?: w=([0-9a-f]{{1,16}}))?(?: t=([\w-]{{1,32}}))?"
-    rf"(?: d=([rb][\w-]+))?(?: a=([\w-]+))?(?: g={_NUMBER},{_NUMBER},{_NUMBER})?",
+    rf"(?: d=([rb][\w-]+))?(?: a=([\w-]+))?(?: g={_NUMBER},{_NUMBER},{_NUMBER})?"
+    rf"(?: u={_NUMBER})?",
     re.ASCII,
 )
 _TOPIC_ID = re.compile(r"[\w-]{1,32}", re.ASCII)
@@ -77,6 +79,7 @@ def encode(request: int, progress: Progress) -> Encoded:
     head += f" t={progress.topic_id}" if _TOPIC_ID.fullmatch(progress.topic_id) else ""
     suspect = progress.suspect
     tail = "" if suspect is None else f" g={suspect.first},{suspect.last},{suspect.deaths}"
+    tail += f" u={progress.unread}" if progress.unread else ""
     done = f" d={_text_of_ranges(progress)}" if progress.done else ""
     attempts = _text_of_attempts(progress.offset, progress.attempts)
     text = head + done + attempts + tail
@@ -98,16 +101,17 @@ def decode(metadata: str, offset: int | None = None) -> Metadata | None:
     found = _FORM.fullmatch(metadata)
     if found is None:
         return None
-    request, written_for, state, owner, topic_id, done, attempts, suspect_first, suspect_last, deaths = found.groups()
+    request, written_for, state, owner, topic_id, done, attempts, *suspected, unread = found.groups()
     if int(written_for) != offset:
         return Metadata(int(request), None)
-    suspect = None if suspect_first is None else Suspect(int(suspect_first), int(suspect_last), int(deaths))
+    suspect = None if suspected[0] is None else Suspect(*map(int, suspected))
     try:
         ranges = () if done is None else tuple(_ranges(offset, done))
         spent = {} if attempts is None else dict(_attempts(offset, attempts))
     except ValueError:
         return None
-    return Metadata(int(request), Progress(offset, ranges, spent, state == "r", suspect, owner or "", topic_id or ""))
+    progress = Progress(offset, ranges, spent, state == "r", suspect, owner or "", topic_id or "", int(unread or 0))
+    return Metadata(int(request), progress)
 
 
 def _text_of_ranges(progress: Progress) -> str:

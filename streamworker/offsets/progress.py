@@ -24,7 +24,7 @@ class Progress:
 
     `done` has (first, last) in ascending order. `attempts` has how many calls were spent, by the offset of a record
     that is not done. `running` until the partition was given back in order. `owner` names the process, `topic_id` tells
-    the topic from another of its name.
+    the topic from another of its name. So many owners died, up to this one, before anything was delivered: `unread`.
     """
 
     offset: int
@@ -34,3 +34,4 @@ class Progress:
     suspect: Suspect | None = None
     owner: str = ""
     topic_id: str = ""
+    unread: int = 0

@@ -46,6 +46,8 @@ class OffsetTracker:
         self._remembered: list[tuple[int, int]] = []  # (first, last) that are done and not delivered, ascending
         self.attempts: dict[int, int] = {}  # calls that were spent, by the offset of a record that is not done
         self.running = True  # until the partition is given back in order
+        self.unread = 0  # owners that died before anything was delivered, up to this one
+        self.unfetched = False  # nothing is asked for yet: if the process dies, it is not of that
         self.suspect: Suspect | None = None  # what is to be known as having been in work if the process dies
         self.known: Progress | None = None  # what the coordinator has, as far as it was heard
         self.crowded = False  # hardly more would fit beside the committed offset
@@ -126,7 +128,10 @@ class OffsetTracker:
             remembered = remembered[1:]
         beyond = (*done, *remembered)
         attempts = dict(self.attempts)
-        return Progress(offset, beyond, attempts, self.running, self.suspect, self._owner, self._topic_id)
+        suspect, owner, topic_id = self.suspect, self._owner, self._topic_id
+        # Whoever finds it in work counts one more.
+        unread = self.unread - (self.unfetched and self.running)
+        return Progress(offset, beyond, attempts, self.running, suspect, owner, topic_id, unread)
 
     def first_open(self, count: int) -> list[int]:
         """The lowest offsets that were delivered and are not done, at most `count`."""

@@ -27,6 +27,7 @@ class PauseReason(enum.Enum):
     DEAD_LETTER_BUDGET = "dead_letter_budget"  # too many dead letters in a short time
     PARKED_KEYS_UNREAD = "parked_keys_unread"  # which keys are parked was not read yet
     PARKED_KEYS_FULL = "parked_keys_full"  # as many keys are parked as may be
+    SUSPECTED = "suspected"  # the process may have died of fetching it
     RETRY_NOT_DUE = "retry_not_due"  # the next record of a retry topic is not due
     BREAKER = "breaker"  # something that its handler needs is away
     MEMORY = "memory"  # the process has more memory than it may

@@ -157,6 +157,7 @@ class MemoryBroker:
         self.offsets_error: Callable[[], str | None] = lambda: None
         self.ends_error: Callable[[], str | None] = lambda: None
         self.commit_raises: Callable[[], str | None] = lambda: None  # after the marks were taken one by one
+        self.on_read: Callable[[MemorySource, TopicPartition], None] = lambda _source, _key: None  # before delivery
         self.longest_wait_s = inf  # of a fetch: others wait for their turn meanwhile
         self.coordinator_up = True
         self.leaderless: set[TopicPartition] = set()  # nothing can be fetched from these
@@ -501,6 +502,7 @@ class MemorySource:
                 self._report(key, FaultKind.OUT_OF_RANGE, f"offset {self._positions[key]} is out of range")
                 self._silent.add(key)
             elif records:
+                self._broker.on_read(self, key)
                 records = _within_queue(records)
                 self._positions[key] = records[-1].offset() + 1
                 max_records -= len(records)

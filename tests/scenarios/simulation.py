@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from streamworker.testing.memory_broker import MemoryMessage
     from streamworker.testing.virtual_worker import Member
 
-# So long after the last fault everything is committed. The longest pause is that of half a minute before a partition
-# that waits for something is tried again.
-_RECOVERY_S = 60.0
+# So long after the last fault everything is committed. The longest pause is that of a partition whose owners seem to
+# have died of fetching it.
+_RECOVERY_S = 300.0
 _MOST_MEMBERS, _MOST_PARTITIONS = 4, 8
 _LONGEST_WAIT_S = 0.03  # of a member that has nothing to do, so that the others' turn comes
 _LONGEST_WAY_BACK_S = 0.2  # of the note that a key is parked
