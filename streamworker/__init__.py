@@ -34,7 +34,7 @@ from streamworker.errors import (
     StreamworkerError,
 )
 from streamworker.handler import BatchHandler, Context, Handler
-from streamworker.interfaces import Dependency, Reader, Reading, Serde
+from streamworker.interfaces import AsyncReader, Dependency, Reader, Reading, Serde
 from streamworker.record import Ending, Headers, Origin, Record, Records, TopicPartition
 from streamworker.serde import Avro, Bytes, Json, Text
 
@@ -43,6 +43,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Action",
     "Adaptive",
+    "AsyncReader",
     "Avro",
     "Batch",
     "BatchFailed",

@@ -27,7 +27,7 @@ from streamworker.observability.pages import Pages
 from streamworker.observability.status import Board
 from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
-from streamworker.processing.threads import ThreadPools
+from streamworker.processing.pools import Pools
 from streamworker.resilience.provision import Provision
 from streamworker.source.kafka import KafkaSource
 from streamworker.worker import Bounds, Worker
@@ -83,7 +83,7 @@ class Application:
         provision = Provision(
             declared, app=config.app, group=config.kafka.group, degradation=config.degradation, clock=clock
         )
-        pools: ThreadPools[LaneSlice] = ThreadPools(
+        pools: Pools[LaneSlice] = Pools(
             declared, provision.contexts, clock=clock, max_record_bytes=config.kafka.max_record_bytes
         )
         self.worker = Worker(

@@ -93,6 +93,10 @@ class HandlerTimeout(StreamworkerError, TimeoutError):
     """A call ran for longer than its handler's `timeout_s`; never raised, and breakers count it as any timeout."""
 
 
+class CallCancelled(StreamworkerError):
+    """The call of an `async def` handler was cancelled; it has failed, and the record is tried again."""
+
+
 class HeadOfLine(StreamworkerError):
     """A record held the commits of its partition back for too long, see `lifecycle.max_head_age_s`; never raised."""
 

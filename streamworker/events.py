@@ -133,7 +133,7 @@ class Listener:
         """The client reported an error event."""
 
     def stalled(self, what: str, detail: str) -> None:
-        """Something does not move: `client`, `handler`, `handler_timeout` or `loop`."""
+        """Something does not move: `client`, `handler`, `handler_timeout`, `loop` or `event_loop`."""
 
     def memory_high(self, resident_bytes: int, limit_bytes: int) -> None:
         """The process has more memory than it may: nothing is fetched, what was fetched is handled."""

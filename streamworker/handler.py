@@ -10,7 +10,7 @@ import difflib
 import inspect
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
@@ -40,7 +40,7 @@ from streamworker.work import InHand
 
 if TYPE_CHECKING:
     from streamworker.clock import Clock
-    from streamworker.interfaces import AnySerde, Dependency, Operation, Reader
+    from streamworker.interfaces import AnySerde, AsyncReader, Dependency, Operation, Reader
     from streamworker.record import Record, Records
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class Context:
         self.handler = handler
         self._dependencies = dependencies
         self._reads = reads
-        self.in_hand = InHand()  # for the engine, which says there what each thread is at
+        self.in_hand = InHand("in_hand", default=None)  # for the engine, which says there what each thread is at
         self._timeout_s = inf if timeout_s is None else timeout_s
         self._clock = clock or SystemClock()
         self._shared: dict[str, object] = {}
@@ -109,7 +109,7 @@ class Context:
         when others may own the partition because this worker's membership of the group was proven too long ago. It may
         move, since each proof of membership moves the last on. Outside of a call there is none.
         """
-        slice_ = self.in_hand.slice
+        slice_ = self.in_hand.get()
         if slice_ is None:
             return inf
         called_s = inf if slice_.called is None else slice_.called[1]
@@ -131,17 +131,34 @@ class Context:
             left_s = min(left_s, most_s)
         return None if left_s == inf else max(left_s, _LEAST_TIMEOUT_S)
 
+    @overload
+    def read(  # type: ignore[overload-overlap]  # any function returns an object, a coroutine too
+        self,
+        name: str,
+        lookup: Callable[[K], Coroutine[object, object, V]],
+        *,
+        default: V | Callable[[K], V] | Unset = ...,
+    ) -> AsyncReader[K, V]: ...
+
+    @overload
     def read(
-        self, name: str, lookup: Callable[[K], V], *, default: V | Callable[[K], V] | Unset = Unset.UNSET
-    ) -> Reader[K, V]:
+        self, name: str, lookup: Callable[[K], V], *, default: V | Callable[[K], V] | Unset = ...
+    ) -> Reader[K, V]: ...
+
+    def read(self, name: str, lookup: Callable[[K], object], *, default: object = Unset.UNSET) -> object:
         """A read of what the class declares under `name` in `reads`: `lookup`, or what stands in for its answer.
+
+        With an `async def` lookup the reader is awaited.
 
         `default` is the value of the fallback `default`, or makes it of the key. Answers that are kept for `cached`
         are shared by all instances and handed out as they are: treat them as frozen. Raises ConfigurationError for a
         name that is not declared, and without a default where one is needed.
         """
         self._refuse_undeclared("reads: no Read", name, self._reads)
-        return self._reads[name].reader(lookup, default)
+        read = self._reads[name]
+        if inspect.iscoroutinefunction(lookup):
+            return read.async_reader(lookup, default)
+        return read.reader(lookup, default)
 
     def _refuse_undeclared(self, what: str, name: str, declared: Mapping[str, object]) -> None:
         if name not in declared:
@@ -156,7 +173,7 @@ class _Declared:
     value: ClassVar[AnySerde | None] = None  # None hands over the bytes
     key: ClassVar[AnySerde | None] = None
     ordering: ClassVar[Ordering | str] = Ordering.PARTITION
-    concurrency: ClassVar[int] = 8  # threads, each with an instance of its own
+    concurrency: ClassVar[int] = 8  # threads, each with an instance of its own; of an async handler, tasks at once
     adaptive: ClassVar[Adaptive | None] = None  # None: as many calls at once as there are threads
     lanes: ClassVar[int | None] = None  # KEY: order domains per partition; None is as many as threads
     timeout_s: ClassVar[float | None] = None  # for a call of handle; a longer one has failed, though it goes on
@@ -171,22 +188,23 @@ class _Declared:
     dead_letter: ClassVar[DeadLetter | None] = None  # None: what cannot be handled stops its partition
     middleware: ClassVar[Sequence[Middleware]] = ()  # wrap the call of handle, the first outermost
 
-    def open(self, context: Context) -> None:
-        """Called once per instance on its own thread, before the first record."""
+    def open(self, context: Context) -> Awaitable[None] | None:
+        """Called once per instance on its own thread, before the first record; may be async if `handle` is."""
 
-    def close(self) -> None:
-        """Called once per instance on its own thread, after the last record."""
+    def close(self) -> Awaitable[None] | None:
+        """Called once per instance on its own thread, after the last record; may be async if `handle` is."""
 
 
 class Handler(_Declared, Generic[T]):
     """Handles one record at a time. Returning is success, raising is failure.
 
     Every pool thread has an instance of its own, and lanes are not bound to threads: state kept on
-    `self` is per thread, not per key.
+    `self` is per thread, not per key. With `async def handle` there is one instance, on a thread with an event loop,
+    and `concurrency` says how many calls are in progress at once; a call that is cancelled has failed.
     """
 
-    def handle(self, record: Record[T]) -> None:
-        """Handle `record`; called on a pool thread."""
+    def handle(self, record: Record[T]) -> Awaitable[None] | None:
+        """Handle `record`; called on a pool thread, or on the event loop if it is `async def`."""
         raise NotImplementedError
 
 
@@ -194,13 +212,13 @@ class BatchHandler(_Declared, Generic[T]):
     """Handles a batch at a time: records of one partition, in offset order.
 
     Returning is success for all of them. Raise `BatchFailed(index, cause)` when one is at fault:
-    those before it are done. Any other exception fails the batch as a whole.
+    those before it are done. Any other exception fails the batch as a whole. `async def handle` as for `Handler`.
     """
 
     batch: ClassVar[Batch] = Batch()
 
-    def handle(self, records: Records[T]) -> None:
-        """Handle `records`; called on a pool thread."""
+    def handle(self, records: Records[T]) -> Awaitable[None] | None:
+        """Handle `records`; called on a pool thread, or on the event loop if it is `async def`."""
         raise NotImplementedError
 
 
@@ -213,6 +231,7 @@ class Declaration:
 
     name: str
     make: Callable[[], AnyHandler]
+    is_async: bool
     topics: tuple[str, ...]
     value: AnySerde | None
     key: AnySerde | None
@@ -266,6 +285,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
     return Declaration(
         name=handler.__name__,
         make=handler,  # type: ignore[arg-type]  # Handler[T] is used as Handler[object] from here on
+        is_async=_is_async(handler),
         topics=_topics(handler),
         value=_serde(handler, "value"),
         key=_serde(handler, "key"),
@@ -377,12 +397,26 @@ def _refuse_bad_handle(handler: type[_Declared]) -> None:
         known = [name for name in vars(handler) if callable(getattr(handler, name)) and not name.startswith("_")]
         hint = f"; {nearest('handle', known)}" if known else ""
         raise ConfigurationError(f"{handler.__name__} has no handle(self, {argument}){hint}")
-    if inspect.iscoroutinefunction(handle):
-        raise ConfigurationError(f"{handler.__name__}.handle is async; expected a plain def")
+    if inspect.isgeneratorfunction(handle) or inspect.isasyncgenfunction(handle):
+        raise ConfigurationError(
+            f"{handler.__name__}.handle has a yield, so calling it would do nothing; let it return"
+        )
     try:
         inspect.signature(handle).bind(None, None)
     except TypeError as error:
         raise ConfigurationError(f"{handler.__name__}.handle: expected one argument besides self: {error}") from error
+
+
+def _is_async(handler: type[_Declared]) -> bool:
+    handle = getattr(handler, "handle")  # noqa: B009 - both kinds have it, their common base does not
+    if inspect.iscoroutinefunction(handle):
+        return True
+    for name in ("open", "close"):
+        if inspect.iscoroutinefunction(getattr(handler, name)):
+            raise ConfigurationError(
+                f"{handler.__name__}.{name} is async and handle is not, so nobody would wait for it; make both async"
+            )
+    return False
 
 
 def _serde(handler: type[_Declared], name: str) -> AnySerde | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
     from streamworker.config import Fallback
@@ -99,6 +99,13 @@ class Reader(Protocol[K_contra, V]):
         """What the lookup returns for `key`, or what stands in for it; raises what it raises if nothing does."""
 
 
+class AsyncReader(Protocol[K_contra, V]):
+    """A `Reader` whose lookup is `async def`. The event loop of the instance that made it."""
+
+    async def __call__(self, key: K_contra, /) -> Reading[V]:
+        """As of `Reader`, awaited."""
+
+
 class Unset(enum.Enum):
     """Nothing was given, not even None."""
 
@@ -119,6 +126,11 @@ class Operation(Protocol):
 
     def reader(self, lookup: Callable[[K], V], default: V | Callable[[K], V] | Unset) -> Reader[K, V]:
         """A reader that asks `lookup`; raises ConfigurationError if a default is missing."""
+
+    def async_reader(
+        self, lookup: Callable[[K], Awaitable[V]], default: V | Callable[[K], V] | Unset
+    ) -> AsyncReader[K, V]:
+        """The same for a lookup that is awaited."""
 
 
 class FaultKind(enum.Enum):
@@ -337,6 +349,9 @@ class Executor(Protocol[S]):
 
     def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there; waits up to `timeout_s` for the first."""
+
+    def blocked(self) -> Mapping[str, float]:
+        """For how many seconds the event loop of each async handler has not come round."""
 
     def stop(self, timeout_s: float) -> bool:
         """Close the instances; false if some were still running a call at the end of the time."""

@@ -131,6 +131,7 @@ class Observer:
             breakers=breakers,
             call_breakers=worker.gatekeeper.of_calls_only,
             limits=worker.gatekeeper.limits(),
+            event_loops=worker.blocked(),
             reads=worker.degradation.status(),
             degraded=(
                 *(f"breaker {name}: {state}" for name, state in breakers.items() if state != "closed"),

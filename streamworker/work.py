@@ -7,7 +7,7 @@ come back meanwhile. Standard library only.
 
 from __future__ import annotations
 
-import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -102,10 +102,8 @@ class Slice:
         self.watched = True
 
 
-class InHand(threading.local):
-    """The slice that a thread is at, for each thread its own."""
-
-    slice: Slice | None = None
+# The slice that a thread is at, or a task: for each its own, None outside of a call.
+InHand = ContextVar["Slice | None"]
 
 
 @dataclass(slots=True)

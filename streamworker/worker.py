@@ -127,6 +127,7 @@ class Worker:
         self.running: set[LaneSlice] = set()
         self._clock = clock
         self._listener = listener
+        self.blocked = executor.blocked
         self._make_source = source
         self._executor = executor
         self._bounds = bounds

@@ -188,7 +188,10 @@ class Metric(enum.Enum):
         " `defer`.",
     )
     STALLS = _counter(
-        "stalls_total", "stalls", ("what",), "Things found not to move: `client`, `handler`, `handler_timeout`, `loop`."
+        "stalls_total",
+        "stalls",
+        ("what",),
+        "Things found not to move: `client`, `handler`, `handler_timeout`, `loop`, `event_loop`.",
     )
     FAULTS = _counter("client_faults_total", "events", ("kind",), "Error events of the Kafka client.")
     SERIES_DROPPED = _counter(
@@ -253,6 +256,12 @@ class Metric(enum.Enum):
         "records",
         ("topic",),
         "Records done that cannot be committed because a lower one is open.",
+    )
+    EVENT_LOOP_LAG = _gauge(
+        "event_loop_lag_seconds",
+        "seconds",
+        ("handler",),
+        "For how long the event loop of an async handler has not come round; near 0 unless a call blocks it.",
     )
     RUNNING = _gauge("running_calls", "calls", ("handler",), "Calls of the handler in progress.")
     CALLS_LIMIT = _gauge(

@@ -40,6 +40,7 @@ def _of_worker(status: WorkerStatus, zero_s: float) -> Gauges:
             for name, now in status.breakers.items()
             for state in ("closed", "open", "half_open")
         },
+        Metric.EVENT_LOOP_LAG: {(handler,): seconds for handler, seconds in status.event_loops.items()},
         Metric.CALLS_LIMIT: {(handler,): limit for handler, limit in status.limits.items()},
         Metric.LAST_POLL: {} if status.last_poll_s is None else {(): zero_s + status.last_poll_s},
         Metric.LAST_COMMIT: {} if status.last_commit_s is None else {(): zero_s + status.last_commit_s},

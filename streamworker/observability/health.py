@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamworker.observability.stall import StallKind, stalls
+from streamworker.observability.stall import stalls
 from streamworker.observability.status import LifeState
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def live(status: WorkerStatus, now_s: float, limits: Limits) -> Verdict:
 def ready(status: WorkerStatus, now_s: float, limits: Limits) -> Verdict:
     """Whether the worker does its work."""
     found = stalls(status, now_s, stall_timeout_s=limits.stall_timeout_s, handler_timeout_s=limits.handler_timeout_s)
-    slow = tuple(str(stall) for stall in found if stall.kind is StallKind.HANDLER)
+    slow = tuple(str(stall) for stall in found if stall.kind.degrades)
     return Verdict(
         {
             "started": status.state is not LifeState.STARTING and status.last_poll_s is not None,
@@ -96,7 +96,7 @@ def ready(status: WorkerStatus, now_s: float, limits: Limits) -> Verdict:
             "joined": status.joined,
             "commits_taken": _commits_taken(status, now_s),
             "none_stopped": not any(_is_stopped(one) for one in status.partitions),
-            "none_stalled": all(stall.kind is StallKind.HANDLER for stall in found),
+            "none_stalled": all(stall.kind.degrades for stall in found),
         },
         (*status.degraded, *slow),
     )

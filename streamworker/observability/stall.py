@@ -10,6 +10,8 @@ nothing to do for an hour is still only from the record that came since.
   itself has not polled for so long.
 - `HANDLER`: a call that has been running for `stall_timeout_s`; slow, but its own business.
 - `HANDLER_TIMEOUT`: a call past the handler's time limit, where there is one.
+- `EVENT_LOOP`: the event loop of an async handler that has not come round for a second: a call blocks it, and all
+  others of the handler wait.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
     from streamworker.observability.status import PartitionStatus, RunningSlice, WorkerStatus
 
+# Far more than what decoding a batch takes; asyncio's own debug mode warns after a tenth of it.
+_BLOCKED_S = 1.0
+
 
 class StallKind(enum.Enum):
     """What stands still."""
@@ -33,6 +38,12 @@ class StallKind(enum.Enum):
     HANDLER = "handler"
     HANDLER_TIMEOUT = "handler_timeout"
     LOOP = "loop"
+    EVENT_LOOP = "event_loop"
+
+    @property
+    def degrades(self) -> bool:
+        """Whether it only slows the worker down."""
+        return self in (StallKind.HANDLER, StallKind.EVENT_LOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +120,7 @@ def stalls(
     status: WorkerStatus, now_s: float, *, stall_timeout_s: float, handler_timeout_s: float | None
 ) -> tuple[Stall, ...]:
     """All that stands still in `status` at `now_s`; a worker that is not RUNNING only has calls."""
-    found = list(_calls(status, stall_timeout_s, handler_timeout_s))
+    found = [*_calls(status, stall_timeout_s, handler_timeout_s), *_event_loops(status)]
     if status.state is LifeState.RUNNING:
         found += _loop(status, now_s, stall_timeout_s)
         found += _partitions(status, now_s, stall_timeout_s)
@@ -122,6 +133,12 @@ def _calls(status: WorkerStatus, stall_timeout_s: float, handler_timeout_s: floa
             yield Stall(StallKind.HANDLER_TIMEOUT, str(running), running.seconds)
         elif running.seconds > stall_timeout_s:
             yield Stall(StallKind.HANDLER, str(running), running.seconds)
+
+
+def _event_loops(status: WorkerStatus) -> Iterator[Stall]:
+    for handler, seconds in status.event_loops.items():
+        if seconds > _BLOCKED_S:
+            yield Stall(StallKind.EVENT_LOOP, f"the event loop of {handler}", seconds)
 
 
 def _loop(status: WorkerStatus, now_s: float, stall_timeout_s: float) -> Iterator[Stall]:

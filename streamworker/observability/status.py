@@ -126,7 +126,8 @@ class WorkerStatus:
     names what is impaired without keeping records from being handled. `fatal` is set when the client
     is unusable or a thread that the worker needs has died. `breakers` are the states of the dependencies, by name;
     those in `call_breakers` hold single calls back and not all of a handler. `limits` says how many calls at once are
-    made of handlers that adapt. `reads` are those that may degrade.
+    made of handlers that adapt. `event_loops` says for how many seconds that of an async handler has not come round.
+    `reads` are those that may degrade.
     """
 
     state: LifeState
@@ -147,6 +148,7 @@ class WorkerStatus:
     breakers: Mapping[str, str] = field(default_factory=dict)
     call_breakers: frozenset[str] = frozenset()
     limits: Mapping[str, int] = field(default_factory=dict)
+    event_loops: Mapping[str, float] = field(default_factory=dict)
     reads: tuple[ReadStatus, ...] = ()
     last_commit_s: float | None = None
     commits_refused_since_s: float | None = None

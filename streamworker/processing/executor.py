@@ -6,12 +6,13 @@ slice in hand; touches nothing but the slice, the handler instance and the serde
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable
 from functools import reduce
 from typing import TYPE_CHECKING, TypeVar
 
 from streamworker.config import Action, OnExhausted
-from streamworker.errors import BatchFailed, DecodeError, DependencyUnavailable
+from streamworker.errors import BatchFailed, CallCancelled, DecodeError, DependencyUnavailable
 from streamworker.record import Record, Records
 from streamworker.work import Failure, InHand, Slice, SliceOutcome
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from streamworker.record import Message
 
 Call = Callable[[object], object]
+AsyncCall = Callable[[object], Awaitable[object]]
 S = TypeVar("S", bound=Slice)
 
 
@@ -39,7 +41,8 @@ class SliceRunner:
     def __init__(
         self, declaration: Declaration, *, clock: Clock, max_record_bytes: int, in_hand: InHand | None = None
     ) -> None:
-        self._in_hand = in_hand or InHand()
+        self._declaration = declaration
+        self._in_hand = in_hand or InHand("in_hand", default=None)
         self._value = _needed(declaration.value)
         self._key = _needed(declaration.key)
         self._monotonic_s = clock.monotonic_s
@@ -56,9 +59,9 @@ class SliceRunner:
         slice_.started_s = began_s
         slice_.called = (0, began_s)
         in_hand = self._in_hand
-        in_hand.slice = slice_
+        in_hand.set(slice_)
         failure = self._run(call, slice_)
-        in_hand.slice = None
+        in_hand.set(None)
         slice_.started_s = None
         return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
 
@@ -150,6 +153,62 @@ class SliceRunner:
             raise _Undecodable(DecodeError(found))
         key = _decode(self._key, message.key(), topic, "key")
         return Record(message, _decode(self._value, message.value(), topic, "value"), key, attempt)
+
+
+class AsyncSliceRunner(SliceRunner):
+    """The same for an `async def` handler, on its event loop; a call that is cancelled has failed."""
+
+    async def run_async(self, call: AsyncCall, slice_: S) -> SliceOutcome[S]:
+        """Handle the slice's records in order until the first failure."""
+        began_s = self._monotonic_s()
+        if began_s >= slice_.ownership.lease.until_s:
+            return SliceOutcome(slice_, 0.0)
+        slice_.started_s = began_s
+        slice_.called = (0, began_s)
+        self._in_hand.set(slice_)
+        failure = await (self._each(call, slice_) if self._declaration.batch is None else self._all(call, slice_))
+        slice_.started_s = None
+        return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
+
+    async def _each(self, call: AsyncCall, slice_: Slice) -> Failure | None:
+        ownership = slice_.ownership
+        for index, message in enumerate(slice_.messages):
+            if (slice_.watched or ownership.closing) and not self._may_start(slice_, index):
+                return None
+            try:
+                await call(self._decoded(message, ownership.topic, slice_.attempt))
+            except _Undecodable as undecodable:
+                if not self._goes_on:
+                    return Failure(index, undecodable.reason)
+                slice_.rejected.append((index, undecodable.reason))
+            except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
+                return Failure(index, _told(error))
+            slice_.done = index + 1
+        return None
+
+    async def _all(self, call: AsyncCall, slice_: Slice) -> Failure | None:
+        if slice_.ownership.closing and not self._may_start(slice_, 0):
+            return None
+        good: Sequence[int] = ()
+        try:
+            good, values, keys, stop = self._decode_all(slice_)
+            if good:
+                await call(Records([slice_.messages[index] for index in good], values, keys, slice_.attempt))
+        except BatchFailed as failed:
+            return self._named_failure(failed, slice_, good)
+        except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
+            return Failure(None, _told(error))
+        slice_.done = len(slice_.messages) if stop is None or stop.index is None else stop.index
+        return stop
+
+
+def _told(error: BaseException) -> BaseException:
+    """`error` in our own words, if a call was cancelled: that says nothing against the process."""
+    if not isinstance(error, CancelledError):
+        return error
+    told = CallCancelled("the call was cancelled")
+    told.__cause__ = error
+    return told
 
 
 class _Undecodable(Exception):

@@ -1,8 +1,8 @@
-"""Pools of threads for plain `def` handlers.
+"""A pool of threads for a plain `def` handler.
 
 Each thread makes, opens and closes an instance of its own. A slice goes to the thread that became
 idle last, so that a fast handler keeps few threads warm and a slow one uses them all. The loop thread
-owns the idle lists; threads own the slice in hand; outcomes of all pools come back through one queue.
+owns the idle list; threads own the slice in hand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from streamworker.processing.executor import SliceRunner, guarded_call
 from streamworker.work import Failure, Slice, SliceOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from streamworker.clock import Clock
     from streamworker.handler import AnyHandler, Context, Declaration
@@ -34,75 +34,7 @@ _QUICK_S = 0.001
 _OPEN_AGAIN_S = 5.0
 
 
-class ThreadPools(Generic[S]):
-    """One pool per handler of this process."""
-
-    def __init__(
-        self,
-        declarations: Sequence[Declaration],
-        contexts: Sequence[Context],
-        *,
-        clock: Clock,
-        max_record_bytes: int,
-    ) -> None:
-        self._outcomes: deque[SliceOutcome[S]] = deque()
-        # Not a SimpleQueue with a timeout: in CPython 3.11 and 3.12 a signal that comes while the main
-        # thread waits in it can make it wait for ever.
-        self._arrived = threading.Event()
-        self._monotonic_s = clock.monotonic_s
-        self._pools = [
-            _Pool(
-                declaration,
-                context,
-                SliceRunner(declaration, clock=clock, max_record_bytes=max_record_bytes, in_hand=context.in_hand),
-                self._report,
-            )
-            for declaration, context in zip(declarations, contexts, strict=True)
-        ]
-
-    def start(self) -> None:
-        """Make and open all instances; raises what `open` raised first."""
-        for pool in self._pools:
-            pool.start()
-
-    def submit(self, slice_: S) -> None:
-        """Hand over to an idle thread."""
-        self._pools[slice_.handler].submit(slice_)
-
-    def replace(self, slice_: S) -> None:
-        """Start another thread for the one that has `slice_` in hand, which ends when its call does."""
-        self._pools[slice_.handler].replace(slice_)
-
-    def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
-        """Outcomes that are there; waits up to `timeout_s` for the first."""
-        for pool in self._pools:
-            pool.widen()
-        if not self._outcomes and timeout_s > 0:
-            self._arrived.wait(timeout_s)
-        self._arrived.clear()
-        collected: list[SliceOutcome[S]] = []
-        while self._outcomes:
-            outcome = self._outcomes.popleft()
-            self._pools[outcome.slice.handler].last_s = outcome.seconds
-            collected.append(outcome)
-        return collected
-
-    def stop(self, timeout_s: float) -> bool:
-        """Let the threads close their instances; false if some had not ended after `timeout_s`."""
-        for pool in self._pools:
-            pool.stop()
-        until_s = self._monotonic_s() + timeout_s
-        threads = [thread for pool in self._pools for thread in pool.threads]
-        # Those that were replaced are not waited for: their calls are over their time already.
-        return all(thread.joined(max(until_s - self._monotonic_s(), 0.0)) for thread in threads)
-
-    def _report(self, outcome: SliceOutcome[S]) -> None:
-        """Take an outcome; called on pool threads."""
-        self._outcomes.append(outcome)
-        self._arrived.set()
-
-
-class _Pool(Generic[S]):
+class ThreadPool(Generic[S]):
     """Threads that share one queue of slices; loop thread unless said otherwise.
 
     A thread is woken for each slice, unless the handler's last slice was quick and some thread is awake:
@@ -114,12 +46,15 @@ class _Pool(Generic[S]):
         self,
         declaration: Declaration,
         context: Context,
-        runner: SliceRunner,
         report: Callable[[SliceOutcome[S]], None],
+        *,
+        clock: Clock,
+        max_record_bytes: int,
     ) -> None:
         self.declaration = declaration
         self.context = context
-        self.runner = runner
+        self.runner = SliceRunner(declaration, clock=clock, max_record_bytes=max_record_bytes, in_hand=context.in_hand)
+        self._monotonic_s = clock.monotonic_s
         self.report = report
         self.work: deque[S | None] = deque()
         self.last_s = inf
@@ -129,12 +64,14 @@ class _Pool(Generic[S]):
         self._replaced = 0
 
     def start(self) -> None:
+        """Start all threads; raises what an instance's `open` raised first."""
         for thread in self.threads:
             thread.start()
         for thread in self.threads:
             thread.raise_if_not_opened()
 
     def submit(self, slice_: S) -> None:
+        """Hand over to an idle thread."""
         self.work.append(slice_)
         if self.last_s > _QUICK_S or len(self.idle) == len(self.threads):
             self._wake(1)
@@ -145,7 +82,7 @@ class _Pool(Generic[S]):
             self._wake(len(self.work))
 
     def replace(self, slice_: S) -> None:
-        """Nothing is to be made up for if the call has ended meanwhile."""
+        """Start another thread for the one that has `slice_` in hand, if its call has not ended meanwhile."""
         for thread in self.threads:
             if thread.in_hand is slice_:
                 thread.leaves = True
@@ -157,10 +94,15 @@ class _Pool(Generic[S]):
                 return
 
     def stop(self) -> None:
+        """Let each thread close its instance and end."""
         self.ends.set()
         everyone = len(self.threads) + self._replaced
         self.work.extend([None] * everyone)
         self._wake(everyone)
+
+    def stopped(self, until_s: float) -> bool:
+        """Whether all threads have ended by then, but for those that were replaced: they are over their time."""
+        return all(thread.joined(max(until_s - self._monotonic_s(), 0.0)) for thread in self.threads)
 
     def take(self, thread: _PoolThread[S]) -> S | None:
         """Wait for the next slice; None to end. Called on pool threads."""
@@ -187,7 +129,7 @@ class _Pool(Generic[S]):
 class _PoolThread(Generic[S]):
     """With `patient`, it tries again until its instance can be opened; else the loop thread hears of it."""
 
-    def __init__(self, pool: _Pool[S], number: int, *, patient: bool = False) -> None:
+    def __init__(self, pool: ThreadPool[S], number: int, *, patient: bool = False) -> None:
         self.pool = pool
         self.in_hand: S | None = None
         self.leaves = False  # it has been replaced, and ends when its call does

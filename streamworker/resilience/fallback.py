@@ -17,7 +17,7 @@ from streamworker.interfaces import Reading, ReadStatus, Unset
 from streamworker.resilience.guard import blame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from streamworker.clock import Clock
     from streamworker.config import Read
@@ -43,10 +43,20 @@ class Degradable:
 
     def reader(self, lookup: Callable[[K], V], default: V | Callable[[K], V] | Unset) -> DegradingReader[K, V]:
         """A reader that asks `lookup`."""
+        self._refuse_without(default)
+        return DegradingReader(self, self._dependency, lookup, default)
+
+    def async_reader(
+        self, lookup: Callable[[K], Awaitable[V]], default: V | Callable[[K], V] | Unset
+    ) -> AsyncDegradingReader[K, V]:
+        """A reader that awaits `lookup`."""
+        self._refuse_without(default)
+        return AsyncDegradingReader(self, self._dependency, lookup, default)
+
+    def _refuse_without(self, default: object) -> None:
         if default is Unset.UNSET and Fallback.DEFAULT in self.rules.fallbacks:
             name = self.rules.name
             raise ConfigurationError(f"Read({name!r}) falls back to a default: context.read({name!r}, …, default=…)")
-        return DegradingReader(self, self._dependency, lookup, default)
 
     def answered(self, key: object, value: object) -> None:
         """Keep a good answer in place of the one before."""
@@ -79,14 +89,17 @@ class Degradable:
         return counted.items()
 
 
-class DegradingReader(Generic[K, V]):
-    """The `Reader` of one handler instance."""
+L = TypeVar("L")
+
+
+class _Degrading(Generic[K, V, L]):
+    """What a lookup of kind `L` is asked for, and what stands in for its answer."""
 
     def __init__(
         self,
         operation: Degradable,
         dependency: Dependency,
-        lookup: Callable[[K], V],
+        lookup: L,
         default: V | Callable[[K], V] | Unset,
     ) -> None:
         self._operation = operation
@@ -94,22 +107,15 @@ class DegradingReader(Generic[K, V]):
         self._lookup = lookup
         self._default = default
 
-    def __call__(self, key: K, /) -> Reading[V]:
-        """Ask, or find what stands in."""
-        try:
-            value = self._dependency.call(self._lookup, key)
-        except Exception as error:  # of the lookup; what its breaker does not count goes on
-            blamed = blame(error, amid=False)
-            instead = None
-            if blamed is not None and blamed.dependency == self._dependency.name:
-                instead = self._instead(key)
-            if instead is None:
-                raise
-            return instead
+    def _answered(self, key: K, value: V) -> Reading[V]:
         self._operation.answered(key, value)
         return Reading(value, self._operation.rules.name)
 
-    def _instead(self, key: K) -> Reading[V] | None:
+    def _instead(self, key: K, error: Exception) -> Reading[V] | None:
+        """What stands in where the lookup raised `error`; None if nothing does, or it is not the dependency's."""
+        blamed = blame(error, amid=False)
+        if blamed is None or blamed.dependency != self._dependency.name:
+            return None
         for fallback in self._operation.in_force:
             if fallback is Fallback.FAIL_FAST:
                 return None
@@ -132,6 +138,37 @@ class DegradingReader(Generic[K, V]):
             return Reading(cast("V", default(key) if callable(default) else default), name, fallback)
         found = self._operation.cached(key)
         return None if found is None else Reading(cast("V", found[1]), name, fallback)
+
+
+class DegradingReader(_Degrading[K, V, "Callable[[K], V]"]):
+    """The `Reader` of one handler instance."""
+
+    def __call__(self, key: K, /) -> Reading[V]:
+        """Ask, or find what stands in."""
+        try:
+            value = self._dependency.call(self._lookup, key)
+        except Exception as error:  # of the lookup; what its breaker does not count goes on
+            instead = self._instead(key, error)
+            if instead is None:
+                raise
+            return instead
+        return self._answered(key, value)
+
+
+class AsyncDegradingReader(_Degrading[K, V, "Callable[[K], Awaitable[V]]"]):
+    """The `AsyncReader` of an async handler."""
+
+    async def __call__(self, key: K, /) -> Reading[V]:
+        """Ask, or find what stands in."""
+        try:
+            with self._dependency:
+                value = await self._lookup(key)
+        except Exception as error:  # of the lookup; what its breaker does not count goes on
+            instead = self._instead(key, error)
+            if instead is None:
+                raise
+            return instead
+        return self._answered(key, value)
 
 
 class Degradation:

@@ -7,7 +7,7 @@ settles the record knows what it waits for, also where the handler raises someth
 
 from __future__ import annotations
 
-import threading
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -56,13 +56,13 @@ def blame(error: BaseException, *, amid: bool = True) -> Blame | None:
     return None
 
 
-class _Inside(threading.local):
-    """How deep a thread is in the blocks of a guard, and the leave that it has."""
+@dataclass(slots=True)
+class _Block:
+    """The outermost block of a guard that a thread or a task is in: the leave that it has."""
 
-    depth = 0
-    failed = False  # a call inside, though it may have been made up for
-    permit: Permit | None = None
-    began_s = 0.0
+    permit: Permit
+    began_s: float
+    failed: bool = False  # a call inside, though it may have been made up for
 
 
 class Guard:
@@ -73,36 +73,38 @@ class Guard:
         self._breaker = breaker
         self._seats = breaker.seats
         self._monotonic_s = clock.monotonic_s
-        self._inside = _Inside()
+        # Of a thread or a task; what a task begins inside a block is inside it, too, and does not end it.
+        self._block: ContextVar[_Block] = ContextVar("block")
+        self._depth: ContextVar[int] = ContextVar("depth", default=0)
 
     def __enter__(self) -> None:
-        inside = self._inside
-        if not inside.depth:
+        depth = self._depth.get()
+        if not depth:
             permit = self._breaker.acquire()
             if permit is None:
                 raise CircuitOpen(self.name, self._breaker.opens_for_s)
             if self._seats is not None and not self._seats.take():
                 permit.end()
                 raise BulkheadFull(self.name)
-            inside.permit = permit
-            inside.began_s = self._monotonic_s()
-        inside.depth += 1
+            self._block.set(_Block(permit, self._monotonic_s()))
+        self._depth.set(depth + 1)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        inside, permit = self._inside, self._inside.permit
-        assert permit is not None
+        block, depth = self._block.get(), self._depth.get() - 1
         if error is not None and self._is_to_blame(error):
-            inside.failed = True
-            error.__dict__[_MARK] = Blame(self.name, trial=permit.trial)
-        inside.depth -= 1
-        if not inside.depth:
-            failed, inside.failed, inside.permit = inside.failed, False, None
-            seconds = self._monotonic_s() - inside.began_s
+            block.failed = True
+            error.__dict__[_MARK] = Blame(self.name, trial=block.permit.trial)
+        self._depth.set(depth)
+        if not depth:
             if self._seats is not None:
                 self._seats.leave()
-            permit.end(succeeded=int(error is None and not failed), failed=int(failed), seconds=seconds)
+            block.permit.end(
+                succeeded=int(error is None and not block.failed),
+                failed=int(block.failed),
+                seconds=self._monotonic_s() - block.began_s,
+            )
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` inside the guard."""

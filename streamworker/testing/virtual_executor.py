@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import weakref
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from streamworker.processing.executor import SliceRunner, guarded_call
+from streamworker.processing.executor import AsyncSliceRunner, guarded_call
 from streamworker.work import Slice, SliceOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from streamworker.handler import Context, Declaration
     from streamworker.testing.virtual_time import VirtualTime
@@ -20,7 +22,8 @@ class VirtualExecutor(Generic[S]):
     """An `Executor` whose calls take `duration_s(slice)` of virtual time.
 
     The handler is called when that time is over, or at once with `eager`: then the effect is there, and its last
-    call is counted only when the time is over, as when a call has done its work and has not returned.
+    call is counted only when the time is over, as when a call has done its work and has not returned. An async handler
+    has a real event loop that runs one slice to its end at a time: what it sleeps takes real time, not virtual.
     """
 
     def __init__(
@@ -36,7 +39,7 @@ class VirtualExecutor(Generic[S]):
         self._declarations = declarations
         self._contexts = contexts
         self._runners = [
-            SliceRunner(one, clock=time, max_record_bytes=max_record_bytes, in_hand=context.in_hand)
+            AsyncSliceRunner(one, clock=time, max_record_bytes=max_record_bytes, in_hand=context.in_hand)
             for one, context in zip(declarations, contexts, strict=True)
         ]
         self._time = time
@@ -44,12 +47,16 @@ class VirtualExecutor(Generic[S]):
         self._eager = eager
         self._outcomes: list[SliceOutcome[S]] = []
         self._running = 0
+        self._event_loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> None:
         """Make and open one instance per handler."""
         self._handlers = [one.make() for one in self._declarations]
+        if any(one.is_async for one in self._declarations):
+            self._event_loop = asyncio.new_event_loop()
+            weakref.finalize(self, self._event_loop.close)  # of a worker that is never stopped
         for handler, context in zip(self._handlers, self._contexts, strict=True):
-            handler.open(context)
+            self._finish(handler.open(context))
         pairs = zip(self._declarations, self._handlers, strict=True)
         self._calls = [guarded_call(declaration, handler) for declaration, handler in pairs]
 
@@ -70,6 +77,10 @@ class VirtualExecutor(Generic[S]):
     def replace(self, slice_: S) -> None:
         """There are as many threads as it takes."""
 
+    def blocked(self) -> Mapping[str, float]:
+        """Nothing blocks in virtual time."""
+        return {}
+
     def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there."""
         self._time.wait(timeout_s, lambda: bool(self._outcomes))
@@ -80,12 +91,21 @@ class VirtualExecutor(Generic[S]):
         """Close the instances."""
         ended = self._time.wait(timeout_s, lambda: self._running == 0)
         for handler in self._handlers:
-            handler.close()
+            self._finish(handler.close())
         return ended
 
     def _run(self, slice_: S, seconds: float) -> SliceOutcome[S]:
-        outcome = self._runners[slice_.handler].run(self._calls[slice_.handler], slice_)
+        runner, call = self._runners[slice_.handler], self._calls[slice_.handler]
+        if self._event_loop is not None and self._declarations[slice_.handler].is_async:
+            awaited = runner.run_async(call, slice_)  # type: ignore[arg-type]  # of an async handle
+            outcome = self._event_loop.run_until_complete(awaited)
+        else:
+            outcome = runner.run(call, slice_)
         return SliceOutcome(slice_, seconds, outcome.failure)
+
+    def _finish(self, result: Awaitable[None] | None) -> None:
+        if result is not None and self._event_loop is not None:
+            self._event_loop.run_until_complete(result)
 
     def _done_before_last_call(self, outcome: SliceOutcome[S]) -> int:
         slice_ = outcome.slice

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -27,7 +28,7 @@ from streamworker.work import SliceOutcome
 from streamworker.worker import UNBOUNDED, Bounds, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from streamworker.handler import Call, Declaration
     from streamworker.interfaces import Fault
@@ -452,30 +453,38 @@ class VirtualWorld:
     def _recorded(self, declared: Declaration, member: str, turn: Callable[[], int]) -> Declaration:
         def record(call: Call) -> Call:
             def recorded(argument: object) -> object:
-                records = list(argument) if isinstance(argument, Records) else [argument]
-                good, to_blame, error = 0, range(len(records)), ""
-                try:
-                    result = call(argument)
-                    good = len(records)
-                except BatchFailed as failed:
-                    error = type(failed.cause).__name__
-                    if 0 <= failed.index < len(records):
-                        good, to_blame = failed.index, range(failed.index, failed.index + 1)
-                    raise
-                except BaseException as raised:
-                    error = type(raised).__name__
-                    raise
-                else:
-                    return result
-                finally:
-                    self._calls += 1
-                    for index, one in enumerate(records):
-                        blamed = error if index in to_blame else ""
-                        self._note(member, one, turn(), ok=index < good, blamed=blamed)
+                with self._noted(member, argument, turn):
+                    return call(argument)
 
-            return recorded
+            async def awaited(argument: object) -> object:
+                with self._noted(member, argument, turn):
+                    return await call(argument)  # type: ignore[misc]  # of an async handle
+
+            return awaited if declared.is_async else recorded
 
         return replace(declared, middleware=(record, *declared.middleware))
+
+    @contextmanager
+    def _noted(self, member: str, argument: object, turn: Callable[[], int]) -> Iterator[None]:
+        """Note the call that is made inside."""
+        records = list(argument) if isinstance(argument, Records) else [argument]
+        good, to_blame, error = 0, range(len(records)), ""
+        try:
+            yield
+            good = len(records)
+        except BatchFailed as failed:
+            error = type(failed.cause).__name__
+            if 0 <= failed.index < len(records):
+                good, to_blame = failed.index, range(failed.index, failed.index + 1)
+            raise
+        except BaseException as raised:
+            error = type(raised).__name__
+            raise
+        finally:
+            self._calls += 1
+            for index, one in enumerate(records):
+                blamed = error if index in to_blame else ""
+                self._note(member, one, turn(), ok=index < good, blamed=blamed)
 
     def _note(self, member: str, record: object, turn: int, *, ok: bool, blamed: str) -> None:
         assert isinstance(record, Record)

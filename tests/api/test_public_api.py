@@ -13,6 +13,7 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
     assert streamworker.__all__ == [
         "Action",
         "Adaptive",
+        "AsyncReader",
         "Avro",
         "Batch",
         "BatchFailed",

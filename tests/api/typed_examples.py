@@ -11,6 +11,7 @@ import msgspec
 
 from streamworker import (
     Adaptive,
+    AsyncReader,
     Avro,
     Batch,
     BatchFailed,
@@ -295,6 +296,37 @@ class Priced(Handler[Order]):
         assert_type(found.degraded, Fallback | None)
         assert_type(found.headers, Sequence[tuple[str, bytes | None]])
         assert_type(self.discount(record.value.id).value, int | None)
+
+
+class Awaited(Handler[Order]):
+    """Awaits what it calls."""
+
+    topics = ("awaited",)
+    value = Json(Order)
+    concurrency = 100
+    dependencies = (Breaker("prices"),)
+    reads = (Read("price", ("default",), dependency="prices"),)
+
+    async def open(self, context: Context) -> None:
+        self.price = context.read("price", self.find, default=100)
+        assert_type(self.price, AsyncReader[str, int])
+
+    async def find(self, order: str) -> int:
+        return len(order)
+
+    async def handle(self, record: Record[Order]) -> None:
+        assert_type(await self.price(record.value.id), Reading[int])
+
+    async def close(self) -> None: ...
+
+
+class AwaitedBatches(BatchHandler[Order]):
+    """The same in batches."""
+
+    topics = ("awaited-batches",)
+    value = Json(Order)
+
+    async def handle(self, records: Records[Order]) -> None: ...
 
 
 RUN = run_handler(Orders, [b"{}", TestRecord({"id": "a", "quantity": 1}, key="a")])

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from fleet.history import Journal, Struck
 
 from streamworker.dlq.outbox import KafkaOutbox
-from streamworker.processing.threads import ThreadPools
+from streamworker.processing.pools import Pools
 from streamworker.rebalance import Rebalancing
 from streamworker.settlement import Settlement
 from streamworker.source.kafka import KafkaSource
@@ -43,9 +43,9 @@ class _Spot:
 METHODS = {
     "in_on_assign": _Spot(Rebalancing, "assigned", before=False, when=bool),
     "after_poll": _Spot(KafkaSource, "fetch", before=False, when=lambda fetched: bool(getattr(fetched, "runs", ()))),
-    "before_dispatch": _Spot(ThreadPools, "submit", before=True),
-    "after_dispatch": _Spot(ThreadPools, "submit", before=False),
-    "after_outcome_before_mark": _Spot(ThreadPools, "collect", before=False, when=bool),
+    "before_dispatch": _Spot(Pools, "submit", before=True),
+    "after_dispatch": _Spot(Pools, "submit", before=False),
+    "after_outcome_before_mark": _Spot(Pools, "collect", before=False, when=bool),
     "after_mark_before_commit": _Spot(Settlement, "settle", before=False),
     "before_commit": _Spot(KafkaSource, "commit", before=True),
     "in_commit_sent": _Spot(KafkaSource, "commit", before=False),

@@ -10,7 +10,7 @@ TIMEOUT_S = 10.0
 PROGRAM = """
 import signal, time
 from streamworker.clock import SystemClock
-from streamworker.processing.threads import ThreadPools
+from streamworker.processing.pools import Pools
 
 def on_signal(number, frame):
     until_s = time.monotonic() + 0.005
@@ -21,7 +21,7 @@ def on_signal(number, frame):
 signals = []
 signal.signal(signal.SIGALRM, on_signal)
 signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
-pools = ThreadPools([], [], clock=SystemClock(), max_record_bytes=1)
+pools = Pools([], [], clock=SystemClock(), max_record_bytes=1)
 while len(signals) < 5:
     pools.collect(0.001)
 signal.setitimer(signal.ITIMER_REAL, 0)

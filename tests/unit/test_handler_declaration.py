@@ -72,11 +72,6 @@ class BatchWithoutHandle(BatchHandler[bytes]):
     topics = ("orders",)
 
 
-class AsyncHandle(Orders):
-    async def handle(self, record: Record[bytes]) -> None:  # type: ignore[override]
-        """Never awaited."""
-
-
 class HandleOfTwo(Orders):
     def handle(self, record: Record[bytes], more: int) -> None:  # type: ignore[override]
         """One argument too many."""
@@ -113,7 +108,6 @@ LATER = Retry(topics=(RetryTopic(delay_s=60),))
         (NoHandle, "NoHandle has no handle(self, record)"),
         (MistypedHandle, "MistypedHandle has no handle(self, record); did you mean 'handel'?"),
         (BatchWithoutHandle, "BatchWithoutHandle has no handle(self, records)"),
-        (AsyncHandle, "AsyncHandle.handle is async; expected a plain def"),
         (
             HandleOfTwo,
             "HandleOfTwo.handle: expected one argument besides self: missing a required argument: 'more'",

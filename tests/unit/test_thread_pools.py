@@ -13,7 +13,7 @@ from streamworker import BatchHandler, Context, Handler, Ordering, Record, Recor
 from streamworker.clock import SystemClock
 from streamworker.config import FlowConfig
 from streamworker.handler import declarations
-from streamworker.processing.threads import ThreadPools
+from streamworker.processing.pools import Pools
 from streamworker.scheduling.lanes import LaneSlice, Scheduler
 from streamworker.testing.memory_broker import MemoryMessage
 from streamworker.work import Ownership, Slice
@@ -38,17 +38,17 @@ def frequent_switches() -> Iterator[None]:
     sys.setswitchinterval(interval_s)
 
 
-def pools_of(*handlers: AnyHandlerClass) -> ThreadPools[Slice]:
+def pools_of(*handlers: AnyHandlerClass) -> Pools[Slice]:
     declared = declarations(handlers)
     contexts = [Context(app={"name": "value"}, group="g", handler=one.name) for one in declared]
-    return ThreadPools(declared, contexts, clock=SystemClock(), max_record_bytes=1000)
+    return Pools(declared, contexts, clock=SystemClock(), max_record_bytes=1000)
 
 
 def slice_of(count: int, *, handler: int = 0) -> Slice:
     return Slice(handler, Ownership(AT, 1), [MemoryMessage(AT, offset, value=b"v") for offset in range(count)], 1)
 
 
-def collect(pools: ThreadPools[Slice], count: int) -> list[SliceOutcome[Slice]]:
+def collect(pools: Pools[Slice], count: int) -> list[SliceOutcome[Slice]]:
     outcomes: list[SliceOutcome[Slice]] = []
     while len(outcomes) < count:
         outcomes += found(pools.collect(PATIENCE_S))
@@ -85,7 +85,7 @@ class Life(Handler[bytes]):
 def test_each_thread_has_a_name_and_opens_uses_and_closes_an_instance_of_its_own() -> None:
     declared = declarations([Life])
     context = Context(app={}, group="g", handler="Life")
-    pools: ThreadPools[Slice] = ThreadPools(declared, [context], clock=SystemClock(), max_record_bytes=1000)
+    pools: Pools[Slice] = Pools(declared, [context], clock=SystemClock(), max_record_bytes=1000)
 
     pools.start()
     for _ in range(2):  # the second time on threads that have worked before; all three must meet each time
@@ -212,11 +212,9 @@ class HangsOnce(Handler[bytes]):
         self.closed.release()
 
 
-def hanging_pools(handler: AnyHandlerClass = HangsOnce) -> tuple[ThreadPools[Slice], Context, Slice]:
+def hanging_pools(handler: AnyHandlerClass = HangsOnce) -> tuple[Pools[Slice], Context, Slice]:
     context = Context(app={}, group="g", handler="HangsOnce")
-    pools: ThreadPools[Slice] = ThreadPools(
-        declarations([handler]), [context], clock=SystemClock(), max_record_bytes=1000
-    )
+    pools: Pools[Slice] = Pools(declarations([handler]), [context], clock=SystemClock(), max_record_bytes=1000)
     pools.start()
     hangs = slice_of(3)
     pools.submit(hangs)
@@ -282,7 +280,7 @@ def test_a_call_knows_how_long_it_may_go_on_and_only_while_it_lasts() -> None:
             left_s.append(self.context.remaining_s())
 
     context = Context(app={}, group="g", handler="Asks", timeout_s=100.0)
-    pools: ThreadPools[Slice] = ThreadPools(declarations([Asks]), [context], clock=SystemClock(), max_record_bytes=1000)
+    pools: Pools[Slice] = Pools(declarations([Asks]), [context], clock=SystemClock(), max_record_bytes=1000)
     pools.start()
     pools.submit(slice_of(1))
     collect(pools, 1)
@@ -383,7 +381,7 @@ class Race:
         self.ordering = ordering
         declared = declarations([Runner])
         contexts = [Context(app={}, group="g", handler="Runner")]
-        self.pools: ThreadPools[LaneSlice] = ThreadPools(declared, contexts, clock=SystemClock(), max_record_bytes=1000)
+        self.pools: Pools[LaneSlice] = Pools(declared, contexts, clock=SystemClock(), max_record_bytes=1000)
         self.scheduler = Scheduler(
             handler=0,
             ordering=ordering,

@@ -1,0 +1,116 @@
+"""The executor of a process: a pool for each handler, of threads for plain `def` and of tasks for `async def`.
+
+Outcomes of all pools come back through one queue. Loop thread only, but for `report`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from streamworker.processing.event_loops import EventLoop
+from streamworker.processing.threads import ThreadPool
+from streamworker.work import Slice, SliceOutcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.handler import Context, Declaration
+
+S = TypeVar("S", bound=Slice)
+S_contra = TypeVar("S_contra", bound=Slice, contravariant=True)
+
+
+class Pool(Protocol[S_contra]):
+    """What runs the slices of one handler. Loop thread only."""
+
+    last_s: float  # what the handler's last slice took
+
+    def start(self) -> None:
+        """Make and open the instances; raises what `open` raised first."""
+
+    def submit(self, slice_: S_contra) -> None:
+        """Run a slice; never blocks."""
+
+    def widen(self) -> None:
+        """See to it that no slice waits while something could run it."""
+
+    def replace(self, slice_: S_contra) -> None:
+        """Make up for what has `slice_` in hand, whose call has run out of time."""
+
+    def stop(self) -> None:
+        """Run nothing more, and close the instances."""
+
+    def stopped(self, until_s: float) -> bool:
+        """Whether all is closed by that monotonic time."""
+
+
+class Pools(Generic[S]):
+    """An `Executor` over the handlers of this process."""
+
+    def __init__(
+        self,
+        declarations: Sequence[Declaration],
+        contexts: Sequence[Context],
+        *,
+        clock: Clock,
+        max_record_bytes: int,
+    ) -> None:
+        self._outcomes: deque[SliceOutcome[S]] = deque()
+        # Not a SimpleQueue with a timeout: in CPython 3.11 and 3.12 a signal that comes while the main
+        # thread waits in it can make it wait for ever.
+        self._arrived = threading.Event()
+        self._monotonic_s = clock.monotonic_s
+        self._event_loops: dict[str, EventLoop[S]] = {}
+        self._pools: list[Pool[S]] = []
+        for declaration, context in zip(declarations, contexts, strict=True):
+            make = EventLoop[S] if declaration.is_async else ThreadPool[S]
+            pool = make(declaration, context, self._report, clock=clock, max_record_bytes=max_record_bytes)
+            self._pools.append(pool)
+            if isinstance(pool, EventLoop):
+                self._event_loops[declaration.name] = pool
+
+    def start(self) -> None:
+        """Make and open all instances; raises what `open` raised first."""
+        for pool in self._pools:
+            pool.start()
+
+    def submit(self, slice_: S) -> None:
+        """Hand over to the handler's pool."""
+        self._pools[slice_.handler].submit(slice_)
+
+    def replace(self, slice_: S) -> None:
+        """Make up for what has `slice_` in hand, which ends when its call does."""
+        self._pools[slice_.handler].replace(slice_)
+
+    def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
+        """Outcomes that are there; waits up to `timeout_s` for the first."""
+        for pool in self._pools:
+            pool.widen()
+        if not self._outcomes and timeout_s > 0:
+            self._arrived.wait(timeout_s)
+        self._arrived.clear()
+        collected: list[SliceOutcome[S]] = []
+        while self._outcomes:
+            outcome = self._outcomes.popleft()
+            self._pools[outcome.slice.handler].last_s = outcome.seconds
+            collected.append(outcome)
+        return collected
+
+    def blocked(self) -> Mapping[str, float]:
+        """For how many seconds the event loop of each async handler has not come round."""
+        return {name: loop.blocked_s() for name, loop in self._event_loops.items()}
+
+    def stop(self, timeout_s: float) -> bool:
+        """Let the instances be closed; false if some were not after `timeout_s`."""
+        for pool in self._pools:
+            pool.stop()
+        until_s = self._monotonic_s() + timeout_s
+        return all(pool.stopped(until_s) for pool in self._pools)
+
+    def _report(self, outcome: SliceOutcome[S]) -> None:
+        """Take an outcome; called on pool threads."""
+        self._outcomes.append(outcome)
+        self._arrived.set()
