@@ -1,20 +1,23 @@
 """One measurement, in a process of its own: `python -m benchmarks.rows ROW BOOTSTRAP TOPIC RECORDS`.
 
-Prints one line of JSON. Throughput is timed from the first record handled to the last. `raw` is what
+Prints one line of JSON. Throughput is timed from the first record handled to the last. A `raw` row is what
 one writes by hand on confluent-kafka for the same work: `consume(500)`, and a commit once a second.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 import time
 import uuid
 from typing import TYPE_CHECKING, ClassVar
 
+import msgspec
 from confluent_kafka import Consumer, Producer
 
-from streamworker import Batch, BatchHandler, Handler, Ordering
+from benchmarks.waits import pause_s, raw_waits, raw_waits_async
+from streamworker import Batch, BatchHandler, Handler, Json, Ordering
 from streamworker.assembly import assemble
 from streamworker.config import Config, HttpConfig, KafkaConfig, LogConfig
 from streamworker.events import Listener
@@ -22,6 +25,8 @@ from streamworker.observability import logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from confluent_kafka import Message
 
     from streamworker import Ending, Record, Records, TopicPartition
 
@@ -54,6 +59,43 @@ class Many(BatchHandler[bytes]):
     def handle(self, records: Records[bytes]) -> None: ...
 
 
+class Text(msgspec.Struct, frozen=True):
+    """What the values are."""
+
+    text: str
+
+
+class Decoded(BatchHandler[Text]):
+    """Does nothing with what was decoded."""
+
+    topics: ClassVar[Sequence[str]] = ("set by main",)
+    batch = Batch(max_records=500)
+    value = Json(Text)
+
+    def handle(self, records: Records[Text]) -> None:
+        records.values()
+
+
+class Waiting(Single):
+    """Waits as for a service, in key order."""
+
+    ordering = Ordering.KEY
+    concurrency = 64
+
+    def handle(self, record: Record[bytes]) -> None:
+        time.sleep(pause_s(record.offset))
+
+
+class Awaiting(Single):
+    """The same as `async def`."""
+
+    ordering = Ordering.KEY
+    concurrency = 64
+
+    async def handle(self, record: Record[bytes]) -> None:  # type: ignore[override]  # one of the two kinds
+        await asyncio.sleep(pause_s(record.offset))
+
+
 class Timed(Single):
     """Notes how old each record is; its value is the monotonic time of its sending in ns."""
 
@@ -63,7 +105,14 @@ class Timed(Single):
         self.ages_ns.append(time.monotonic_ns() - int(record.value))
 
 
-HANDLERS: dict[str, type[Handler[bytes]] | type[BatchHandler[bytes]]] = {"batch": Many, "single": Single, "key": Keyed}
+HANDLERS: dict[str, type[Handler[bytes]] | type[BatchHandler[bytes]] | type[BatchHandler[Text]]] = {
+    "batch": Many,
+    "single": Single,
+    "key": Keyed,
+    "json": Decoded,
+    "waits": Waiting,
+    "waits async": Awaiting,
+}
 
 
 class _Stopwatch(Listener):
@@ -88,7 +137,14 @@ class _Stopwatch(Listener):
 def main() -> None:
     row, bootstrap_servers, topic, records = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
     if row == "raw":
-        figures = _raw(bootstrap_servers, topic, records)
+        figures = _raw(bootstrap_servers, topic, records, _leave)
+    elif row == "raw json":
+        figures = _raw(bootstrap_servers, topic, records, _decode)
+    elif row in ("raw waits", "raw waits async"):
+        consumer = _raw_consumer(bootstrap_servers)
+        consumer.subscribe([topic])
+        waits = raw_waits if row == "raw waits" else raw_waits_async
+        figures = _figures(records, *waits(consumer, records))
     elif row == "raw latency":
         figures = _raw_latency(bootstrap_servers, topic, records)
     elif row == "latency":
@@ -111,7 +167,24 @@ def _raw_consumer(bootstrap_servers: str) -> Consumer:
     )
 
 
-def _raw(bootstrap_servers: str, topic: str, records: int) -> dict[str, float]:
+def _leave(_messages: list[Message]) -> None:
+    """Do nothing with them."""
+
+
+_decoder = msgspec.json.Decoder(Text)
+
+
+def _decode(messages: list[Message]) -> None:
+    decode = _decoder.decode
+    for message in messages:
+        decode(message.value() or b"")
+
+
+def _figures(records: int, seconds: float, cpu_s: float) -> dict[str, float]:
+    return {"rate": records / seconds, "cpu_ns": 1e9 * cpu_s / records}
+
+
+def _raw(bootstrap_servers: str, topic: str, records: int, handle: Callable[[list[Message]], None]) -> dict[str, float]:
     consumer = _raw_consumer(bootstrap_servers)
     consumer.subscribe([topic])
     began_s = began_cpu_s = last_commit_s = 0.0
@@ -121,13 +194,14 @@ def _raw(bootstrap_servers: str, topic: str, records: int) -> dict[str, float]:
         now_s = time.perf_counter()
         if messages and not began_s:
             began_s, began_cpu_s = now_s, time.process_time()
+        handle(messages)
         left -= len(messages)
         if now_s > last_commit_s + 1 and messages:
             last_commit_s = now_s
             consumer.commit(asynchronous=True)
     seconds, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
     consumer.close()
-    return {"rate": records / seconds, "cpu_ns": 1e9 * cpu_s / records}
+    return _figures(records, seconds, cpu_s)
 
 
 def _config(bootstrap_servers: str, queued: int = 0) -> Config:
@@ -140,7 +214,7 @@ def _config(bootstrap_servers: str, queued: int = 0) -> Config:
 
 
 def _worker(
-    handler: type[Handler[bytes]] | type[BatchHandler[bytes]],
+    handler: type[Handler[bytes]] | type[BatchHandler[bytes]] | type[BatchHandler[Text]],
     bootstrap_servers: str,
     topic: str,
     records: int,
@@ -152,7 +226,7 @@ def _worker(
     stopwatch = _Stopwatch(records, lambda: application.stop("measured"))
     application = assemble(config, [handler], listeners=[stopwatch])
     application.run()
-    return {"rate": records / stopwatch.seconds, "cpu_ns": 1e9 * stopwatch.cpu_s / records}
+    return _figures(records, stopwatch.seconds, stopwatch.cpu_s)
 
 
 def _latency(bootstrap_servers: str, topic: str, records: int) -> dict[str, float]:

@@ -34,19 +34,20 @@ if TYPE_CHECKING:
 _KILLS = "kills_before_delivery"
 # Deaths at which a partition is fetched alone.
 _ALONE_AT = 2
-# The wait at the third death and the longest: until then a person has seen it.
-_FIRST_WAIT_S, _LAST_WAIT_S = 30.0, 3600.0
-# What has not killed the process for so long is not waited for any more: its leader may be away.
-_LONGEST_S = 30.0
+# The wait at the third death, short because the count may be wrong, and the longest: by then a person has seen it.
+_FIRST_WAIT_S, _LAST_WAIT_S = 1.0, 3600.0
+# What has not killed the process for so long is not waited for any more: its leader or the coordinator may be away.
+_LONGEST_S = 2.0
 
 
 @dataclass(slots=True)
 class _Trial:
-    """A partition that is not read yet. It may be fetched from `not_before_s` on, and is since `from_s`."""
+    """A partition that is not read yet. Its turn comes at `not_before_s` or later, and came at `turn_s`."""
 
     partition: Partition
     not_before_s: float
-    from_s: float | None = None
+    turn_s: float | None = None
+    fetched: bool = False
 
     @property
     def tracker(self) -> OffsetTracker:
@@ -99,18 +100,18 @@ class Unread:
         for ownership, trial in list(self._trials.items()):
             if ownership.ended:
                 del self._trials[ownership]
-            elif trial.from_s is not None and self._was_read(trial.partition):
+            elif trial.fetched and self._was_read(trial.partition):
                 trial.tracker.unread = 0
                 self._committer.hurry(ownership.partition)
                 del self._trials[ownership]
-            elif trial.from_s is None and _is_named(trial.tracker):
-                trial.from_s = now_s
+            elif not trial.fetched and _is_named(trial.tracker):
+                trial.fetched = True
                 self._partitions.release(trial.partition, PauseReason.SUSPECTED)
                 if trial.partition.stop is not None and trial.partition.stop.reason == _KILLS:
                     self._partitions.mend(trial.partition)
         for trial in self._trials.values():
             if trial.tracker.unfetched and now_s >= trial.not_before_s and self._may_go(trial):
-                trial.tracker.unfetched = False
+                trial.turn_s, trial.tracker.unfetched = now_s, False
                 self._committer.hurry(trial.partition.key)
 
     def _deaths(self, left: Progress) -> int:
@@ -120,8 +121,7 @@ class Unread:
         return trial.tracker.unread < _ALONE_AT or not any(map(self._in_progress, self._trials.values()))
 
     def _in_progress(self, trial: _Trial) -> bool:
-        waits = trial.from_s is None or self._clock.monotonic_s() - trial.from_s < _LONGEST_S
-        return waits and not trial.tracker.unfetched
+        return trial.turn_s is not None and self._clock.monotonic_s() - trial.turn_s < _LONGEST_S
 
     def _was_read(self, partition: Partition) -> bool:
         """Whether something was delivered, or the client is past what is never delivered."""
