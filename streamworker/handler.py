@@ -189,10 +189,10 @@ class _Declared:
     middleware: ClassVar[Sequence[Middleware]] = ()  # wrap the call of handle, the first outermost
 
     def open(self, context: Context) -> Awaitable[None] | None:
-        """Called once per instance on its own thread, before the first record; may be async if `handle` is."""
+        """Called once per instance on its thread, before the first record; may be async if `handle` is."""
 
     def close(self) -> Awaitable[None] | None:
-        """Called once per instance on its own thread, after the last record; may be async if `handle` is."""
+        """Called once per instance on its thread, after the last record; may be async if `handle` is."""
 
 
 class Handler(_Declared, Generic[T]):

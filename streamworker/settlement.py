@@ -506,7 +506,8 @@ class Settlement:
     def _has_room(self, partition: Partition, unsent: Unsent) -> bool:
         """Whether one more key may be parked, if that is what a letter does."""
         most = self._config.dead_letters.max_parked_keys
-        return unsent.parks is None or len(partition.parked) + len(partition.parking) < most
+        needs_none = unsent.parks is None or unsent.parks in partition.parked
+        return needs_none or len(partition.parked) + len(partition.parking) < most
 
     def _hold_if(self, partition: Partition, reason: PauseReason, *, needed: bool) -> None:
         if needed:

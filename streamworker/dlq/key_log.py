@@ -5,6 +5,7 @@ Decides nothing; what a note means is said in `key_notes.py`. The thread that ma
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _MOST_AT_ONCE = 500
+_log = logging.getLogger(__name__)
 
 
 class KafkaKeyLog:
@@ -25,6 +27,7 @@ class KafkaKeyLog:
 
     def __init__(self, settings: Mapping[str, str | int | float | bool], topics: Sequence[str]) -> None:
         self._reached = dict.fromkeys(topics, 0)
+        self._said: set[tuple[str, str]] = set()
         try:
             self._consumer = Consumer(dict(settings), logger=ClientLogger())
             # The log's beginning as a name costs the client half a second; where it is later it is found out again.
@@ -36,7 +39,7 @@ class KafkaKeyLog:
     def poll(self, timeout_s: float = 0.0) -> Sequence[tuple[bytes | None, bytes | None]]:
         """As `KeyLog.poll`; waits up to `timeout_s` for the first.
 
-        What the client says besides is in its log, and it tries again by itself.
+        An error is said once until something is read again; the client tries again by itself.
         """
         notes = []
         for message in self._consumer.consume(_MOST_AT_ONCE, timeout_s):
@@ -44,8 +47,13 @@ class KafkaKeyLog:
             if error is None:
                 notes.append((message.key(), message.value()))
                 self._reached[topic] = (offset or 0) + 1
+                self._said.clear()
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - the client's name of it
                 self._reached[topic] = offset or 0
+                self._said.clear()
+            elif (topic, error.name()) not in self._said:
+                self._said.add((topic, error.name()))
+                _log.warning("the parked keys in %s cannot be read: %s", topic, error.str())
         return notes
 
     def reached(self, topic: str) -> int:

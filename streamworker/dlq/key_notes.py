@@ -94,7 +94,7 @@ class ParkedKeys:
     def take(self, note: Note) -> int | None:
         """Take a note in; returns from where on its key was parked before, None if it was not.
 
-        Of several that were written before a release the lowest offset counts.
+        Of several that were written before a release the lowest offset counts, as far as compaction has left it.
         """
         if note.parked.group != self._group:
             return None

@@ -14,6 +14,7 @@ import logging
 import threading
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -57,12 +58,13 @@ class EventLoop(Generic[S]):
         self._beat_s = inf
         self._work: deque[S] = deque()
         self._called = False  # to look at `_work`
-        self._tasks: dict[S, asyncio.Task[None]] = {}
+        self._tasks: dict[S, asyncio.Task[SliceOutcome[S]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._call: AsyncCall
         self._ends: asyncio.Event
         self._opened = threading.Event()
         self._open_error: BaseException | None = None
+        self._ended = False  # in order or not: what is submitted from then on comes back as failed
         # Daemon, because a call that never returns must not keep the process from exiting.
         self._thread = threading.Thread(target=self._run, name=f"asyncio-{declaration.name}", daemon=True)
 
@@ -76,7 +78,9 @@ class EventLoop(Generic[S]):
     def submit(self, slice_: S) -> None:
         """Begin a task for a slice."""
         self._work.append(slice_)
-        if not self._called:
+        if self._ended:
+            self._give_back(self._work)
+        elif not self._called:
             self._called = True
             self._tell(self._begin)
 
@@ -106,8 +110,25 @@ class EventLoop(Generic[S]):
                 self._loop.call_soon_threadsafe(what)
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(self._live())
+        try:
+            with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+                runner.run(self._live())
+        except BaseException as error:  # noqa: BLE001 - what a call did to the loop ends the worker, not a thread unseen
+            self._open_error = self._open_error or error
+            _log.exception("the event loop of %s has ended", self._declaration.name)
+        finally:
+            self._ended = True
+            self._opened.set()
+            self._give_back(deque(self._tasks))
+            self._give_back(self._work)
+
+    def _give_back(self, slices: deque[S]) -> None:
+        """Report slices that nothing runs any more; any thread."""
+        while slices:
+            with suppress(IndexError):  # the other thread has it
+                slice_ = slices.popleft()
+                error = FatalError(f"the event loop of {self._declaration.name} has ended")
+                self._report(SliceOutcome(slice_, 0.0, Failure(None, error)))
 
     async def _live(self) -> None:
         self._loop, self._ends = asyncio.get_running_loop(), asyncio.Event()
@@ -141,15 +162,18 @@ class EventLoop(Generic[S]):
         self._called = False  # before it looks, so that what comes after the look calls again
         while self._work:
             slice_ = self._work.popleft()
-            self._tasks[slice_] = asyncio.get_running_loop().create_task(self._handle(slice_))
+            task = asyncio.get_running_loop().create_task(self._runner.run_async(self._call, slice_))
+            self._tasks[slice_] = task
+            task.add_done_callback(partial(self._done, slice_))
 
-    async def _handle(self, slice_: S) -> None:
-        try:
-            outcome = await self._runner.run_async(self._call, slice_)
-        except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like a call that goes on
-            outcome = SliceOutcome(slice_, 0.0, Failure(None, FatalError(repr(error))))
+    def _done(self, slice_: S, task: asyncio.Task[SliceOutcome[S]]) -> None:
         del self._tasks[slice_]
-        self._report(outcome)
+        if task.cancelled():  # before its first step: nothing of it was tried
+            self._report(SliceOutcome(slice_, 0.0))
+        elif (error := task.exception()) is not None:  # a defect of ours must not look like a call that goes on
+            self._report(SliceOutcome(slice_, 0.0, Failure(None, FatalError(repr(error)))))
+        else:
+            self._report(task.result())
 
     def _cancel(self, slice_: S) -> None:
         if slice_ in self._tasks:

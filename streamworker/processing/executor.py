@@ -6,13 +6,14 @@ slice in hand; touches nothing but the slice, the handler instance and the serde
 
 from __future__ import annotations
 
+import inspect
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from functools import reduce
 from typing import TYPE_CHECKING, TypeVar
 
 from streamworker.config import Action, OnExhausted
-from streamworker.errors import BatchFailed, CallCancelled, DecodeError, DependencyUnavailable
+from streamworker.errors import BatchFailed, CallCancelled, DecodeError, DependencyUnavailable, FatalError
 from streamworker.record import Record, Records
 from streamworker.work import Failure, InHand, Slice, SliceOutcome
 
@@ -72,11 +73,13 @@ class SliceRunner:
             if (slice_.watched or ownership.closing) and not self._may_start(slice_, index):
                 return None
             try:
-                call(
+                returned = call(
                     Record(message, message.value(), message.key(), attempt)
                     if plain
                     else self._decoded(message, ownership.topic, attempt)
                 )
+                if returned is not None:
+                    _refuse_awaitable(returned)
             except _Undecodable as undecodable:
                 if not self._goes_on:
                     return Failure(index, undecodable.reason)
@@ -106,7 +109,7 @@ class SliceRunner:
                 good, values, keys, stop = self._decode_all(slice_)
                 messages = [messages[index] for index in good]
             if messages:
-                call(Records(messages, values, keys, slice_.attempt))
+                _refuse_awaitable(call(Records(messages, values, keys, slice_.attempt)))
         except BatchFailed as failed:
             return self._named_failure(failed, slice_, good)
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
@@ -200,6 +203,14 @@ class AsyncSliceRunner(SliceRunner):
             return Failure(None, _told(error))
         slice_.done = len(slice_.messages) if stop is None or stop.index is None else stop.index
         return stop
+
+
+def _refuse_awaitable(returned: object) -> None:
+    """Nobody would wait for it, and the record would count as handled."""
+    if inspect.isawaitable(returned):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise FatalError("handle returned an awaitable; make it, and what wraps it, async def")
 
 
 def _told(error: BaseException) -> BaseException:

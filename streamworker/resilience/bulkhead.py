@@ -19,10 +19,10 @@ class Seats:
         self._reported = 0
         self._lock = threading.Lock()  # protects _refusals from two threads that are refused at once
 
-    def take(self) -> bool:
-        """Take a seat, waiting for one as long as the rules allow; false without."""
+    def take(self, *, waits: bool = True) -> bool:
+        """Take a seat, waiting for one as long as the rules allow, if the caller `waits` at all; false without."""
         taken = self._seats.acquire(blocking=False)
-        if not taken and self._max_wait_s:
+        if not taken and waits and self._max_wait_s:
             taken = self._seats.acquire(timeout=self._max_wait_s)
         if not taken:
             with self._lock:

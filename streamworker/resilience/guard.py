@@ -7,11 +7,12 @@ settles the record knows what it waits for, also where the handler raises someth
 
 from __future__ import annotations
 
+import inspect
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from streamworker.errors import BulkheadFull, CircuitOpen
+from streamworker.errors import BulkheadFull, CircuitOpen, Misuse
 from streamworker.resilience.verdict import causes, links
 
 if TYPE_CHECKING:
@@ -63,13 +64,15 @@ class _Block:
     permit: Permit
     began_s: float
     failed: bool = False  # a call inside, though it may have been made up for
+    ended: bool = False  # a task that was begun inside may outlive it
 
 
 class Guard:
-    """A `Dependency` whose calls go through a breaker. Any thread."""
+    """A `Dependency` whose calls go through a breaker. Any thread; one that must not block does not wait for a seat."""
 
-    def __init__(self, breaker: CircuitBreaker, clock: Clock) -> None:
+    def __init__(self, breaker: CircuitBreaker, clock: Clock, *, waits: bool = True) -> None:
         self.name = breaker.rules.name
+        self._waits = waits
         self._breaker = breaker
         self._seats = breaker.seats
         self._monotonic_s = clock.monotonic_s
@@ -79,11 +82,13 @@ class Guard:
 
     def __enter__(self) -> None:
         depth = self._depth.get()
+        if depth and self._block.get().ended:
+            depth = 0
         if not depth:
             permit = self._breaker.acquire()
             if permit is None:
                 raise CircuitOpen(self.name, self._breaker.opens_for_s)
-            if self._seats is not None and not self._seats.take():
+            if self._seats is not None and not self._seats.take(waits=self._waits):
                 permit.end()
                 raise BulkheadFull(self.name)
             self._block.set(_Block(permit, self._monotonic_s()))
@@ -98,6 +103,7 @@ class Guard:
             error.__dict__[_MARK] = Blame(self.name, trial=block.permit.trial)
         self._depth.set(depth)
         if not depth:
+            block.ended = True
             if self._seats is not None:
                 self._seats.leave()
             block.permit.end(
@@ -107,9 +113,9 @@ class Guard:
             )
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` inside the guard."""
+        """Call `function` inside the guard; Misuse if it has to be awaited, which would happen outside."""
         with self:
-            return function(*args, **kwargs)
+            return _made(function(*args, **kwargs))
 
     def _is_to_blame(self, error: BaseException) -> bool:
         """Whether the breaker counts `error`, and no other guard inside this one has."""
@@ -137,15 +143,25 @@ class Granted:
         """Whoever handed the record over tells the breaker."""
 
     def call(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function`."""
-        return function(*args, **kwargs)
+        """Call `function`; Misuse if it has to be awaited, as of a `Guard`."""
+        return _made(function(*args, **kwargs))
+
+
+def _made(result: T) -> T:
+    if inspect.isawaitable(result):
+        if inspect.iscoroutine(result):
+            result.close()
+        raise Misuse("call() does not await: put `with dependency:` around the await, or make the lookup async def")
+    return result
 
 
 def guards_of(
     declaration: Declaration, breakers: Mapping[str, CircuitBreaker], clock: Clock
 ) -> Mapping[str, Dependency]:
     """What the handler's context hands out, by name."""
-    guards: dict[str, Dependency] = {one.name: Guard(breakers[one.name], clock) for one in declaration.dependencies}
+    guards: dict[str, Dependency] = {
+        one.name: Guard(breakers[one.name], clock, waits=not declaration.is_async) for one in declaration.dependencies
+    }
     if declaration.breaker is not None:
         guards[declaration.breaker.name] = Granted(declaration.breaker.name)
     return guards

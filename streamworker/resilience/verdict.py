@@ -26,7 +26,7 @@ from streamworker.config import Action, OnExhausted
 from streamworker.errors import DecodeError, Defer, DependencyUnavailable, FatalError, PoisonError, RetryableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from streamworker.config import Rule
 
@@ -113,22 +113,29 @@ def judge(
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """`error`, what it was raised from, and so on; the implicit context is not followed."""
-    link: BaseException | None = error
-    for _ in range(_MAX_CAUSES):
-        if link is None:
-            return
-        yield link
-        link = link.__cause__
+    return _chain(error, lambda link: link.__cause__)
 
 
 def links(error: BaseException) -> Iterator[BaseException]:
     """`error`, what it was raised from or, if it does not say, amid, and so on."""
-    link: BaseException | None = error
+    return _chain(
+        error,
+        lambda link: link.__context__ if link.__cause__ is None and not link.__suppress_context__ else link.__cause__,
+    )
+
+
+def _chain(error: BaseException, before: Callable[[BaseException], BaseException | None]) -> Iterator[BaseException]:
+    """Each error and those of a group (as a TaskGroup raises them) before what they were raised from."""
+    waiting = [error]
     for _ in range(_MAX_CAUSES):
-        if link is None:
+        if not waiting:
             return
+        link = waiting.pop()
         yield link
-        link = link.__context__ if link.__cause__ is None and not link.__suppress_context__ else link.__cause__
+        if (cause := before(link)) is not None:
+            waiting.append(cause)
+        if isinstance(link, BaseExceptionGroup):
+            waiting += reversed(link.exceptions)
 
 
 def _action_of_rules(rules: Sequence[Rule], error: BaseException) -> tuple[Action | None, str]:

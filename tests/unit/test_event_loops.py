@@ -13,6 +13,8 @@ from streamworker import (
     BatchFailed,
     BatchHandler,
     Breaker,
+    Bulkhead,
+    BulkheadFull,
     CircuitOpen,
     Context,
     DeadLetter,
@@ -22,11 +24,12 @@ from streamworker import (
     TopicPartition,
 )
 from streamworker.clock import SystemClock
-from streamworker.errors import CallCancelled, ConfigurationError, DecodeError
+from streamworker.errors import CallCancelled, ConfigurationError, DecodeError, FatalError, Misuse
 from streamworker.handler import declaration, declarations
+from streamworker.processing import event_loops
 from streamworker.processing.pools import Pools
-from streamworker.resilience.breaker import CircuitBreaker
-from streamworker.resilience.guard import Guard
+from streamworker.resilience.breaker import BreakerState, CircuitBreaker
+from streamworker.resilience.guard import Granted, Guard
 from streamworker.testing.memory_broker import MemoryMessage
 from streamworker.work import Ownership, Slice
 
@@ -434,3 +437,125 @@ def generators() -> Iterator[Callable[..., object]]:
 def test_a_handle_that_yields_is_refused(handle: Callable[..., object]) -> None:
     with pytest.raises(ConfigurationError, match=r"Odd\.handle has a yield"):
         declaration(type("Odd", (Handler,), {"topics": ("t",), "handle": handle}))
+
+
+@pytest.mark.parametrize("batches", [False, True])
+def test_an_awaitable_that_nobody_would_wait_for_ends_the_worker(*, batches: bool) -> None:
+    """Else its record would count as handled, and nothing has run."""
+
+    class One(Handler[bytes]):
+        topics = ("t",)
+
+        def handle(self, record: Record[bytes]) -> Awaitable[None]:
+            return self.later()
+
+        async def later(self) -> None: ...
+
+    class Many(BatchHandler[bytes]):
+        topics = ("t",)
+
+        def handle(self, records: Records[bytes]) -> Awaitable[None]:
+            return self.later()
+
+        async def later(self) -> None: ...
+
+    with Running(Many if batches else One) as running:
+        (outcome,) = running.run(slice_of(b"1"))
+
+    assert (outcome.slice.done, failure_of(outcome)) == (0, (None if batches else 0, FatalError))
+
+
+def test_what_a_call_does_to_its_loop_ends_the_worker() -> None:
+    """Calls in progress, and those that come later, come back."""
+    begun = threading.Event()
+
+    class Ends(Handler[bytes]):
+        topics = ("t",)
+
+        async def handle(self, record: Record[bytes]) -> None:
+            if record.value == b"waits":
+                begun.set()
+                await asyncio.sleep(1000)
+            for task in asyncio.all_tasks():
+                if task is not asyncio.current_task():
+                    task.cancel()
+
+    with Running(Ends) as running:
+        waits, ends = slice_of(b"waits"), slice_of(b"ends")
+        running.pools.submit(waits)
+        assert begun.wait(PATIENCE_S)
+        running.pools.submit(ends)
+        outcomes: dict[Slice, SliceOutcome[Slice]] = {}
+        while len(outcomes) < 2:
+            outcomes.update((one.slice, one) for one in running.pools.collect(PATIENCE_S))
+        while (late := running.run(slice_of(b"1"))[0]).failure is None:
+            pass  # the loop is still about to end
+
+    assert failure_of(outcomes[waits]) == (0, CallCancelled)
+    assert outcomes[ends].failure is None
+    assert failure_of(late) == (None, FatalError)
+
+
+def test_a_loop_that_cannot_be_made_is_an_error_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> asyncio.AbstractEventLoop:
+        raise OSError("no more files")
+
+    class Quick(Handler[bytes]):
+        topics = ("t",)
+
+        async def handle(self, record: Record[bytes]) -> None: ...
+
+    monkeypatch.setattr(event_loops, "_loop_factory", lambda: broken)
+    with pytest.raises(OSError, match="no more files"):
+        Running(Quick).pools.start()
+
+
+def test_a_task_that_outlives_its_block_asks_for_leave_of_its_own() -> None:
+    breaker = CircuitBreaker(Breaker("geo", in_a_row=1), clock=SystemClock())
+    guard = Guard(breaker, SystemClock())
+
+    async def outlives(over: asyncio.Event) -> None:
+        await over.wait()
+        with guard:
+            raise ConnectionError
+
+    async def begins() -> None:
+        over = asyncio.Event()
+        with guard:
+            task = asyncio.create_task(outlives(over))
+        over.set()
+        with pytest.raises(ConnectionError):
+            await task
+
+    asyncio.run(begins())
+
+    assert breaker.state is BreakerState.OPEN
+
+
+def test_a_call_that_has_to_be_awaited_is_refused() -> None:
+    async def asks() -> int:
+        return 1
+
+    guard = Guard(CircuitBreaker(Breaker("geo"), clock=SystemClock()), SystemClock())
+    for dependency in (guard, Granted("geo")):
+        with pytest.raises(Misuse, match="does not await"):
+            _ = dependency.call(asks)
+
+
+def test_a_loop_does_not_wait_for_a_seat() -> None:
+    """Who holds it runs on the same loop."""
+    rules = Breaker("geo", bulkhead=Bulkhead(1, max_wait_s=PATIENCE_S))
+    guard = Guard(CircuitBreaker(rules, clock=SystemClock()), SystemClock(), waits=False)
+    began_s = time.monotonic()
+
+    async def asks(inside: asyncio.Event) -> None:
+        with guard:
+            await inside.wait()
+
+    async def both() -> Sequence[BaseException | None]:
+        inside = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.01, inside.set)
+        return await asyncio.gather(asks(inside), asks(inside), return_exceptions=True)
+
+    assert [type(one) for one in asyncio.run(both())] == [type(None), BulkheadFull]
+    assert time.monotonic() - began_s < PATIENCE_S

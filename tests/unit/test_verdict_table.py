@@ -194,3 +194,12 @@ def test_without_dead_letters_what_cannot_be_handled_stops_its_partition(
     verdicts = {judged(error, *rules, attempt=attempt, has_dead_letter=False, on_exhausted=way) for way in OnExhausted}
 
     assert verdicts == {Verdict(VerdictKind.BLOCK, "no_dead_letter")}
+
+
+def test_errors_of_a_group_are_looked_at_before_what_it_was_raised_from() -> None:
+    """As a TaskGroup raises them."""
+    group = ExceptionGroup("of two", [ValueError("a"), ExceptionGroup("inner", [PoisonError("b")])])
+
+    assert judged(group).reason == "poison"
+    assert judged(ExceptionGroup("of one", [ValueError("a")])).kind is VerdictKind.RETRY
+    assert judged(ExceptionGroup("of one", [KeyError("a")]), Rule.skip(LookupError)).kind is VerdictKind.SKIP
