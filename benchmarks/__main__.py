@@ -44,7 +44,7 @@ MUST_LATENCY_MS = 0.3
 @click.option("--queue-rows/--no-queue-rows", default=True, show_default=True, help="Also compare queued_min_messages.")
 @click.option("--rows", "only", multiple=True, help="Only this row and the one beside it; may be repeated.")
 def main(rounds: int, records: int, queue_rows: bool, only: tuple[str, ...]) -> None:
-    rows = (*THROUGHPUT_ROWS, *(QUEUE_ROWS if queue_rows else ()), *WAITING_ROWS)
+    rows = (*THROUGHPUT_ROWS, *(QUEUE_ROWS if queue_rows else ()), *WAITING_ROWS, *LATENCY_ROWS)
     if only:
         wanted = {*only, *map(beside, only)}
         rows = tuple(row for row in rows if row in wanted)
@@ -58,7 +58,7 @@ def main(rounds: int, records: int, queue_rows: bool, only: tuple[str, ...]) -> 
 def beside(row: str) -> str:
     """The row that does the same work by hand."""
     own = f"raw {row.partition(' queued ')[0]}"
-    return own if own in (*THROUGHPUT_ROWS, *WAITING_ROWS) else "raw"
+    return own if own in (*THROUGHPUT_ROWS, *WAITING_ROWS, *LATENCY_ROWS) else "raw"
 
 
 def _measure(bootstrap_servers: str, rounds: int, records: int, rows: tuple[str, ...]) -> None:
@@ -67,10 +67,10 @@ def _measure(bootstrap_servers: str, rounds: int, records: int, rows: tuple[str,
     _fill(bootstrap_servers, hot, WAITING_RECORDS, HOT_KEYS)
     results: list[dict[str, dict[str, float]]] = []
     with Progress(transient=True) as progress:
-        task = progress.add_task("measuring", total=rounds * (len(rows) + len(LATENCY_ROWS)))
+        task = progress.add_task("measuring", total=rounds * len(rows))
         for _ in range(rounds):
             result: dict[str, dict[str, float]] = {}
-            for row in random.sample([*rows, *LATENCY_ROWS], len(rows) + len(LATENCY_ROWS)):
+            for row in random.sample(rows, len(rows)):
                 progress.update(task, description=row, advance=1)
                 waits = row in WAITING_ROWS
                 result[row] = _run(
@@ -122,12 +122,14 @@ def _fill(bootstrap_servers: str, topic: str, records: int, keys: int) -> None:
 def _print(results: list[dict[str, dict[str, float]]], rows: tuple[str, ...]) -> None:
     say = Console(highlight=False, soft_wrap=True).print
     say("| row | records/s | of the same by hand | must | CPU ns per record |\n|---|---|---|---|---|")
-    for row in rows:
+    for row in (one for one in rows if one not in LATENCY_ROWS):
         rate = median(result[row]["rate"] for result in results)
         ratio = median(result[row]["rate"] / result[beside(row)]["rate"] for result in results)
         cpu_ns = median(result[row]["cpu_ns"] for result in results)
         told = "" if row.startswith("raw") else f"{ratio:.0%}"
         say(f"| {row} | {rate:,.0f} | {told} | {f'{MUST[row]:.0%}' if row in MUST else ''} | {cpu_ns:,.0f} |")
+    if "latency" not in rows:
+        return
     say("\n| row | p50 ms | p99 ms |\n|---|---|---|")
     for row in LATENCY_ROWS:
         p50, p99 = (median(result[row][name] for result in results) for name in ("p50_ms", "p99_ms"))
