@@ -109,19 +109,15 @@ class Unread:
                 self._partitions.release(trial.partition, PauseReason.SUSPECTED)
                 if trial.partition.stop is not None and trial.partition.stop.reason == _KILLS:
                     self._partitions.mend(trial.partition)
+        busy = any(one.turn_s is not None and now_s - one.turn_s < _LONGEST_S for one in self._trials.values())
         for trial in self._trials.values():
-            if trial.tracker.unfetched and now_s >= trial.not_before_s and self._may_go(trial):
-                trial.turn_s, trial.tracker.unfetched = now_s, False
+            may_go = trial.tracker.unread < _ALONE_AT or not busy
+            if trial.tracker.unfetched and now_s >= trial.not_before_s and may_go:
+                trial.turn_s, trial.tracker.unfetched, busy = now_s, False, True
                 self._committer.hurry(trial.partition.key)
 
     def _deaths(self, left: Progress) -> int:
         return left.unread + (left.running and left.owner != self._partitions.identity)
-
-    def _may_go(self, trial: _Trial) -> bool:
-        return trial.tracker.unread < _ALONE_AT or not any(map(self._in_progress, self._trials.values()))
-
-    def _in_progress(self, trial: _Trial) -> bool:
-        return trial.turn_s is not None and self._clock.monotonic_s() - trial.turn_s < _LONGEST_S
 
     def _was_read(self, partition: Partition) -> bool:
         """Whether something was delivered, or the client is past what is never delivered."""

@@ -211,5 +211,9 @@ def test_a_partition_that_cannot_be_read_keeps_the_others_waiting_for_a_while_on
     world.broker.on_read = lambda _source, _key: None
     world.broker.leaderless = {KEYS[0]}
     world.run(lambda: world.caught_up(KEYS[1]), timeout_s=4)
+    unread = world.broker.committed(KEYS[0])
     world.broker.leaderless = set()
     world.run_to_end("in")
+
+    assert unread == 1
+    assert handled(world, KEYS[0]) == handled(world, KEYS[1]) == [0, 1, 2]
