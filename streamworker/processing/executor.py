@@ -97,21 +97,13 @@ class SliceRunner:
         return now_s < ownership.lease.until_s
 
     def _as_batch(self, call: Call, slice_: Slice) -> Failure | None:
-        messages = slice_.messages
         if slice_.ownership.closing and not self._may_start(slice_, 0):
             return None
-        values: list[object] | None = None
-        keys: list[object] | None = None
-        good: Sequence[int] = range(len(messages))
-        stop: Failure | None = None
+        good: Sequence[int] = range(len(slice_.messages))
         try:
-            if self._value is not None or self._key is not None or self._any_oversize(slice_):
-                values = self._values_at_once(slice_)
-                if values is None:
-                    good, values, keys, stop = self._decode_all(slice_)
-                    messages = [messages[index] for index in good]
-            if messages:
-                _refuse_awaitable(call(Records(messages, values, keys, slice_.attempt)))
+            good, records, stop = self._records(slice_)
+            if records:
+                _refuse_awaitable(call(records))
         except BatchFailed as failed:
             return self._named_failure(failed, slice_, good)
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
@@ -128,16 +120,25 @@ class SliceRunner:
         slice_.done = good[failed.index]
         return Failure(good[failed.index], failed.cause)
 
-    def _values_at_once(self, slice_: Slice) -> list[object] | None:
-        """All values; None if a record needs a look of its own: its key, its size, or that it cannot be decoded.
+    def _records(self, slice_: Slice) -> tuple[Sequence[int], Records[object], Failure | None]:
+        """Indices of the records that can be handled, these, and what must not be overtaken."""
+        messages, all_of_them = slice_.messages, range(len(slice_.messages))
+        if self._key is None and not self._any_oversize(slice_):
+            if self._value is None:
+                return all_of_them, Records(messages, None, None, slice_.attempt), None
+            if (values := self._values_at_once(self._value, slice_)) is not None:
+                return all_of_them, Records(messages, values, None, slice_.attempt), None
+        good, found, keys, stop = self._decode_all(slice_)
+        return good, Records([messages[index] for index in good], found, keys, slice_.attempt), stop
 
-        A step in Python for each record costs several times what decoding it does.
-        """
-        if self._value is None or self._key is not None or self._any_oversize(slice_):
-            return None
-        decode, topic = self._value.decode, slice_.ownership.topic
+    @staticmethod
+    def _values_at_once(serde: AnySerde, slice_: Slice) -> list[object] | None:
+        """All values, None if one cannot be decoded; a step in Python for each would cost several times as much."""
+        decode, topic = serde.decode, slice_.ownership.topic
         try:
             return [None if (data := message.value()) is None else decode(data, topic) for message in slice_.messages]
+        except DependencyUnavailable:
+            raise
         except Exception:  # noqa: BLE001 - which record it is, and why, is found out one by one
             return None
 
@@ -209,9 +210,9 @@ class AsyncSliceRunner(SliceRunner):
             return None
         good: Sequence[int] = ()
         try:
-            good, values, keys, stop = self._decode_all(slice_)
-            if good:
-                await call(Records([slice_.messages[index] for index in good], values, keys, slice_.attempt))
+            good, records, stop = self._records(slice_)
+            if records:
+                await call(records)
         except BatchFailed as failed:
             return self._named_failure(failed, slice_, good)
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending

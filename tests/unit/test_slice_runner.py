@@ -452,3 +452,22 @@ def test_middleware_may_turn_a_failure_into_a_success() -> None:
     outcome = run(slice_, guarded_call(declared, declared.make()))
 
     assert (outcome.failure, slice_.done) == (None, 1)
+
+
+def test_a_batch_whose_serde_has_to_wait_asks_once() -> None:
+    """Asking a registry that is away takes its whole timeout."""
+    asked: list[bytes] = []
+
+    class Asks(Numbers):
+        def decode(self, data: bytes, topic: str) -> int:
+            asked.append(data)
+            return super().decode(data, topic)
+
+    declared = replace(declaration(Many), value=Asks())
+    runner = SliceRunner(declared, clock=SystemClock(), max_record_bytes=MAX_BYTES)
+    messages = [MemoryMessage(AT, offset, value=value) for offset, value in enumerate([b"1", b"away", b"3"])]
+    outcome = runner.run(lambda _records: None, Slice(0, Ownership(AT, 1), messages, 1))
+
+    assert asked == [b"1", b"away"]
+    assert outcome.failure is not None
+    assert isinstance(outcome.failure.error, DependencyUnavailable)
