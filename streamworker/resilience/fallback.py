@@ -111,14 +111,14 @@ class _Degrading(Generic[K, V, L]):
         self._operation.answered(key, value)
         return Reading(value, self._operation.rules.name)
 
-    def _instead(self, key: K, error: Exception) -> Reading[V] | None:
-        """What stands in where the lookup raised `error`; None if nothing does, or it is not the dependency's."""
+    def _instead(self, key: K, error: Exception) -> Reading[V]:
+        """What stands in where the lookup raised `error`; raises it if nothing does, or it is not the dependency's."""
         blamed = blame(error, amid=False)
         if blamed is None or blamed.dependency != self._dependency.name:
-            return None
+            raise error
         for fallback in self._operation.in_force:
             if fallback is Fallback.FAIL_FAST:
-                return None
+                break
             if fallback is Fallback.DEFER:
                 self._operation.count(fallback)
                 # Not from what the lookup raised: a rule for that would decide, or the record wait for the dependency.
@@ -127,7 +127,7 @@ class _Degrading(Generic[K, V, L]):
             if found is not None:
                 self._operation.count(fallback)
                 return found
-        return None
+        raise error
 
     def _stand_in(self, fallback: Fallback, key: K) -> Reading[V] | None:
         name = self._operation.rules.name
@@ -147,11 +147,8 @@ class DegradingReader(_Degrading[K, V, "Callable[[K], V]"]):
         """Ask, or find what stands in."""
         try:
             value = self._dependency.call(self._lookup, key)
-        except Exception as error:  # of the lookup; what its breaker does not count goes on
-            instead = self._instead(key, error)
-            if instead is None:
-                raise
-            return instead
+        except Exception as error:  # noqa: BLE001 - of the lookup; what its breaker does not count is raised again
+            return self._instead(key, error)
         return self._answered(key, value)
 
 
@@ -163,11 +160,8 @@ class AsyncDegradingReader(_Degrading[K, V, "Callable[[K], Awaitable[V]]"]):
         try:
             with self._dependency:
                 value = await self._lookup(key)
-        except Exception as error:  # of the lookup; what its breaker does not count goes on
-            instead = self._instead(key, error)
-            if instead is None:
-                raise
-            return instead
+        except Exception as error:  # noqa: BLE001 - of the lookup; what its breaker does not count is raised again
+            return self._instead(key, error)
         return self._answered(key, value)
 
 
