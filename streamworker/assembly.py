@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _METADATA_TIMEOUT_S = 10.0
+# New objects after which the garbage collector looks at them. With its default of 700 it walks through the records of
+# every fetch, which are on their way and no garbage.
+_COLLECT_AFTER = 50_000
 
 
 class Application:
@@ -116,6 +119,8 @@ class Application:
         # thousands of records in hand bring about often, walks through all of it again.
         gc.collect()
         gc.freeze()
+        thresholds = gc.get_threshold()
+        gc.set_threshold(_COLLECT_AFTER, *thresholds[1:])
         try:
             return self.worker.run()
         finally:
@@ -125,6 +130,7 @@ class Application:
             self._lag.stop()
             if self._http:
                 self._http.stop()
+            gc.set_threshold(*thresholds)
             gc.unfreeze()
 
     def switch(self, degradation: Mapping[str, str]) -> None:

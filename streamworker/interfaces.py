@@ -26,7 +26,9 @@ P = ParamSpec("P")
 class Serde(Protocol[T]):
     """Bytes to a value and back. Called from several pool threads at once.
 
-    `topic` is where the record is or goes; most serdes do not look at it.
+    `topic` is where the record is or goes; most serdes do not look at it. Where many values at once cost less than one
+    after the other, a serde may also have `decode_all(data: Sequence[bytes], topic) -> Sequence[T]`. It raises anything
+    if one of them is at fault: `decode` is asked then which, and why.
     """
 
     def decode(self, data: bytes, topic: str) -> T:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import reduce
-from typing import TYPE_CHECKING, TypeVar
+from itertools import repeat
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from streamworker.config import Action, OnExhausted
 from streamworker.errors import BatchFailed, CallCancelled, DecodeError, DependencyUnavailable, FatalError
@@ -18,16 +19,19 @@ from streamworker.record import Record, Records
 from streamworker.work import Failure, InHand, Slice, SliceOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from streamworker.clock import Clock
     from streamworker.handler import AnyHandler, Declaration
     from streamworker.interfaces import AnySerde
-    from streamworker.record import Message
 
 Call = Callable[[object], object]
 AsyncCall = Callable[[object], Awaitable[object]]
+DecodeAll = Callable[[list[bytes], str], Sequence[object]]
 S = TypeVar("S", bound=Slice)
+
+# Values of larger slices are decoded one by one, so that few of them are there at once.
+_AT_ONCE_BYTES = 1024 * 1024
 
 
 def guarded_call(declaration: Declaration, handler: AnyHandler) -> Call:
@@ -46,6 +50,7 @@ class SliceRunner:
         self._in_hand = in_hand or InHand("in_hand", default=None)
         self._value = _needed(declaration.value)
         self._key = _needed(declaration.key)
+        self._decode_all: DecodeAll | None = getattr(self._value, "decode_all", None)
         self._monotonic_s = clock.monotonic_s
         self._max_record_bytes = max_record_bytes
         # Else an undecodable record stands still or takes its key along, and none of its slice may overtake it.
@@ -67,17 +72,12 @@ class SliceRunner:
         return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
 
     def _one_by_one(self, call: Call, slice_: Slice) -> Failure | None:
-        ownership, attempt = slice_.ownership, slice_.attempt
-        plain = self._value is None and self._key is None and not self._any_oversize(slice_)
-        for index, message in enumerate(slice_.messages):
+        ownership = slice_.ownership
+        for index, record in enumerate(self._ready(slice_)):
             if (slice_.watched or ownership.closing) and not self._may_start(slice_, index):
                 return None
             try:
-                returned = call(
-                    Record(message, message.value(), message.key(), attempt)
-                    if plain
-                    else self._decoded(message, ownership.topic, attempt)
-                )
+                returned = call(self._decoded(slice_, index) if record is None else record)
                 if returned is not None:
                     _refuse_awaitable(returned)
             except _Undecodable as undecodable:
@@ -88,6 +88,21 @@ class SliceRunner:
                 return Failure(index, error)
             slice_.done = index + 1
         return None
+
+    def _ready(self, slice_: Slice) -> Iterable[Record[object] | None]:
+        """The records, in C as far as it goes; None for those that are to be decoded one by one."""
+        messages, attempts = slice_.messages, repeat(slice_.attempt)
+        if self._key is None and not self._any_oversize(slice_):
+            if self._value is None:
+                return map(Record, messages, attempts)
+            if self._largest_bytes(slice_) * len(messages) <= _AT_ONCE_BYTES:
+                try:
+                    values = self._values_at_once(self._value, slice_)
+                except DependencyUnavailable:
+                    values = None
+                if values is not None:
+                    return map(Record, messages, attempts, values)
+        return repeat(None, len(messages))
 
     def _may_start(self, slice_: Slice, index: int) -> bool:
         ownership, now_s = slice_.ownership, self._monotonic_s()
@@ -102,8 +117,8 @@ class SliceRunner:
         good: Sequence[int] = range(len(slice_.messages))
         try:
             good, records, stop = self._records(slice_)
-            if records:
-                _refuse_awaitable(call(records))
+            if records and (returned := call(records)) is not None:
+                _refuse_awaitable(returned)
         except BatchFailed as failed:
             return self._named_failure(failed, slice_, good)
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
@@ -128,28 +143,29 @@ class SliceRunner:
                 return all_of_them, Records(messages, None, None, slice_.attempt), None
             if (values := self._values_at_once(self._value, slice_)) is not None:
                 return all_of_them, Records(messages, values, None, slice_.attempt), None
-        good, found, keys, stop = self._decode_all(slice_)
+        good, found, keys, stop = self._decode_each(slice_)
         return good, Records([messages[index] for index in good], found, keys, slice_.attempt), stop
 
-    @staticmethod
-    def _values_at_once(serde: AnySerde, slice_: Slice) -> list[object] | None:
+    def _values_at_once(self, serde: AnySerde, slice_: Slice) -> Sequence[object] | None:
         """All values, None if one cannot be decoded; a step in Python for each would cost several times as much."""
-        decode, topic = serde.decode, slice_.ownership.topic
+        topic, found = slice_.ownership.topic, [message.value() for message in slice_.messages]
         try:
-            return [None if (data := message.value()) is None else decode(data, topic) for message in slice_.messages]
+            if self._decode_all is not None and None not in found:
+                return self._decode_all(cast("list[bytes]", found), topic)
+            return [None if data is None else serde.decode(data, topic) for data in found]
         except DependencyUnavailable:
             raise
         except Exception:  # noqa: BLE001 - which record it is, and why, is found out one by one
             return None
 
-    def _decode_all(self, slice_: Slice) -> tuple[list[int], list[object], list[object], Failure | None]:
+    def _decode_each(self, slice_: Slice) -> tuple[list[int], list[object], list[object], Failure | None]:
         """Indices of the records that can be handled, their values and keys, and what must not be overtaken."""
         good: list[int] = []
         values: list[object] = []
         keys: list[object] = []
-        for index, message in enumerate(slice_.messages):
+        for index in range(len(slice_.messages)):
             try:
-                record = self._decoded(message, slice_.ownership.topic, slice_.attempt)
+                record = self._decoded(slice_, index)
             except _Undecodable as undecodable:
                 if not self._goes_on:
                     return good, values, keys, Failure(index, undecodable.reason)
@@ -161,17 +177,20 @@ class SliceRunner:
         return good, values, keys, None
 
     def _any_oversize(self, slice_: Slice) -> bool:
-        largest_bytes = slice_.largest_bytes
-        if largest_bytes is None:
-            largest_bytes = max(map(len, slice_.messages))
-        return largest_bytes > self._max_record_bytes
+        return self._largest_bytes(slice_) > self._max_record_bytes
 
-    def _decoded(self, message: Message, topic: str, attempt: int) -> Record[object]:
+    @staticmethod
+    def _largest_bytes(slice_: Slice) -> int:
+        known_bytes = slice_.largest_bytes
+        return max(map(len, slice_.messages)) if known_bytes is None else known_bytes
+
+    def _decoded(self, slice_: Slice, index: int) -> Record[object]:
+        message, topic = slice_.messages[index], slice_.ownership.topic
         if len(message) > self._max_record_bytes:
             found = f"value of {len(message)} bytes, expected at most {self._max_record_bytes} (kafka.max_record_bytes)"
             raise _Undecodable(DecodeError(found))
         key = _decode(self._key, message.key(), topic, "key")
-        return Record(message, _decode(self._value, message.value(), topic, "value"), key, attempt)
+        return Record(message, slice_.attempt, _decode(self._value, message.value(), topic, "value"), key)
 
 
 class AsyncSliceRunner(SliceRunner):
@@ -191,11 +210,11 @@ class AsyncSliceRunner(SliceRunner):
 
     async def _each(self, call: AsyncCall, slice_: Slice) -> Failure | None:
         ownership = slice_.ownership
-        for index, message in enumerate(slice_.messages):
+        for index, record in enumerate(self._ready(slice_)):
             if (slice_.watched or ownership.closing) and not self._may_start(slice_, index):
                 return None
             try:
-                await call(self._decoded(message, ownership.topic, slice_.attempt))
+                await call(self._decoded(slice_, index) if record is None else record)
             except _Undecodable as undecodable:
                 if not self._goes_on:
                     return Failure(index, undecodable.reason)

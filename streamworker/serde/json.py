@@ -19,7 +19,7 @@ from streamworker.errors import ConfigurationError, DecodeError
 from streamworker.serde.reasons import brief, mismatch, uncapitalised
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 T = TypeVar("T")
 
@@ -65,6 +65,13 @@ class Json(Generic[T]):
         if len(data) >= self._suspicious_bytes and nests_deeper(data, self._max_depth):
             raise DecodeError(f"JSON nests deeper than {self._max_depth} levels")
         return value
+
+    def decode_all(self, data: Sequence[bytes], topic: str) -> Sequence[T]:
+        """The values, in order; raises if one does not fit."""
+        if max(map(len, data), default=0) >= self._suspicious_bytes:
+            return [self.decode(one, topic) for one in data]
+        decode = self._decode
+        return [decode(one) for one in data]
 
     def encode(self, value: T, topic: str) -> bytes:  # noqa: ARG002 - Serde's signature
         """The bytes; raises ValueError for what JSON cannot hold. NaN and the infinities become null."""

@@ -31,11 +31,11 @@ class Nothing(Handler[bytes]):
 def test_a_worker_that_has_ended_keeps_no_client_and_no_file(mock_kafka: MockKafka) -> None:
     """Its objects refer to one another, so a collection frees them, unless they were put out of its reach."""
     mock_kafka.create_topic("in", 1)
-    counts = []
+    counts, thresholds = [], gc.get_threshold()
     for _ in range(4):
         assert assemble(config(mock_kafka.bootstrap_servers), [Nothing], until_end=True).run() == 0
         gc.collect()
         counts.append(sum(1 for _ in OPEN_FILES.iterdir()))
 
     assert counts[-1] <= counts[0]
-    assert gc.get_freeze_count() == 0
+    assert (gc.get_freeze_count(), gc.get_threshold()) == (0, thresholds)

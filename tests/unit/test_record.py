@@ -62,7 +62,7 @@ class CountingMessage(MemoryMessage):
 
 def record(headers: Sequence[Header] = (), attempt: int = 1) -> Record[dict[str, int]]:
     message = MemoryMessage(AT, 1207, key=b"k", value=b'{"a":1}', headers=headers)
-    return Record(message, {"a": 1}, "k", attempt)
+    return Record(message, attempt, {"a": 1}, "k")
 
 
 def batch(size: int, *, values: list[str] | None = None, keys: list[object] | None = None) -> Records[object]:
@@ -97,7 +97,7 @@ def test_headers_keep_their_order_and_their_duplicates() -> None:
 
 def test_headers_are_read_from_the_client_once_and_only_if_asked_for() -> None:
     message = CountingMessage(AT, 0, headers=[("a", b"1")])
-    one = Record(message, None, None, 1)
+    one = Record(message, 1)
     assert message.reads == 0
 
     first, second = one.headers, one.headers
@@ -114,7 +114,7 @@ def test_a_record_without_headers_has_none() -> None:
 def test_unreadable_headers_are_empty_and_the_client_is_never_asked_again() -> None:
     message = TrapMessage()
 
-    of_two_records = [Record(message, None, None, attempt).headers for attempt in (1, 2)]
+    of_two_records = [Record(message, attempt).headers for attempt in (1, 2)]
 
     for headers in [*of_two_records, read_headers(message)]:
         assert list(headers) == []
@@ -147,7 +147,7 @@ def test_another_error_than_the_clients_own_is_not_hidden() -> None:
 def test_a_timestamp_that_is_missing_or_beyond_the_calendar_is_none(
     kind: int, timestamp_ms: int, in_ms: int | None, as_time: datetime | None
 ) -> None:
-    one = Record(TimedMessage(kind, timestamp_ms), None, None, 1)
+    one = Record(TimedMessage(kind, timestamp_ms), 1)
 
     assert one.timestamp_ms == in_ms
     assert one.timestamp == as_time
@@ -155,7 +155,7 @@ def test_a_timestamp_that_is_missing_or_beyond_the_calendar_is_none(
 
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2))
 def test_no_timestamp_is_an_error(timestamp_ms: int, kind: int) -> None:
-    one = Record(TimedMessage(kind, timestamp_ms), None, None, 1)
+    one = Record(TimedMessage(kind, timestamp_ms), 1)
 
     assert one.timestamp is None or one.timestamp.tzinfo is UTC
 

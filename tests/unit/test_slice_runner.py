@@ -29,7 +29,7 @@ from streamworker.testing.virtual_time import VirtualTime
 from streamworker.work import Failure, Ownership, Slice, SliceOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from streamworker.clock import Clock
     from streamworker.handler import Call, Middleware
@@ -72,6 +72,17 @@ class Numbers:
 
     def encode(self, value: int, topic: str) -> bytes:
         return b"%d" % value
+
+
+class ManyNumbers(Numbers):
+    """The same, and all at once; notes how many at a time."""
+
+    def __init__(self) -> None:
+        self.at_once: list[int] = []
+
+    def decode_all(self, data: Sequence[bytes], topic: str) -> Sequence[int]:
+        self.at_once.append(len(data))
+        return [int(one) for one in data]
 
 
 def slice_of(*values: bytes | None, key: bytes | None = b"k", attempt: int = 1) -> Slice:
@@ -426,7 +437,7 @@ def test_middleware_wraps_the_handler_and_the_first_is_outermost() -> None:
 
     declared = declaration(Noting)
 
-    guarded_call(declared, declared.make())(Record(MemoryMessage(AT, 0), None, None, 1))
+    guarded_call(declared, declared.make())(Record(MemoryMessage(AT, 0), 1))
 
     assert steps == ["first in", "second in", "handle", "second out", "first out"]
 
@@ -471,3 +482,45 @@ def test_a_batch_whose_serde_has_to_wait_asks_once() -> None:
     assert asked == [b"1", b"away"]
     assert outcome.failure is not None
     assert isinstance(outcome.failure.error, DependencyUnavailable)
+
+
+@pytest.mark.parametrize("batch", [True, False])
+def test_values_are_decoded_at_once_where_the_serde_can(*, batch: bool) -> None:
+    serde, seen = ManyNumbers(), list[object]()
+
+    def call(records: Records[object] | Record[object]) -> None:
+        seen.extend(records.values() if isinstance(records, Records) else [records.value])
+
+    outcome = run(slice_of(b"1", b"2", b"3"), call, batch=batch, value=serde)
+
+    assert (seen, outcome.failure, serde.at_once) == ([1, 2, 3], None, [3])
+
+
+@pytest.mark.parametrize("batch", [True, False])
+@pytest.mark.parametrize(
+    ("values", "expected", "refused"),
+    [([b"1", b"x", b"3"], [1, 3], [1]), ([b"1", None, b"3"], [1, None, 3], []), ([b"", b"2"], [2], [0])],
+)
+def test_what_cannot_be_decoded_at_once_is_decoded_one_by_one(
+    values: list[bytes | None], expected: list[object], refused: list[int], *, batch: bool
+) -> None:
+    slice_, seen = slice_of(*values), list[object]()
+
+    def call(records: Records[object] | Record[object]) -> None:
+        seen.extend(records.values() if isinstance(records, Records) else [records.value])
+
+    outcome = run(slice_, call, batch=batch, value=ManyNumbers())
+
+    assert (seen, outcome.failure) == (expected, None)
+    assert [index for index, _ in slice_.rejected] == refused
+
+
+def test_large_values_are_not_there_all_at_once() -> None:
+    serde, slice_ = ManyNumbers(), slice_of(b"1", b"2", b"3")
+    declared = replace(declaration(One), value=serde)
+    runner = SliceRunner(declared, clock=SystemClock(), max_record_bytes=1024 * 1024)
+    slice_.largest_bytes = 512 * 1024
+
+    runner.run(lambda _record: None, slice_)
+
+    assert (slice_.done, serde.at_once) == (3, [])
