@@ -42,6 +42,11 @@ class _Load:
     paused_s: float | None = None
     last_pause_s: float = float("-inf")
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to look at: of many partitions most have nothing in hand."""
+        return not self.records and self.paused_s is None and self.over_since_s is None
+
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
@@ -127,8 +132,10 @@ class Backpressure:
         self._full_since_s = (self._full_since_s if self._full_since_s is not None else now_s) if full else None
         full_for_s = 0.0 if self._full_since_s is None else now_s - self._full_since_s
         stuck = full_for_s > self._config.pause_after_s
-        pause = [one for one, load in self._loads.items() if self._must_pause(load, now_s, full=full, stuck=stuck)]
-        resume = [one for one, load in self._loads.items() if self._may_resume(load)]
+        loads, share = self._loads.items(), self._share()
+        looked_at = loads if stuck else [(one, load) for one, load in loads if not load.idle]
+        pause = [one for one, load in looked_at if self._must_pause(load, share, now_s, full=full, stuck=stuck)]
+        resume = [one for one, load in looked_at if load.paused_s is not None and self._may_resume(load, share)]
         for partition in pause:
             self._loads[partition].paused_s = self._loads[partition].last_pause_s = now_s
         for partition in resume:
@@ -157,12 +164,11 @@ class Backpressure:
             return by_places
         return max(by_places, load.records - load.records * even_bytes // load.size_bytes)
 
-    def _must_pause(self, load: _Load, now_s: float, *, full: bool, stuck: bool) -> bool:
+    def _must_pause(self, load: _Load, share: float, now_s: float, *, full: bool, stuck: bool) -> bool:
         if load.paused_s is not None or now_s - load.last_pause_s < _PAUSE_SPACING_S:
             return False
         if stuck:
             return True
-        share = self._share()
         over = share < 1 and (
             load.records > share * self._config.max_inflight or load.size_bytes > share * self._config.max_buffer_bytes
         )
@@ -172,14 +178,13 @@ class Backpressure:
         load.over_since_s = now_s if load.over_since_s is None else load.over_since_s
         return full or now_s - load.over_since_s >= self._config.pause_after_s
 
-    def _may_resume(self, load: _Load) -> bool:
-        limit = self._config.resume_at * self._share()
+    def _may_resume(self, load: _Load, share: float) -> bool:
+        limit, of_all = self._config.resume_at * share, self._resume_below()
         return (
-            load.paused_s is not None
-            and load.records <= limit * self._config.max_inflight
+            load.records <= limit * self._config.max_inflight
             and load.size_bytes <= limit * self._config.max_buffer_bytes
-            and self.records <= self._resume_below() * self._config.max_inflight
-            and self.size_bytes <= self._resume_below() * self._config.max_buffer_bytes
+            and self.records <= of_all * self._config.max_inflight
+            and self.size_bytes <= of_all * self._config.max_buffer_bytes
         )
 
 

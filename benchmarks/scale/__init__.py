@@ -1,0 +1,1 @@
+"""What a record costs the loop, against partitions, topics, keys and lanes."""
