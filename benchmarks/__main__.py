@@ -11,22 +11,20 @@ import os
 import random
 import subprocess
 import sys
-import uuid
 from pathlib import Path
 from statistics import median
 
 import click
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic
 from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.rows import LATENCY_RATE, send_at_a_steady_rate
+from benchmarks.topics import fill, new_topic
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from servers.kafka import obtain_kafka
 
-PARTITIONS, KEYS, VALUE_BYTES = 4, 1000, 200
+KEYS = 1000
 THROUGHPUT_ROWS = ("raw", "batch", "single", "key", "raw json", "json")
 QUEUE_ROWS = ("batch queued 1000", "batch queued 20000", "batch queued 100000")
 WAITING_ROWS = ("raw waits", "waits", "raw waits async", "waits async")
@@ -62,9 +60,9 @@ def beside(row: str) -> str:
 
 
 def _measure(bootstrap_servers: str, rounds: int, records: int, rows: tuple[str, ...]) -> None:
-    topic, hot = _new_topic(bootstrap_servers), _new_topic(bootstrap_servers)
-    _fill(bootstrap_servers, topic, records, KEYS)
-    _fill(bootstrap_servers, hot, WAITING_RECORDS, HOT_KEYS)
+    topic, hot = new_topic(bootstrap_servers), new_topic(bootstrap_servers)
+    fill(bootstrap_servers, topic, records, KEYS)
+    fill(bootstrap_servers, hot, WAITING_RECORDS, HOT_KEYS)
     results: list[dict[str, dict[str, float]]] = []
     with Progress(transient=True) as progress:
         task = progress.add_task("measuring", total=rounds * len(rows))
@@ -84,7 +82,7 @@ def _run(row: str, bootstrap_servers: str, topic: str, records: int) -> dict[str
     if row not in LATENCY_ROWS:
         return _answer([row, bootstrap_servers, topic, str(records)])
     sent = LATENCY_S * LATENCY_RATE
-    topic = _new_topic(bootstrap_servers)
+    topic = new_topic(bootstrap_servers)
     arguments = [row, bootstrap_servers, topic, str(sent)]
     with subprocess.Popen(_command(arguments), stdout=subprocess.PIPE) as process:
         send_at_a_steady_rate(bootstrap_servers, topic, sent)
@@ -98,25 +96,6 @@ def _answer(arguments: list[str]) -> dict[str, float]:
 
 def _command(arguments: list[str]) -> list[str]:
     return [sys.executable, "-m", "benchmarks.rows", *arguments]
-
-
-def _new_topic(bootstrap_servers: str) -> str:
-    name = f"bench-{uuid.uuid4().hex[:8]}"
-    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
-    admin.create_topics([NewTopic(name, PARTITIONS, 1)])[name].result(30)
-    return name
-
-
-def _fill(bootstrap_servers: str, topic: str, records: int, keys: int) -> None:
-    producer = Producer(
-        {"bootstrap.servers": bootstrap_servers, "linger.ms": 20, "queue.buffering.max.messages": records + 1}
-    )
-    value = json.dumps({"text": "x" * (VALUE_BYTES - len('{"text": ""}'))}).encode()
-    for number in range(records):
-        producer.produce(topic, value, key=b"key-%d" % (number % keys))
-        if number % 10_000 == 0:
-            producer.poll(0)
-    producer.flush(120)
 
 
 def _print(results: list[dict[str, dict[str, float]]], rows: tuple[str, ...]) -> None:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 import msgspec
 from confluent_kafka import Consumer, Producer
 
-from benchmarks.waits import pause_s, raw_waits, raw_waits_async
+from benchmarks.pause import pause_s
+from benchmarks.waits import raw_waits, raw_waits_async
 from streamworker import Batch, BatchHandler, Handler, Json, Ordering
 from streamworker.assembly import assemble
 from streamworker.config import Config, HttpConfig, KafkaConfig, LogConfig
@@ -144,7 +145,7 @@ def main() -> None:
         consumer = _raw_consumer(bootstrap_servers)
         consumer.subscribe([topic])
         waits = raw_waits if row == "raw waits" else raw_waits_async
-        figures = _figures(records, *waits(consumer, records))
+        figures = _figures(records, *waits(consumer, topic, records))
     elif row == "raw latency":
         figures = _raw_latency(bootstrap_servers, topic, records)
     elif row == "latency":
