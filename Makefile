@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz lint demo bench docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz lint demo bench bench-peers docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,6 +16,7 @@ UV := build/uv/bin/uv
 
 KAFKA ?=
 TESTS ?=
+PEERS ?=
 # How many times larger the tests are, and how long the load and each fuzz target run.
 SOAK ?= 20
 SOAK_S ?= 1800
@@ -50,6 +51,9 @@ demo: setup ## a worker to watch, on a mock cluster or KAFKA=host:port
 
 bench: setup kafka-jars ## throughput beside the bare client, on a Kafka of its own or KAFKA=host:port
 	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks
+
+bench-peers: setup kafka-jars ## the same work in other frameworks; PEERS="--only arroyo --rounds 1"
+	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks.peers $(PEERS)
 
 docs: setup ## the documentation, into site
 	$(PYTHON) tools/generate_docs.py --check

@@ -1,0 +1,1 @@
+"""The same work through other frameworks, each in an environment of its own."""
