@@ -4,6 +4,8 @@ Nothing that a client does reaches the worker: at most eight connections are ser
 its request within five seconds in all and in at most 8 KiB, and is closed after one answer. When all
 eight are taken, the connection that has been longest about sending its request gives way, so that
 clients that dribble keep nobody out; when all are being answered, the new one gets 503.
+
+A host `unix:PATH` is a socket in the file system, on which a supervisor asks its workers.
 """
 
 from __future__ import annotations
@@ -21,17 +23,18 @@ from socketserver import TCPServer
 from typing import TYPE_CHECKING
 
 from streamworker.errors import ConfigurationError
-from streamworker.observability.pages import Page
+from streamworker.observability.site import Page
 
 if TYPE_CHECKING:
     from streamworker.config import HttpConfig
-    from streamworker.observability.pages import Pages
+    from streamworker.observability.site import Site
 
 MAX_CONNECTIONS = 8
 MAX_HEAD_BYTES = 8 * 1024
 CONNECTION_TIMEOUT_S = 5.0
 # A connection that was told to give way needs a moment to free its place.
 _GIVE_WAY_S = 0.1
+_UNIX = "unix:"
 _REFUSAL = b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
 
 _log = logging.getLogger(__name__)
@@ -64,21 +67,21 @@ def read_head(connection: socket.socket, *, timeout_s: float, max_bytes: int) ->
 
 
 class HttpServer:
-    """Serves `pages` from `start` to `stop`."""
+    """Serves `site` from `start` to `stop`."""
 
-    def __init__(self, config: HttpConfig, pages: Pages, *, timeout_s: float = CONNECTION_TIMEOUT_S) -> None:
+    def __init__(self, config: HttpConfig, site: Site, *, timeout_s: float = CONNECTION_TIMEOUT_S) -> None:
         self._config = config
-        self._pages = pages
+        self._site = site
         self._timeout_s = timeout_s
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
-    def start(self) -> int:
-        """Take the port and return its number; raises ConfigurationError if it cannot be had."""
+    def start(self) -> int | None:
+        """Take the port; returns its number, None for a unix socket. Raises ConfigurationError if it cannot be had."""
         self._server = server = self._bind()
         self._thread = threading.Thread(target=server.serve_forever, args=(0.2,), name="streamworker-http", daemon=True)
         self._thread.start()
-        return int(server.server_address[1])
+        return server.server_port or None
 
     def stop(self, timeout_s: float = 1.0) -> None:
         """Take no further connections; those being answered end by themselves. Idempotent."""
@@ -92,7 +95,7 @@ class HttpServer:
     def _bind(self) -> _Server:
         host, port = self._config.host, self._config.port
         try:
-            return _Server(host, port, self._pages, self._timeout_s)
+            return _Server(host, port, self._site, self._timeout_s)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise ConfigurationError(
@@ -107,19 +110,20 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_port = False
     request_queue_size = 128
 
-    def __init__(self, host: str, port: int, pages: Pages, timeout_s: float) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.pages = pages
+    def __init__(self, host: str, port: int, site: Site, timeout_s: float) -> None:
+        self.address_family, address = _address(host, port)
+        self.site = site
         self.timeout_s = timeout_s
         self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
         self._reading: dict[socket.socket, None] = {}  # in the order of their arrival
         self._lock = threading.Lock()  # protects _reading from the connections' threads
-        super().__init__((host, port), _Connection)
+        super().__init__(address, _Connection)  # type: ignore[arg-type]  # of a unix socket it is a path
 
     def server_bind(self) -> None:
         """Bind without looking the host's name up, which may take as long as the DNS likes."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        bound = self.socket.getsockname()
+        self.server_name, self.server_port = (bound, 0) if isinstance(bound, str) else bound[:2]
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: object) -> None:
         """Serve the connection on a thread of its own, if there is a place."""
@@ -167,6 +171,12 @@ class _Server(ThreadingHTTPServer):
         _log.debug("connection ended early", exc_info=True)
 
 
+def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int] | str]:
+    if host.startswith(_UNIX):
+        return socket.AF_UNIX, host.removeprefix(_UNIX)
+    return socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port)
+
+
 class _Connection(BaseHTTPRequestHandler):
     server: _Server
 
@@ -193,7 +203,7 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _page(self) -> Page:
         try:
-            return self.server.pages.get(self.path, self.headers.get("Accept", ""))
+            return self.server.site.get(self.path, self.headers.get("Accept", ""))
         except Exception:  # noqa: BLE001 - the border to the client, who gets a code and no stack
             _log.exception("page failed", extra={"path": self.path})
             return Page.of_text(HTTPStatus.INTERNAL_SERVER_ERROR, "internal error; it is in the log")

@@ -16,9 +16,11 @@ from streamworker.observability.health import Limits
 from streamworker.observability.http import MAX_CONNECTIONS, HeadTooLarge, HttpServer, read_head
 from streamworker.observability.pages import Pages
 from streamworker.observability.status import Board, HeadStatus, LifeState, PartitionStatus, PauseStatus, WorkerStatus
+from streamworker.observability.unix_http import NoAnswer, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 WELL = WorkerStatus(
     state=LifeState.RUNNING,
@@ -236,6 +238,30 @@ def test_a_host_that_is_not_ours_is_a_configuration_error() -> None:
 
     with pytest.raises(ConfigurationError, match=r"http\.host"):
         elsewhere.start()
+
+
+def test_a_unix_socket_serves_the_same_pages(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    server = HttpServer(HttpConfig(host=f"unix:{path}"), world.pages)
+
+    assert server.start() is None
+    answers = [ask(path, page, accept="application/json", timeout_s=5.0) for page in ("/metrics", "/health")]
+    server.stop()
+
+    assert answers[0] == (200, b"lag 1\n")
+    assert answers[1][0] == 404
+
+
+def test_a_socket_on_which_nothing_comes_is_no_answer(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with pytest.raises(NoAnswer, match="/metrics: FileNotFoundError"):
+        ask(path, "/metrics", timeout_s=5.0)
+
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(path))
+        silent.listen()
+        with pytest.raises(NoAnswer, match="/metrics: TimeoutError"):
+            ask(path, "/metrics", timeout_s=0.05)
 
 
 def test_a_stopped_server_frees_its_port(world: World) -> None:
