@@ -9,14 +9,11 @@ import click
 
 from streamworker.cli.console_output import say, show_json
 from streamworker.cli.findings import Finding, Level, look
-from streamworker.cli.handlers import import_handlers
+from streamworker.cli.handlers import fitting_declarations, import_handlers
 from streamworker.cli.options import connect, examples, json_option, settings_options, timeout_option
-from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.exit_code import ExitCode
-from streamworker.handler import declarations
 from streamworker.librdkafka import cautions
-from streamworker.resilience.fallback import Degradation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -65,10 +62,7 @@ def _findings(sources: Sources, handlers: Sequence[str], group: str | None, time
         yield Finding(Level.WARNING, "configuration", caution)
     try:
         classes = import_handlers(handlers, Path.cwd())
-        declared = declarations(classes) if classes else ()
-        if declared:
-            Degradation(declared, config.degradation)
-            RetryRoutes(declared, config.kafka.group)
+        declared = fitting_declarations(classes, config) if classes else ()
     except Exception as error:  # noqa: BLE001 - importing runs the application's code; what it raises is the finding
         reason = str(error) if isinstance(error, ConfigurationError) else f"importing raised {error!r}"
         yield Finding(Level.WRONG, "handlers", reason)

@@ -11,13 +11,19 @@ import pkgutil
 import sys
 from typing import TYPE_CHECKING, cast
 
+from streamworker.assembly import refuse_loops
+from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ConfigurationError, nearest
-from streamworker.handler import BatchHandler, Handler
+from streamworker.handler import BatchHandler, Handler, declarations
+from streamworker.resilience.fallback import Degradation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
     from types import ModuleType
+
+    from streamworker.config import Config
+    from streamworker.handler import Declaration
 
 HandlerClass = type[Handler[object]] | type[BatchHandler[object]]
 
@@ -30,6 +36,15 @@ def import_handlers(references: Sequence[str], directory: Path) -> list[HandlerC
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
     return [_handler(reference) for reference in references]
+
+
+def fitting_declarations(classes: Sequence[HandlerClass], config: Config) -> Sequence[Declaration]:
+    """What `classes` declare, if it can work with `config` as far as no cluster is asked; raises ConfigurationError."""
+    found = declarations(classes)
+    refuse_loops(found)
+    Degradation(found, config.degradation)
+    RetryRoutes(found, config.kafka.group)
+    return found
 
 
 def _handler(reference: str) -> HandlerClass:

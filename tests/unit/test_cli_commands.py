@@ -203,3 +203,26 @@ def test_a_check_says_which_read_no_handler_declares(tmp_path: Path, monkeypatch
     assert [one["message"] for one in findings if one["level"] == "wrong"] == [
         "degradation.plaze: no handler has such a read; did you mean 'place'?"
     ]
+
+
+CIRCLING = """
+from streamworker import DeadLetter, Handler
+
+class Circling(Handler[bytes]):
+    topics = ("in", "in.dlq")
+    dead_letter = DeadLetter("in.dlq")
+
+    def handle(self, record): ...
+"""
+
+
+def test_a_check_finds_dead_letters_that_would_go_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "circling_handlers.py").write_text(CIRCLING)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "circling_handlers", raising=False)
+
+    result = streamworker("check", "circling_handlers:Circling", "--json")
+
+    wrong = [one["message"] for one in json.loads(result.stdout)["findings"] if one["level"] == "wrong"]
+    assert result.exit_code == 2
+    assert wrong[0].startswith("Circling.dead_letter: 'in.dlq' is also a topic of Circling")
