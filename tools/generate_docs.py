@@ -27,7 +27,7 @@ from streamworker.cli.exit_codes import MEANINGS
 from streamworker.cli.main import main as command_line
 from streamworker.cli.sources import PREFIX
 from streamworker.interfaces import FaultKind
-from streamworker.observability.catalogue import Kind, Metric, markdown
+from streamworker.observability.catalogue import Kind, Metric, SupervisorMetric, markdown
 from streamworker.record import Ending
 from streamworker.source.flow import PauseReason
 
@@ -180,6 +180,15 @@ def metrics() -> str:
         "All metrics at `/metrics`. Counters begin at 0 with the process. A series of a revoked partition ends.",
         "",
         markdown().rstrip(),
+        "",
+        "## With several processes",
+        "",
+        (
+            "`streamworker run --processes N` serves the metrics of all its workers on one page, each sample with the"
+            " label `worker`, from 0 to N - 1, and some of its own:"
+        ),
+        "",
+        markdown(SupervisorMetric).rstrip(),
         "",
         "## Buckets",
         "",

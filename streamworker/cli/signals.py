@@ -1,7 +1,7 @@
-"""What signals do to a running worker.
+"""What signals do to a running worker or supervisor.
 
 Signal handlers run on the main thread, which is the loop's, between any two steps of it; so they set a flag or leave,
-and take no lock.
+and take no lock. A worker with a supervisor also has a thread that waits for what that passes on.
 """
 
 from __future__ import annotations
@@ -10,29 +10,79 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    Stop = Callable[[str], None]
+    Reload = Callable[[], None]
 
-def stop_on_signals(stop: Callable[[str], None], reload: Callable[[], None] = lambda: None) -> None:
+
+class _Sender:
+    """Somebody whose signals this process follows: the first SIGTERM or SIGINT stops it, the second leaves it."""
+
+    def __init__(self, stop: Stop, reload: Reload) -> None:
+        self._stop = stop
+        self._reload = reload
+        self._has_asked = False
+
+    def __call__(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            self._reload()
+            return
+        if self._has_asked:
+            _leave(number)
+        self._has_asked = True
+        self._stop(signal.Signals(number).name)
+
+
+def stop_on_signals(stop: Stop, reload: Reload = lambda: None) -> None:
     """From now on the first SIGTERM or SIGINT calls `stop`, the second leaves the process; SIGHUP calls `reload`.
 
     `stop` gets the signal's name; both must only set a flag.
     """
-    asked: list[int] = []
+    _on_signals(_Sender(stop, reload))
 
+
+def follow_supervisor(tether: int, stop: Stop, reload: Reload, tidy: Callable[[], None]) -> None:
+    """From now on do the same for each number of a signal that comes over the descriptor `tether`, on a thread.
+
+    When its other end closes, `tidy` is called, and then `stop`. What the supervisor has passed on and what came as a
+    signal are not counted together, because a service manager may have signalled both.
+    """
+    sender = _Sender(stop, reload)
+
+    def follow() -> None:
+        while told := os.read(tether, 1):
+            sender(told[0])
+        tidy()
+        stop("the supervisor is gone")
+
+    os.set_inheritable(tether, False)  # noqa: FBT003 - the standard library's signature
+    threading.Thread(target=follow, name="streamworker-tether", daemon=True).start()
+
+
+def pass_on_signals(stop: Callable[[int, str], None], reload: Callable[[int], None]) -> None:
+    """From now on each SIGTERM or SIGINT calls `stop` with its number and name, and SIGHUP `reload` with its number."""
+
+    def passed_on(number: int) -> None:
+        if number == signal.SIGHUP:
+            reload(number)
+        else:
+            stop(number, signal.Signals(number).name)
+
+    _on_signals(passed_on)
+
+
+def _on_signals(act: Callable[[int], None]) -> None:
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        if asked:
-            _leave(number)
-        asked.append(number)
-        stop(signal.Signals(number).name)
+        act(number)
 
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGHUP, lambda _number, _frame: reload())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
 
 
 def _leave(number: int) -> None:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PREFIX = "streamworker_"
 
@@ -54,7 +58,7 @@ def _seconds(name: str, labels: tuple[str, ...], meaning: str) -> Declared:
 
 
 class Metric(enum.Enum):
-    """The catalogue."""
+    """The catalogue of a worker."""
 
     RECORDS_CONSUMED = _counter(
         "records_consumed_total", "records", ("topic", "group"), "Records that fetches brought."
@@ -284,10 +288,30 @@ class Metric(enum.Enum):
     BUILD = _gauge("build_info", "boolean", ("version", "protocol"), "Always 1.")
 
 
-def markdown() -> str:
+class SupervisorMetric(enum.Enum):
+    """What a supervisor adds to the metrics of its workers, all of which then have the label `worker`."""
+
+    PROCESSES = _gauge(
+        "worker_processes",
+        "processes",
+        ("state",),
+        "Worker processes by state: `running`, `waiting` for a new start after a back-off, or `ended` for good.",
+    )
+    RESTARTS = _counter(
+        "worker_restarts_total", "starts", ("worker",), "Starts of a worker process after one that had ended."
+    )
+    UNANSWERED = _counter(
+        "worker_scrapes_unanswered_total",
+        "scrapes",
+        ("worker",),
+        "Scrapes that a running worker did not answer in time, and that are without its metrics.",
+    )
+
+
+def markdown(catalogue: Iterable[Metric | SupervisorMetric] = Metric) -> str:
     """The catalogue as a table in Markdown, in the order of its declaration."""
     lines = ["| Metric | Kind | Unit | Labels | Meaning |", "| --- | --- | --- | --- | --- |"]
-    lines += [_row(metric.value) for metric in Metric]
+    lines += [_row(metric.value) for metric in catalogue]
     return "\n".join(lines) + "\n"
 
 

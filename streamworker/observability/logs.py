@@ -10,6 +10,7 @@ five times in 30 s and then counted. Loop thread only.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 import structlog
@@ -51,8 +52,11 @@ class _Lines(logging.StreamHandler[TextIO]):
     """Our handler, to be known again when `configure` is called twice."""
 
 
-def configure(config: LogConfig, stream: TextIO) -> None:
-    """Let the process log to `stream`; a second call replaces the first. Main thread, at start."""
+def configure(config: LogConfig, stream: TextIO, worker: int | None = None) -> None:
+    """Let the process log to `stream`; a second call replaces the first. Main thread, at start.
+
+    Lines of one of several workers have its number in the field `worker`.
+    """
     as_json = config.format == "json" or (config.format == "auto" and not stream.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -63,6 +67,8 @@ def configure(config: LogConfig, stream: TextIO) -> None:
         structlog.processors.format_exc_info,
         hide_secrets,
     ]
+    if worker is not None:
+        shared.append(partial(_numbered, worker))
     lines = _Lines(stream)
     lines.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -90,6 +96,11 @@ def _renderer(as_json: bool, stream: TextIO) -> Processor:
     if as_json:
         return structlog.processors.JSONRenderer(default=str)
     return structlog.dev.ConsoleRenderer(colors=stream.isatty())
+
+
+def _numbered(worker: int, _logger: object, _method: str, event: EventDict) -> EventDict:
+    """Processor of structlog: say which of several workers speaks."""
+    return {**event, "worker": worker}
 
 
 def _without_leftovers(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -1,4 +1,4 @@
-"""Events to numbers, and numbers to a page. The only file that imports prometheus_client.
+"""Events to numbers, and numbers to a page.
 
 The loop thread adds to plain ints, once per slice; a labelled counter of the client library costs
 twenty times as much. A scrape, on a thread of the HTTP server, copies them and adds the gauges of the
@@ -216,11 +216,11 @@ class _Exporter(Collector):
 
     def collect(self) -> Iterator[Family]:
         for metric, counts in self._counts.items():
-            yield _counter(metric.value, self._dropped() if metric is Metric.SERIES_DROPPED else counts.copy())
+            yield counter(metric.value, self._dropped() if metric is Metric.SERIES_DROPPED else counts.copy())
         for metric, distributions in self._distributions.items():
             yield _histogram(metric.value, distributions.copy())
         for metric, values in self._gauges().items():
-            yield _gauge(metric.value, values)
+            yield gauge(metric.value, values)
 
     def _gauges(self) -> Mapping[Metric, Mapping[Labels, float]]:
         now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_ms() / 1000
@@ -232,14 +232,16 @@ class _Exporter(Collector):
         return {(metric.value.full_name,): updates for metric, updates in dropped.items() if updates}
 
 
-def _counter(declared: Declared, values: Mapping[Labels, float]) -> Family:
+def counter(declared: Declared, values: Mapping[Labels, float]) -> Family:
+    """A family of samples, by the values of their labels."""
     family = CounterMetricFamily(declared.full_name, declared.meaning, labels=declared.labels)
     for labels, value in values.items():
         family.add_metric(labels, value)
     return family
 
 
-def _gauge(declared: Declared, values: Mapping[Labels, float]) -> Family:
+def gauge(declared: Declared, values: Mapping[Labels, float]) -> Family:
+    """A family of samples, by the values of their labels."""
     family = GaugeMetricFamily(declared.full_name, declared.meaning, labels=declared.labels)
     for labels, value in values.items():
         family.add_metric(labels, value)

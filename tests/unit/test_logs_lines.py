@@ -71,6 +71,16 @@ def test_a_failure_is_one_line_with_its_place_as_fields() -> None:
     assert "exception" not in line
 
 
+def test_every_line_of_one_of_several_workers_has_its_number() -> None:
+    stream = io.StringIO()
+    configure(LogConfig(format="json"), stream, worker=3)
+
+    logging.getLogger("shop").info("of the application")
+    structlog.get_logger("shop").info("of the application")
+
+    assert [json.loads(line)["worker"] for line in stream.getvalue().splitlines()] == [3, 3]
+
+
 def test_records_that_expire_are_told_with_the_first_of_them_and_the_age_of_the_oldest() -> None:
     world = World()
 

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import re
 
-from streamworker.observability.catalogue import SECONDS_BUCKETS, Kind, Metric, markdown
+from streamworker.observability.catalogue import SECONDS_BUCKETS, Kind, Metric, SupervisorMetric, markdown
 
 
 def test_names_follow_the_conventions() -> None:
-    declared = [metric.value for metric in Metric]
+    declared = [metric.value for metric in (*Metric, *SupervisorMetric)]
 
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", one.name) for one in declared)
     assert all(one.name.endswith("_total") == (one.kind is Kind.COUNTER) for one in declared)
