@@ -3,10 +3,13 @@
 Rules. The worker's bounds are on records and on bytes of values. While it is full nothing is
 fetched: the client's own queue is the buffer and no partition is paused for it, because a pause
 throws the prefetch away. A partition is paused when it takes so much that others starve: over its
-share for `pause_after_s`, or at once while the worker is full. When the worker stays full without a
-gap for that long, all are paused, since the client cannot be polled without taking a record (a few
-places are kept free for these), and those with more than an even split shed what is above it:
-otherwise one that waits for a retry or a person would keep the others waiting.
+share for `pause_after_s`, or for a moment while the worker is full. At the pace at which its records end it must
+be over its share for `pause_after_s` more: a client hands out thousands of one partition at a time, and a quick one
+soon has room for others.
+When the worker stays full without a gap for that long, an even split is the share, and what is above it is shed:
+otherwise one that waits for a retry or a person would keep the others waiting. If hardly anything ends
+meanwhile, all are paused, since the client cannot be polled without taking a record (a few places are kept free for
+these).
 Paused partitions go on at `resume_at` of their share. Pure; the loop thread owns it.
 """
 
@@ -28,6 +31,9 @@ _LARGEST_SHARE, _ABOVE_EVEN = 0.5, 1.5
 _PAUSE_SPACING_S = 1.0
 _CHECK_EVERY_S = 0.02
 _FADING = 0.8  # of the largest size seen, from run to run
+_NEWEST = 0.3  # weight of what ended since the last look, in the pace
+_PACE_KNOWN_S = 0.1  # after so many looks it says how fast records end now
+_LEAST_PACE = 20.0  # records that end in a second: twice what comes with polls while the worker is full
 # Places for records that come with polls while the worker is full: ten a second until all are paused.
 _LARGEST_RESERVE, _SHARE_OF_RESERVE = 32, 4
 # What a record of unknown size may have: the default of kafka.max_record_bytes.
@@ -38,6 +44,8 @@ _FIRST_GUESS_BYTES = 1024 * 1024
 class _Load:
     records: int = 0
     size_bytes: int = 0
+    ended: int = 0  # since the last look
+    pace: float = 0.0  # records that end in a second
     over_since_s: float | None = None
     paused_s: float | None = None
     last_pause_s: float = float("-inf")
@@ -45,7 +53,7 @@ class _Load:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to look at: of many partitions most have nothing in hand."""
-        return not self.records and self.paused_s is None and self.over_since_s is None
+        return not (self.records or self.ended) and self.paused_s is None and self.over_since_s is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,7 @@ class Backpressure:
         load = self._loads[partition]
         load.records -= records
         load.size_bytes -= size_bytes
+        load.ended += records
         self.records -= records
         self.size_bytes -= size_bytes
 
@@ -127,20 +136,25 @@ class Backpressure:
         """What to pause and what to resume; looks at most every 20 ms."""
         if now_s < self._next_check_s:
             return _NONE
+        since_s = now_s - self._next_check_s + _CHECK_EVERY_S
         self._next_check_s = now_s + _CHECK_EVERY_S
         full = self.room() == 0
         self._full_since_s = (self._full_since_s if self._full_since_s is not None else now_s) if full else None
-        full_for_s = 0.0 if self._full_since_s is None else now_s - self._full_since_s
-        stuck = full_for_s > self._config.pause_after_s
-        loads, share = self._loads.items(), self._share()
-        looked_at = loads if stuck else [(one, load) for one, load in loads if not load.idle]
+        crowded = self._full_since_s is not None and now_s - self._full_since_s > self._config.pause_after_s
+        for load in self._loads.values():
+            if not load.idle:
+                load.pace += _NEWEST * (load.ended / since_s - load.pace)
+                load.ended = 0
+        stuck = crowded and sum(load.pace for load in self._loads.values()) < _LEAST_PACE
+        share = 1 / len(self._loads) if crowded and len(self._loads) > 1 else self._share()
+        looked_at = [(one, load) for one, load in self._loads.items() if stuck or not load.idle]
         pause = [one for one, load in looked_at if self._must_pause(load, share, now_s, full=full, stuck=stuck)]
-        resume = [one for one, load in looked_at if load.paused_s is not None and self._may_resume(load, share)]
+        resume = [one for one, load in looked_at if load.paused_s is not None and self._may_resume(load)]
         for partition in pause:
             self._loads[partition].paused_s = self._loads[partition].last_pause_s = now_s
         for partition in resume:
             self._loads[partition].paused_s = self._loads[partition].over_since_s = None
-        return Pressure(pause, resume, self._above_even() if stuck else {})
+        return Pressure(pause, resume, self._above_even() if crowded else {})
 
     def _share(self) -> float:
         partitions = len(self._loads)
@@ -153,33 +167,38 @@ class Backpressure:
     def _above_even(self) -> Mapping[TopicPartition, int]:
         if len(self._loads) < 2:
             return {}
-        excess = {one: self._excess(load, len(self._loads)) for one, load in self._loads.items()}
-        return {one: records for one, records in excess.items() if records > 0}
-
-    def _excess(self, load: _Load, partitions: int) -> int:
-        """Records above an even split of the places, or of the bytes by their mean size."""
-        by_places = load.records - self._config.max_inflight // partitions
-        even_bytes = self._config.max_buffer_bytes // partitions
-        if load.size_bytes <= even_bytes:
-            return by_places
-        return max(by_places, load.records - load.records * even_bytes // load.size_bytes)
+        above = {one: (self._above(load, 1 / len(self._loads)), load) for one, load in self._loads.items()}
+        return {
+            one: int(records) for one, (records, load) in above.items() if records >= 1 and self._stays(load, records)
+        }
 
     def _must_pause(self, load: _Load, share: float, now_s: float, *, full: bool, stuck: bool) -> bool:
         if load.paused_s is not None or now_s - load.last_pause_s < _PAUSE_SPACING_S:
             return False
         if stuck:
             return True
-        over = share < 1 and (
-            load.records > share * self._config.max_inflight or load.size_bytes > share * self._config.max_buffer_bytes
-        )
-        if not over:
+        excess = 0 if share == 1 else self._above(load, share)
+        if excess <= 0:
             load.over_since_s = None
             return False
         load.over_since_s = now_s if load.over_since_s is None else load.over_since_s
-        return full or now_s - load.over_since_s >= self._config.pause_after_s
+        patience_s = min(_PACE_KNOWN_S, self._config.pause_after_s) if full else self._config.pause_after_s
+        return self._stays(load, excess) and now_s - load.over_since_s >= patience_s
 
-    def _may_resume(self, load: _Load, share: float) -> bool:
-        limit, of_all = self._config.resume_at * share, self._resume_below()
+    def _stays(self, load: _Load, excess: float) -> bool:
+        """Whether so many records take too long at their pace."""
+        return excess > load.pace * self._config.pause_after_s
+
+    def _above(self, load: _Load, share: float) -> float:
+        """Records above `share` of the places, or of the bytes by their mean size."""
+        most, most_bytes = share * self._config.max_inflight, share * self._config.max_buffer_bytes
+        by_places = load.records - most
+        if load.size_bytes <= most_bytes:
+            return by_places
+        return max(by_places, load.records - load.records * most_bytes / load.size_bytes)
+
+    def _may_resume(self, load: _Load) -> bool:
+        limit, of_all = self._config.resume_at * self._share(), self._resume_below()
         return (
             load.records <= limit * self._config.max_inflight
             and load.size_bytes <= limit * self._config.max_buffer_bytes
