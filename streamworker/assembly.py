@@ -87,7 +87,11 @@ class Application:
             declared, app=config.app, group=config.kafka.group, degradation=config.degradation, clock=clock
         )
         pools: Pools[LaneSlice] = Pools(
-            declared, provision.contexts, clock=clock, max_record_bytes=config.kafka.max_record_bytes
+            declared,
+            provision.contexts,
+            clock=clock,
+            max_record_bytes=config.kafka.max_record_bytes,
+            log=config.log,
         )
         self.worker = Worker(
             declarations=declared,

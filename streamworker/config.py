@@ -26,6 +26,13 @@ class Ordering(enum.Enum):
     UNORDERED = "unordered"  # none waits
 
 
+class Execution(enum.Enum):
+    """Where the calls of a plain `def` handler are made."""
+
+    THREAD = "thread"  # on threads of the worker, for calls that wait
+    PROCESS = "process"  # in child processes, for calls that compute
+
+
 class Action(enum.Enum):
     """What a rule says to do with a failure."""
 
@@ -396,6 +403,7 @@ class FlowConfig:
     resume_at: float = 0.5  # share of the bound at which a paused partition goes on
     max_slice: int = 500  # records handed to a thread at once
     slice_s: float = 0.005  # aim for the work in a slice: the hand-over is paid once, lanes still spread
+    process_slice_s: float = 0.05  # the same for execution="process", where a hand-over costs several times as much
 
     def __post_init__(self) -> None:
         _at_least("flow.max_inflight", self.max_inflight, 1)

@@ -9,6 +9,7 @@
     │   ├── FatalError          stop the worker: drain, commit what is done       exit code 1
     │   └── BatchFailed         record `index` of this batch failed with `cause`
     ├── DecodeError             bytes that are not what the serde expects: poison
+    ├── CallKilled              the child process of a call died with it: tried again
     ├── HandlerTimeout          a call ran for longer than the handler's `timeout_s`: tried again
     ├── HeadOfLine              a record held the commits of its partition back for too long: to the dead letters
     ├── DependencyUnavailable   what decoding needs is away (a registry): wait, spend no attempt
@@ -95,6 +96,18 @@ class HandlerTimeout(StreamworkerError, TimeoutError):
 
 class CallCancelled(StreamworkerError):
     """The call of an `async def` handler was cancelled; it has failed, and the record is tried again."""
+
+
+class CallKilled(StreamworkerError):
+    """The child process that a call was in has died: a crash in native code, out of memory, `os._exit`; never raised.
+
+    The record is tried again. When its attempts are used up it goes to the dead letters with the reason
+    `killed_worker`. `exit_code` is that of the process; -n says that signal n has ended it.
+    """
+
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class HeadOfLine(StreamworkerError):

@@ -124,7 +124,7 @@ class Listener:
         """The handler's budget for retries was spent: so many that were due wait on."""
 
     def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
-        """A call runs for longer than its handler's timeout: it has failed, and its thread is replaced."""
+        """A call runs for longer than its handler's timeout: it has failed, and its thread or process is replaced."""
 
     def came_back_late(self, handler: str, partition: TopicPartition, seconds: float) -> None:
         """A call that was written off has ended after `seconds`; what it brought is dropped."""

@@ -24,6 +24,7 @@ from streamworker.config import (
     Batch,
     Breaker,
     DeadLetter,
+    Execution,
     Fallback,
     OnExhausted,
     Ordering,
@@ -173,7 +174,8 @@ class _Declared:
     value: ClassVar[AnySerde | None] = None  # None hands over the bytes
     key: ClassVar[AnySerde | None] = None
     ordering: ClassVar[Ordering | str] = Ordering.PARTITION
-    concurrency: ClassVar[int] = 8  # threads, each with an instance of its own; of an async handler, tasks at once
+    concurrency: ClassVar[int] = 8  # threads or processes, each with an instance; of an async handler, tasks at once
+    execution: ClassVar[Execution | str] = Execution.THREAD  # "process" for calls that compute rather than wait
     adaptive: ClassVar[Adaptive | None] = None  # None: as many calls at once as there are threads
     lanes: ClassVar[int | None] = None  # KEY: order domains per partition; None is as many as threads
     timeout_s: ClassVar[float | None] = None  # for a call of handle; a longer one has failed, though it goes on
@@ -237,6 +239,7 @@ class Declaration:
     key: AnySerde | None
     ordering: Ordering
     concurrency: int
+    execution: Execution
     adaptive: Adaptive | None
     lanes: int
     batch: Batch | None
@@ -291,6 +294,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         key=_serde(handler, "key"),
         ordering=member(f"{handler.__name__}.ordering", Ordering, handler.ordering),
         concurrency=_positive(handler, "concurrency", handler.concurrency),
+        execution=_execution(handler),
         adaptive=_adaptive(handler),
         lanes=_positive(handler, "lanes", handler.concurrency if handler.lanes is None else handler.lanes),
         batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
@@ -438,6 +442,23 @@ def _positive(handler: type[_Declared], name: str, number: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigurationError(f"{handler.__name__}.{name}: expected a whole number from 1, got {number!r}")
     return number
+
+
+def _execution(handler: type[_Declared]) -> Execution:
+    execution = member(f"{handler.__name__}.execution", Execution, handler.execution)
+    if execution is Execution.PROCESS:
+        if _is_async(handler):
+            raise ConfigurationError(
+                f"{handler.__name__}.execution: a handler that computes gains nothing by being async; make handle a"
+                f' plain def, or leave execution at "thread"'
+            )
+        for option in ("dependencies", "reads"):
+            if getattr(handler, option):
+                raise ConfigurationError(
+                    f"{handler.__name__}.{option}: what they know is in the worker's process, and the handler's calls"
+                    f' are in others; declare the handler\'s own breaker instead, or leave execution at "thread"'
+                )
+    return execution
 
 
 def _adaptive(handler: type[_Declared]) -> Adaptive | None:

@@ -15,9 +15,10 @@ from __future__ import annotations
 import os
 import random
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from streamworker.config import Execution
 from streamworker.delays import Delays
 from streamworker.dlq.retries import RetryRoutes
 from streamworker.dlq.writer import DeadLetterWriter
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from streamworker.clock import Clock
-    from streamworker.config import Config
+    from streamworker.config import Config, FlowConfig
     from streamworker.events import Listener
     from streamworker.handler import Declaration
     from streamworker.interfaces import CommitAnswer, Executor, Fault, KeyLog, Log, Outbox, Source
@@ -166,7 +167,7 @@ class Worker:
                 concurrency=one.concurrency,
                 lanes=one.lanes,
                 batch=one.batch,
-                flow=config.flow,
+                flow=_flow(one, config.flow),
                 limit=lambda key: self.partitions.limit(key),
                 attempts=lambda key: self.partitions.attempts(key),
                 watched=one.timeout_s is not None,
@@ -716,6 +717,11 @@ class Worker:
 
     def _name(self, slice_: LaneSlice) -> str:
         return self.declarations[slice_.handler].name
+
+
+def _flow(declared: Declaration, flow: FlowConfig) -> FlowConfig:
+    """With the size of slices that suits where the handler's calls are made."""
+    return replace(flow, slice_s=flow.process_slice_s) if declared.execution is Execution.PROCESS else flow
 
 
 def _sifts(declared: Declaration) -> bool:

@@ -117,7 +117,7 @@ def handlers() -> str:
     ]
     for kind in (config.Retry, config.Batch, config.DeadLetter):
         lines += ["", f"## {kind.__name__}", "", _text(kind), "", *_options(kind)]
-    for choice in (config.Ordering, config.OnExhausted, config.Fallback):
+    for choice in (config.Ordering, config.Execution, config.OnExhausted, config.Fallback):
         lines += ["", f"## {choice.__name__}", "", _text(choice), "", *_members(choice)]
     lines += ["", "## Rule", "", _text(config.Rule), "", *_rules()]
     return _page(lines)

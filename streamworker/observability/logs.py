@@ -254,7 +254,7 @@ class LogListener(Listener):
 
     def written_off(self, handler: str, partition: TopicPartition, offset: int, seconds: float) -> None:
         fields = {**_place(partition, offset), "handler": handler, "seconds": round(seconds, 3)}
-        self._say_sparingly(("written off", handler), logging.WARNING, "call timed out and goes on", fields)
+        self._say_sparingly(("written off", handler), logging.WARNING, "call timed out", fields)
 
     def came_back_late(self, handler: str, partition: TopicPartition, seconds: float) -> None:
         fields = {**_place(partition), "handler": handler, "seconds": round(seconds, 3)}

@@ -105,6 +105,7 @@ class SliceRunner:
         return repeat(None, len(messages))
 
     def _may_start(self, slice_: Slice, index: int) -> bool:
+        """Whether the call for the record at `index` may begin; notes that it does."""
         ownership, now_s = slice_.ownership, self._monotonic_s()
         slice_.called = (index, now_s)
         if slice_.given_up or (ownership.closing and slice_.messages[index].offset() >= ownership.closes_at):

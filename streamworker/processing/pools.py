@@ -1,4 +1,4 @@
-"""The executor of a process: a pool for each handler, of threads for plain `def` and of tasks for `async def`.
+"""The executor of a process: a pool for each handler, of threads or child processes, or of tasks for `async def`.
 
 Outcomes of all pools come back through one queue. Loop thread only, but for `report`.
 """
@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from streamworker.config import Execution
 from streamworker.processing.event_loops import EventLoop
+from streamworker.processing.processes import ProcessPool
 from streamworker.processing.threads import ThreadPool
 from streamworker.work import Slice, SliceOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.clock import Clock
+    from streamworker.config import LogConfig
     from streamworker.handler import Context, Declaration
 
 S = TypeVar("S", bound=Slice)
@@ -48,7 +52,7 @@ class Pool(Protocol[S_contra]):
 
 
 class Pools(Generic[S]):
-    """An `Executor` over the handlers of this process."""
+    """An `Executor` over the handlers of this process; `log` is how its child processes are to log."""
 
     def __init__(
         self,
@@ -57,6 +61,7 @@ class Pools(Generic[S]):
         *,
         clock: Clock,
         max_record_bytes: int,
+        log: LogConfig | None = None,
     ) -> None:
         self._outcomes: deque[SliceOutcome[S]] = deque()
         # Not a SimpleQueue with a timeout: in CPython 3.11 and 3.12 a signal that comes while the main
@@ -64,13 +69,18 @@ class Pools(Generic[S]):
         self._arrived = threading.Event()
         self._monotonic_s = clock.monotonic_s
         self._event_loops: dict[str, EventLoop[S]] = {}
+        self._process_pools: list[ProcessPool[S]] = []
         self._pools: list[Pool[S]] = []
         for declaration, context in zip(declarations, contexts, strict=True):
-            make = EventLoop[S] if declaration.is_async else ThreadPool[S]
+            make: Callable[..., Pool[S]] = EventLoop[S] if declaration.is_async else ThreadPool[S]
+            if declaration.execution is Execution.PROCESS:
+                make = partial(ProcessPool[S], log=log)
             pool = make(declaration, context, self._report, clock=clock, max_record_bytes=max_record_bytes)
             self._pools.append(pool)
             if isinstance(pool, EventLoop):
                 self._event_loops[declaration.name] = pool
+            elif isinstance(pool, ProcessPool):
+                self._process_pools.append(pool)
 
     def start(self) -> None:
         """Make and open all instances; raises what `open` raised first."""
@@ -92,6 +102,8 @@ class Pools(Generic[S]):
         if not self._outcomes and timeout_s > 0:
             self._arrived.wait(timeout_s)
         self._arrived.clear()
+        for processes in self._process_pools:  # last, so that what looks at slices next sees them as they are
+            processes.catch_up()
         collected: list[SliceOutcome[S]] = []
         while self._outcomes:
             outcome = self._outcomes.popleft()

@@ -2,7 +2,8 @@
 
 Each thread makes, opens and closes an instance of its own. A slice goes to the thread that became
 idle last, so that a fast handler keeps few threads warm and a slow one uses them all. The loop thread
-owns the idle list; threads own the slice in hand.
+owns the idle list; threads own the slice in hand. Where an instance lives is the pool's `open` to say:
+here it is the thread itself, in `processes.py` a child process that the thread drives.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from streamworker.errors import FatalError
 from streamworker.processing.executor import SliceRunner, guarded_call
@@ -32,6 +34,24 @@ _log = logging.getLogger(__name__)
 _QUICK_S = 0.001
 # What makes calls hang is likely to keep a new instance from being opened as well, for a while.
 _OPEN_AGAIN_S = 5.0
+
+
+class Instance(Protocol[S]):
+    """An instance of the handler, open. All but `abandon` is for the thread that has opened it."""
+
+    @property
+    def run(self) -> Callable[[S], SliceOutcome[S]]:
+        """Handles a slice's records in order until the first failure."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether it can run nothing more, so that another must be opened."""
+
+    def abandon(self, slice_: S) -> None:
+        """End the call for `slice_` if it is in progress and can be ended from outside. Loop thread."""
+
+    def close(self) -> None:
+        """After the last slice; raises what the handler's `close` raises."""
 
 
 class ThreadPool(Generic[S]):
@@ -63,6 +83,12 @@ class ThreadPool(Generic[S]):
         self.ends = threading.Event()
         self._replaced = 0
 
+    def open(self) -> Instance[S]:
+        """Make an instance and open it; raises what that raises. Called on the thread that is to run it."""
+        handler = self.declaration.make()
+        handler.open(self.context)
+        return _OnThread(handler, partial(self.runner.run, guarded_call(self.declaration, handler)))
+
     def start(self) -> None:
         """Start all threads; raises what an instance's `open` raised first."""
         for thread in self.threads:
@@ -86,6 +112,7 @@ class ThreadPool(Generic[S]):
         for thread in self.threads:
             if thread.in_hand is slice_:
                 thread.leaves = True
+                thread.abandon(slice_)
                 self.threads.remove(thread)
                 self._replaced += 1
                 number = self.declaration.concurrency + self._replaced - 1
@@ -126,11 +153,32 @@ class ThreadPool(Generic[S]):
             thread.wake()
 
 
+class _OnThread(Generic[S]):
+    """An `Instance` on the thread that has opened it."""
+
+    gone = False
+
+    def __init__(self, handler: AnyHandler, run: Callable[[S], SliceOutcome[S]]) -> None:
+        self._handler = handler
+        self.run = run
+
+    def abandon(self, slice_: S) -> None:
+        """No thread can be ended from outside."""
+
+    def close(self) -> None:
+        """As of `Instance`."""
+        self._handler.close()
+
+
 class _PoolThread(Generic[S]):
-    """With `patient`, it tries again until its instance can be opened; else the loop thread hears of it."""
+    """With `patient`, it tries again until its instance can be opened; else the loop thread hears of it.
+
+    In place of an instance that is gone it opens another, patiently.
+    """
 
     def __init__(self, pool: ThreadPool[S], number: int, *, patient: bool = False) -> None:
         self.pool = pool
+        self.instance: Instance[S] | None = None
         self.in_hand: S | None = None
         self.leaves = False  # it has been replaced, and ends when its call does
         self._patient = patient
@@ -151,45 +199,51 @@ class _PoolThread(Generic[S]):
         if self._open_error is not None:
             raise self._open_error
 
+    def abandon(self, slice_: S) -> None:
+        if self.instance is not None:
+            self.instance.abandon(slice_)
+
     def joined(self, timeout_s: float) -> bool:
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        while (instance := self._open()) is not None:
+            self.instance = instance
+            self._serve(instance)
+            try:
+                instance.close()
+            except Exception:  # noqa: BLE001 - the instance ends here, and what was handled is settled
+                _log.exception("%s.close failed", self.pool.declaration.name)
+            if self.leaves or not instance.gone or self.pool.ends.is_set():
+                return
+            self._patient = True
+
+    def _serve(self, instance: Instance[S]) -> None:
+        """Run slices until told to end, or until the instance is gone."""
         pool = self.pool
-        handler = self._open()
-        if handler is None:
-            return
-        call = guarded_call(pool.declaration, handler)
-        run, report = pool.runner.run, pool.report
-        while not self.leaves and (slice_ := pool.take(self)) is not None:
+        run, report = instance.run, pool.report
+        while not (self.leaves or instance.gone) and (slice_ := pool.take(self)) is not None:
             self.in_hand = slice_
             try:
-                outcome = run(call, slice_)
+                outcome = run(slice_)
             except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like an idle thread
                 outcome = SliceOutcome(slice_, 0.0, Failure(None, FatalError(repr(error))))
             report(outcome)
             self.in_hand = None
             del slice_, outcome  # an idle thread keeps no records alive
-        try:
-            handler.close()
-        except Exception:  # noqa: BLE001 - the thread ends here, and what was handled is settled
-            _log.exception("%s.close failed", pool.declaration.name)
 
-    def _open(self) -> AnyHandler | None:
+    def _open(self) -> Instance[S] | None:
         """An instance, ready; None if the thread has nothing to run."""
         pool = self.pool
         while True:
             try:
-                handler = pool.declaration.make()
-                handler.open(pool.context)
+                return pool.open()
             except BaseException as error:  # noqa: BLE001 - handed to the loop thread, which raises it, or said
                 if not self._patient or not isinstance(error, Exception):
                     self._open_error = error
                     return None
-                _log.exception("%s.open failed for the thread that replaces one, tried again", pool.declaration.name)
-            else:
-                return handler
+                _log.exception("%s.open failed in place of one that is gone, tried again", pool.declaration.name)
             finally:
                 self._opened.set()
             if pool.ends.wait(_OPEN_AGAIN_S):

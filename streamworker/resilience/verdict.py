@@ -13,7 +13,7 @@ The order of the questions:
 4. Whether the failure is that of a dependency whose breaker the handler has declared (`spares`): what would be tried
    again spends no attempt, and is never exhausted.
 5. Any other Exception is tried again, and is exhausted after exactly `attempts` calls; what is not even an
-   Exception stops the worker.
+   Exception stops the worker. A record whose calls have cost child processes ends as one that kills its worker.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from streamworker.config import Action, OnExhausted
-from streamworker.errors import DecodeError, Defer, DependencyUnavailable, FatalError, PoisonError, RetryableError
+from streamworker.errors import (
+    CallKilled,
+    DecodeError,
+    Defer,
+    DependencyUnavailable,
+    FatalError,
+    PoisonError,
+    RetryableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +60,7 @@ class Verdict:
     """What is to be done and why.
 
     `reason` is one of retryable, unavailable, poison, undecodable_key, undecodable_value, exhausted, fails_alone,
-    deferred, rule, skipped, blocked, no_dead_letter, critical, fatal; killed_worker and head_of_line are decided by no
+    deferred, rule, skipped, blocked, no_dead_letter, killed_worker, critical, fatal; head_of_line is decided by no
     call. `note` tells of rules whose predicate raised; it is empty if none did.
     """
 
@@ -106,6 +114,8 @@ def judge(
     if verdict.kind is VerdictKind.RETRY and attempt >= attempts:
         blocks = has_dead_letter and on_exhausted is OnExhausted.BLOCK
         verdict = _BLOCKED if blocks else _DEFERRED if defers else _EXHAUSTED
+        if isinstance(error, CallKilled):
+            verdict = replace(verdict, reason="killed_worker")
     if verdict.kind in _NEEDS_DEAD_LETTER and not has_dead_letter:
         verdict = _NO_DEAD_LETTER
     return replace(verdict, note=note)

@@ -20,11 +20,13 @@ from streamworker import (
     Bulkhead,
     BulkheadFull,
     Bytes,
+    CallKilled,
     CircuitOpen,
     Context,
     DeadLetter,
     DecodeError,
     Dependency,
+    Execution,
     Fallback,
     FatalError,
     Handler,
@@ -246,6 +248,19 @@ class Punctual(Handler[bytes]):
         assert_type(self.context.remaining_s(), float | None)
         assert_type(self.context.remaining_s(2.5), float)
         assert_type(self.context.deadline_s(), float)
+
+
+class Computing(Handler[bytes]):
+    """Calls in child processes."""
+
+    topics = ("images",)
+    execution = Execution.PROCESS
+    concurrency = 4
+    rules = (Rule.dead_letter(CallKilled),)
+    dead_letter = DeadLetter("images.dlq")
+
+    def handle(self, record: Record[bytes]) -> None:
+        assert_type(record.value, bytes)
 
 
 class Located(Handler[bytes]):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from streamworker.config import OnExhausted, Rule
 from streamworker.errors import (
+    CallKilled,
     DecodeError,
     Defer,
     DependencyUnavailable,
@@ -146,6 +147,24 @@ def test_a_record_is_exhausted_after_exactly_so_many_calls(attempts: int) -> Non
     kinds = [judged(OSError(), attempt=attempt, attempts=attempts).kind for attempt in range(1, attempts + 1)]
 
     assert kinds == [VerdictKind.RETRY] * (attempts - 1) + [VerdictKind.DEAD_LETTER]
+
+
+@pytest.mark.parametrize(
+    ("on_exhausted", "defers", "kind"),
+    [
+        (OnExhausted.DLQ, False, VerdictKind.DEAD_LETTER),
+        (OnExhausted.BLOCK, False, VerdictKind.BLOCK),
+        (OnExhausted.DLQ, True, VerdictKind.DEFER),
+    ],
+)
+def test_a_record_whose_calls_cost_processes_is_tried_again_and_ends_as_one_that_kills(
+    on_exhausted: OnExhausted, kind: VerdictKind, *, defers: bool
+) -> None:
+    killed = CallKilled("died", exit_code=-9)
+
+    assert judged(killed, attempt=3).kind is VerdictKind.RETRY
+    assert judged(killed, attempt=4, on_exhausted=on_exhausted, defers=defers) == Verdict(kind, "killed_worker")
+    assert judged(killed, Rule.dead_letter(CallKilled)) == Verdict(VerdictKind.DEAD_LETTER, "rule")
 
 
 @pytest.mark.parametrize(
