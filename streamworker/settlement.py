@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -148,12 +149,13 @@ class Settlement:
         """Settle what is handled of a slice; of one that still runs, what was handled so far."""
         settled, done = slice_.settled, slice_.done  # the pool thread may move it on meanwhile
         slice_.settled = done
-        handled = slice_.messages if done - settled == len(slice_.messages) else slice_.messages[settled:done]
+        handled = [slice_.messages if done - settled == len(slice_.messages) else slice_.messages[settled:done]]
         if slice_.rejected:
-            rejected = {index for index, _ in slice_.rejected}
-            handled = [message for index, message in enumerate(handled, settled) if index not in rejected]
-        if handled:
-            partition.budget.handled(len(handled))
+            rejected = [index for index, _ in slice_.rejected if settled <= index < done]
+            handled = _between(slice_.messages, [settled - 1, *rejected, done])
+        records = sum(map(len, handled))
+        if records:
+            partition.budget.handled(records)
             partition.recovered()
             self._complete(partition, handled, Ending.HANDLED, seconds)
 
@@ -172,7 +174,7 @@ class Settlement:
         expired = [one for one, age_s in zip(messages, ages_s, strict=True) if age_s > max_age_s]
         if not expired:
             return messages
-        self._complete(partition, expired, Ending.EXPIRED, 0.0)
+        self._complete(partition, [expired], Ending.EXPIRED, 0.0)
         self._listener.expired(partition.key, expired[0].offset(), len(expired), max(ages_s))
         return [one for one, age_s in zip(messages, ages_s, strict=True) if age_s <= max_age_s]
 
@@ -191,7 +193,7 @@ class Settlement:
         return others
 
     def _settle_rejected(self, partition: Partition, slice_: LaneSlice, index: int, error: BaseException) -> bool:
-        """Settle an undecodable record; false if it stays, because its partition or the worker stops."""
+        """Settle a record that no other call would help; false if it stays, as its partition or the worker stops."""
         message = slice_.messages[index]
         attempts = slice_.attempt  # never tried again, whatever a rule says: the bytes stay the same
         verdict = self._judge(slice_, error, attempts=attempts, defers=False)
@@ -529,9 +531,9 @@ class Settlement:
         else:
             self._listener.dead_lettered(partition.key, letter.topic, letter.reason)
         if parks:
-            self._parking.park(partition, message, lambda: self._complete(partition, [message], ending, 0.0))
+            self._parking.park(partition, message, lambda: self._complete(partition, [[message]], ending, 0.0))
         else:
-            self._complete(partition, [message], ending, 0.0)
+            self._complete(partition, [[message]], ending, 0.0)
 
     def dead_letter_refused(self, key: TopicPartition, offset: int, topic: str, error: str) -> None:
         """Stop the partition of a dead letter that was not taken; the writer keeps trying."""
@@ -540,21 +542,27 @@ class Settlement:
         if partition is not None:
             self._partitions.stop(partition, "dead_letter_refused", f"{topic}: {error}", mends_itself=True)
 
-    def _complete(self, partition: Partition, messages: Sequence[Message], ending: Ending, seconds: float) -> None:
-        first, last = messages[0].offset(), messages[-1].offset()
-        if last - first + 1 == len(messages):
-            partition.tracker.complete_run(first, last)
-        else:
-            partition.tracker.complete([message.offset() for message in messages])
-        if partition.attempts or partition.tracker.attempts:
-            for message in messages:
-                partition.attempts.pop(message.offset(), None)
-                partition.tracker.attempts.pop(message.offset(), None)
-        size_bytes = self._stages.backpressure.size_of(partition.key, messages, partition.lanes.largest_bytes)
-        self._stages.backpressure.settled(partition.key, len(messages), size_bytes)
+    def _complete(
+        self, partition: Partition, parts: Sequence[Sequence[Message]], ending: Ending, seconds: float
+    ) -> None:
+        backpressure, largest_bytes = self._stages.backpressure, partition.lanes.largest_bytes
+        records = size_bytes = 0
+        for messages in filter(None, parts):
+            records += len(messages)
+            size_bytes += backpressure.size_of(partition.key, messages, largest_bytes)
+            first, last = messages[0].offset(), messages[-1].offset()
+            if last - first + 1 == len(messages):
+                partition.tracker.complete_run(first, last)
+            else:
+                partition.tracker.complete([message.offset() for message in messages])
+            if partition.attempts or partition.tracker.attempts:
+                for message in messages:
+                    partition.attempts.pop(message.offset(), None)
+                    partition.tracker.attempts.pop(message.offset(), None)
+        backpressure.settled(partition.key, records, size_bytes)
         self._stages.committer.progressed(partition.key)
         name = self._declarations[partition.handler].name
-        self._listener.ended(name, partition.key, ending, len(messages), seconds)
+        self._listener.ended(name, partition.key, ending, records, seconds)
 
     def _report_failure(
         self, partition: Partition, message: Message, error: BaseException, attempt: int, ending: Ending
@@ -577,6 +585,11 @@ def _is_first(slice_: LaneSlice) -> bool:
 def _spared(slice_: LaneSlice) -> Spared:
     """Calls for its records that failed and spent no attempt."""
     return Spared() if slice_.held is None else slice_.held.spared
+
+
+def _between(messages: Sequence[Message], indices: Sequence[int]) -> list[Sequence[Message]]:
+    """What lies between these ascending indices."""
+    return [messages[before + 1 : index] for before, index in pairwise(indices)]
 
 
 def _left(slice_: LaneSlice, gone: set[int]) -> list[Message]:

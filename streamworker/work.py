@@ -66,7 +66,7 @@ class Slice:
     Made by the loop thread, then owned by the pool thread that has it in hand; the loop reads `done` and
     `started_s` meanwhile, which is how an abandoned slice repeats only the call in progress.
     `attempt` is 1 for records that go for the first time. `done` counts the finished ones from the front; of these,
-    the first `settled` are settled, and `rejected` (index, error) could not be decoded. `started_s` is the monotonic
+    the first `settled` are settled, and `rejected` (index, error) go to the dead letters. `started_s` is the monotonic
     time at which the handler began with the slice. No value is larger than `largest_bytes`, where that is known.
     The lease is looked at before the first record, and before each if the loop says that it is `watched`; then
     `called` tells the index of the record in the handler's hands, and when its call began. Once `given_up` no record of

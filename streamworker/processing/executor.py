@@ -14,7 +14,14 @@ from itertools import repeat
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from streamworker.config import Action, OnExhausted
-from streamworker.errors import BatchFailed, CallCancelled, DecodeError, DependencyUnavailable, FatalError
+from streamworker.errors import (
+    BatchFailed,
+    CallCancelled,
+    DecodeError,
+    DependencyUnavailable,
+    FatalError,
+    PoisonError,
+)
 from streamworker.record import Record, Records
 from streamworker.work import Failure, InHand, Slice, SliceOutcome
 
@@ -55,6 +62,7 @@ class SliceRunner:
         self._max_record_bytes = max_record_bytes
         # Else an undecodable record stands still or takes its key along, and none of its slice may overtake it.
         self._goes_on = _dead_letters_all_undecodable(declaration)
+        self._passed_over = _passed_over(declaration) if self._goes_on else ()
         self._run = self._one_by_one if declaration.batch is None else self._as_batch
 
     def run(self, call: Call, slice_: S) -> SliceOutcome[S]:
@@ -85,7 +93,9 @@ class SliceRunner:
                     return Failure(index, undecodable.reason)
                 slice_.rejected.append((index, undecodable.reason))
             except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
-                return Failure(index, error)
+                if not isinstance(error, self._passed_over):
+                    return Failure(index, error)
+                slice_.rejected.append((index, error))
             slice_.done = index + 1
         return None
 
@@ -221,7 +231,9 @@ class AsyncSliceRunner(SliceRunner):
                     return Failure(index, undecodable.reason)
                 slice_.rejected.append((index, undecodable.reason))
             except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
-                return Failure(index, _told(error))
+                if not isinstance(error, self._passed_over):
+                    return Failure(index, _told(error))
+                slice_.rejected.append((index, error))
             slice_.done = index + 1
         return None
 
@@ -274,6 +286,21 @@ def _dead_letters_all_undecodable(declaration: Declaration) -> bool:
     blocks = OnExhausted(dead_letter.on_exhausted) is OnExhausted.BLOCK
     stays = (Action.STOP, Action.RETRY) if blocks else (Action.STOP,)
     return not any(rule.action in stays for rule in declaration.rules)
+
+
+def _passed_over(declaration: Declaration) -> tuple[type[BaseException], ...]:
+    """Errors that say all there is to know of a record, so that the slice goes on as past an undecodable one.
+
+    None where a rule, a breaker or a limit has to see each failed call before the next is made.
+    """
+    judges = (
+        declaration.rules,
+        declaration.breakers,
+        declaration.reads,
+        declaration.adaptive,
+        declaration.retry_budget,
+    )
+    return () if any(judges) else (PoisonError,)
 
 
 def _needed(serde: AnySerde | None) -> AnySerde | None:

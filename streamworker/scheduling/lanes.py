@@ -684,7 +684,9 @@ class Scheduler:
             self._free_keys(lane, held)
             front += held.followers
             remaining = held.messages[len(slice_.messages) :]
-        if front:
+        if held is None and front and lane.pending and front[-1].offset() < lane.pending[0].offset():
+            lane.pending[:0] = front  # as it nearly always is: sorting would look at all that waits
+        elif front:
             lane.pending = sorted(front + lane.pending, key=_offset)
         self._enqueue(lane)
         return remaining

@@ -176,7 +176,7 @@ def test_dropping_the_neighbours_of_a_poison_in_a_batch_is_found(monkeypatch: py
         for lane in partition.lanes.lanes:
             for held in [held for held in lane.held if held.parts]:
                 lane.held.remove(held)
-                self._complete(partition, held.messages, Ending.HANDLED, 0.0)
+                self._complete(partition, [held.messages], Ending.HANDLED, 0.0)
         sound(self, partition, message, verdict, error, attempt)
 
     monkeypatch.setattr(Settlement, "_dead_letter", dead_letter)
@@ -210,7 +210,7 @@ def plant_nothing_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
         left: Sequence[Message],
         _permit: Permit | None,
     ) -> None:
-        self._complete(partition, left, Ending.SKIPPED, 0.0)
+        self._complete(partition, [left], Ending.SKIPPED, 0.0)
         self._stages.schedulers[slice_.handler].finish(slice_)
 
     monkeypatch.setattr(Settlement, "_settle_failure", drop)

@@ -57,7 +57,7 @@ def test_a_slice_comes_out_as_it_went_in() -> None:
 
     there = crossed(slice_)
 
-    first, second = (Record(message, None, None, there.attempt) for message in there.messages)
+    first, second = (Record(message, there.attempt) for message in there.messages)
     assert (first.topic, first.partition, first.offset, first.timestamp_ms) == ("t.retry.g.1", 3, 5, 1234)
     assert (first.raw_key, first.raw_value, list(first.headers), first.attempt) == (b"k", b"v", headers, 2)
     assert (second.raw_key, second.raw_value, list(second.headers)) == (None, None, [])
@@ -70,7 +70,7 @@ def test_a_record_that_came_back_knows_where_it_was_first() -> None:
     origin = Origin("t", 1, 77)
     returned = Returned(MemoryMessage(AT, 5, value=b"v"), origin=origin, timestamp_ms=1234, calls=4, due_ms=99)
 
-    record = Record(crossed(Slice(0, Ownership(AT, 1), [returned], 2)).messages[0], None, None, 2)
+    record = Record(crossed(Slice(0, Ownership(AT, 1), [returned], 2)).messages[0], 2)
 
     assert (record.origin, record.attempt, record.timestamp_ms, record.offset) == (origin, 6, 1234, 5)
 

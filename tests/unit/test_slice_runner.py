@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streamworker import (
+    Adaptive,
     Batch,
     BatchFailed,
     BatchHandler,
+    Breaker,
     DeadLetter,
     DecodeError,
     DependencyUnavailable,
     Handler,
+    PoisonError,
     Record,
     Records,
+    RetryBudget,
     Rule,
 )
 from streamworker.clock import SystemClock
@@ -524,3 +528,39 @@ def test_large_values_are_not_there_all_at_once() -> None:
     runner.run(lambda _record: None, slice_)
 
     assert (slice_.done, serde.at_once) == (3, [])
+
+
+def refuse_the_second(record: Record[object]) -> None:
+    if record.offset == 101:
+        raise PoisonError("no")
+
+
+def test_the_slice_goes_on_past_poison() -> None:
+    slice_ = slice_of(b"a", b"b", b"c")
+
+    outcome = run(slice_, refuse_the_second)
+
+    assert (outcome.failure, slice_.done) == (None, 3)
+    assert [(index, str(error)) for index, error in slice_.rejected] == [(1, "no")]
+
+
+@pytest.mark.parametrize(
+    "judged",
+    [
+        {"rules": (Rule.retry(PoisonError),)},
+        {"dead_letter": None},
+        {"dead_letter": DeadLetter("dlq", on_exhausted="dlq_key")},
+        {"breaker": Breaker("db")},
+        {"dependencies": (Breaker("db"),)},
+        {"adaptive": Adaptive()},
+        {"retry_budget": RetryBudget()},
+    ],
+    ids=lambda judged: next(iter(judged)),
+)
+def test_poison_ends_the_slice_where_something_has_to_see_it_first(judged: dict[str, object]) -> None:
+    slice_, declared = slice_of(b"a", b"b", b"c"), replace(declaration(One), dead_letter=DLQ)
+    runner = SliceRunner(replace(declared, **judged), clock=SystemClock(), max_record_bytes=MAX_BYTES)  # type: ignore[arg-type]
+
+    outcome = runner.run(refuse_the_second, slice_)  # type: ignore[arg-type]  # the engine knows its kind of handler
+
+    assert (failure_of(outcome).index, slice_.done, slice_.rejected) == (1, 1, [])
