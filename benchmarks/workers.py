@@ -63,6 +63,12 @@ class Many(BatchHandler[bytes]):
     def handle(self, records: Records[bytes]) -> None: ...
 
 
+class ManyInline(Many):
+    """The same on the loop thread."""
+
+    execution = "inline"
+
+
 class Text(msgspec.Struct, frozen=True):
     """What the plain values are."""
 
@@ -166,6 +172,7 @@ HANDLERS: Mapping[str, AnyHandler] = {
     "batch": Many,
     "single": Single,
     "key": Keyed,
+    "inline": ManyInline,
     "json": Decoded,
     "avro": Orders,
     "redis": Forwards,

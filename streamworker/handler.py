@@ -175,7 +175,7 @@ class _Declared:
     key: ClassVar[AnySerde | None] = None
     ordering: ClassVar[Ordering | str] = Ordering.PARTITION
     concurrency: ClassVar[int] = 8  # threads or processes, each with an instance; of an async handler, tasks at once
-    execution: ClassVar[Execution | str] = Execution.THREAD  # "process" for calls that compute rather than wait
+    execution: ClassVar[Execution | str] = Execution.THREAD  # "process" for calls that compute, "inline" for tiny ones
     adaptive: ClassVar[Adaptive | None] = None  # None: as many calls at once as there are threads
     lanes: ClassVar[int | None] = None  # KEY: order domains per partition; None is as many as threads
     timeout_s: ClassVar[float | None] = None  # for a call of handle; a longer one has failed, though it goes on
@@ -273,6 +273,8 @@ class Declaration:
 _MISSPELLED = 0.8
 # The loop looks for what is overdue between its steps, each of which may take so long.
 _LEAST_HANDLER_TIMEOUT_S = 0.1
+# Between two steps of the loop; more would put off what else it has to do.
+_INLINE_SLICES = 2
 # Timestamps have milliseconds.
 _LEAST_AGE_S = 0.001
 
@@ -293,7 +295,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         value=_serde(handler, "value"),
         key=_serde(handler, "key"),
         ordering=member(f"{handler.__name__}.ordering", Ordering, handler.ordering),
-        concurrency=_positive(handler, "concurrency", handler.concurrency),
+        concurrency=_concurrency(handler),
         execution=_execution(handler),
         adaptive=_adaptive(handler),
         lanes=_positive(handler, "lanes", handler.concurrency if handler.lanes is None else handler.lanes),
@@ -444,6 +446,12 @@ def _positive(handler: type[_Declared], name: str, number: object) -> int:
     return number
 
 
+def _concurrency(handler: type[_Declared]) -> int:
+    """As declared; for inline calls as many slices as are made of one fetch, since they go one after the other."""
+    concurrency = _positive(handler, "concurrency", handler.concurrency)
+    return _INLINE_SLICES if handler.execution in (Execution.INLINE, Execution.INLINE.value) else concurrency
+
+
 def _execution(handler: type[_Declared]) -> Execution:
     execution = member(f"{handler.__name__}.execution", Execution, handler.execution)
     if execution is Execution.PROCESS:
@@ -458,7 +466,22 @@ def _execution(handler: type[_Declared]) -> Execution:
                     f"{handler.__name__}.{option}: what they know is in the worker's process, and the handler's calls"
                     f' are in others; declare the handler\'s own breaker instead, or leave execution at "thread"'
                 )
+    if execution is Execution.INLINE:
+        _refuse_what_waits(handler)
     return execution
+
+
+def _refuse_what_waits(handler: type[_Declared]) -> None:
+    """A call on the loop thread must not wait, and nothing can look at it meanwhile."""
+    name = handler.__name__
+    if _is_async(handler):
+        raise ConfigurationError(f'{name}.execution: an async handler waits; leave execution at "thread"')
+    for option in ("breaker", "dependencies", "reads", "timeout_s", "adaptive"):
+        if getattr(handler, option):
+            raise ConfigurationError(
+                f'{name}.{option}: a handler that calls something may wait for it, which execution = "inline" is not'
+                f' for; leave {option}, or leave execution at "thread"'
+            )
 
 
 def _adaptive(handler: type[_Declared]) -> Adaptive | None:

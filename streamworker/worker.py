@@ -4,7 +4,7 @@
 
 `Worker.step` moves records one stage on. The stages do not know each other; the worker hands values
 from one to the next. Everything here runs on the loop thread, which owns the consumer, the assignment,
-the lanes, the trackers, the committer and the dead-letter producer. User code never runs on it.
+the lanes, the trackers, the committer and the dead-letter producer. User code never runs on it, unless it asks to.
 
 An offset becomes done in one place, `Settlement.settle`: handled, or its dead letter acknowledged,
 or its skip recorded. What comes and goes with partitions is in `rebalance.py`.

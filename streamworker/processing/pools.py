@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from streamworker.config import Execution
 from streamworker.processing.event_loops import EventLoop
+from streamworker.processing.inline import Inline
 from streamworker.processing.processes import ProcessPool
 from streamworker.processing.threads import ThreadPool
 from streamworker.work import Slice, SliceOutcome
@@ -75,6 +76,8 @@ class Pools(Generic[S]):
             make: Callable[..., Pool[S]] = EventLoop[S] if declaration.is_async else ThreadPool[S]
             if declaration.execution is Execution.PROCESS:
                 make = partial(ProcessPool[S], log=log)
+            elif declaration.execution is Execution.INLINE:
+                make = Inline[S]
             pool = make(declaration, context, self._report, clock=clock, max_record_bytes=max_record_bytes)
             self._pools.append(pool)
             if isinstance(pool, EventLoop):
