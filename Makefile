@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz lint demo bench bench-peers docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz lint demo bench bench-peers bench-scale docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -54,6 +54,9 @@ bench: setup kafka-jars ## throughput beside the bare client, on a Kafka of its 
 
 bench-peers: setup kafka-jars ## the same work in other frameworks; PEERS="--only arroyo --rounds 1"
 	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks.peers $(PEERS)
+
+bench-scale: setup ## what a record costs the loop, against partitions, topics, lanes and keys
+	$(PYTHON) -m benchmarks.scale
 
 docs: setup ## the documentation, into site
 	$(PYTHON) tools/generate_docs.py --check

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class Source(enum.Enum):
@@ -102,6 +102,16 @@ LADDER: Sequence[Row] = (
     Row("raw runs", Source.PLAIN, "raw"),
     Row("raw sizes", Source.PLAIN, "raw"),
 )
+STEPS: Mapping[str, str] = {
+    "raw": "`consume(500)`, and a commit a second",
+    "raw errors": "look for errors among the records",
+    "raw runs": "part them by partition",
+    "raw sizes": "count their bytes",
+    "inline": "the whole worker, batches on the loop thread",
+    "batch": "batches handed to a thread",
+    "single": "a call for each record",
+    "key": "16 lanes of keys",
+}
 QUEUES: Sequence[Row] = tuple(Row(f"batch queued {size}", Source.PLAIN, "raw") for size in (1000, 20_000, 100_000))
 MUST_P99_MS, AIM_P99_MS = 1.5, 0.5  # above the row beside it
 MUST_CPU, AIM_CPU = 1.5, 1.15  # of the batch row: CPU per record, of the row beside it

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks.catalogue import AIM_CPU, AIM_P99_MS, MUST_CPU, MUST_P99_MS, Figure
+from benchmarks.catalogue import AIM_CPU, AIM_P99_MS, MUST_CPU, MUST_P99_MS, STEPS, Figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -65,7 +65,7 @@ def tables(rows: Sequence[Row], rounds: Sequence[Round]) -> str:
             (Figure.START, {"start_s": "s to the first record"}),
         )
     ]
-    parts.append(_targets(rows, rounds))
+    parts += [_ladder(rows, rounds), _targets(rows, rounds)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -94,6 +94,21 @@ def _table(rows: Sequence[Row], rounds: Sequence[Round], figure: Figure, columns
     for row in of_kind:
         found = (f"{median(one[row.name][name] for one in rounds):.2f}" for name in columns)
         lines.append(f"| {row.name} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def _ladder(rows: Sequence[Row], rounds: Sequence[Round]) -> str:
+    """What each step costs beyond the one before, from the bare client to the whole worker."""
+    names = [name for name in STEPS if any(row.name == name for row in rows)]
+    if len(names) < len(STEPS):
+        return ""
+    lines = ["| Step | ns per record | Beyond the one before |", "|---|---:|---:|"]
+    before_ns = None
+    for name in names:
+        ns = median(1e9 / one[name]["rate"] for one in rounds)
+        more = "" if before_ns is None else f"{ns - before_ns:+,.0f}"
+        lines.append(f"| {STEPS[name]} | {ns:,.0f} | {more} |")
+        before_ns = ns
     return "\n".join(lines)
 
 

@@ -3,13 +3,12 @@
 Rules. The worker's bounds are on records and on bytes of values. While it is full nothing is
 fetched: the client's own queue is the buffer and no partition is paused for it, because a pause
 throws the prefetch away. A partition is paused when it takes so much that others starve: over its
-share for `pause_after_s`, or for a moment while the worker is full. At the pace at which its records end it must
-be over its share for `pause_after_s` more: a client hands out thousands of one partition at a time, and a quick one
-soon has room for others.
-When the worker stays full without a gap for that long, an even split is the share, and what is above it is shed:
-otherwise one that waits for a retry or a person would keep the others waiting. If hardly anything ends
-meanwhile, all are paused, since the client cannot be polled without taking a record (a few places are kept free for
-these).
+share for `pause_after_s`, or for a moment while the worker is full. Not if it is quick: the client
+hands out thousands of one partition at a time, and they are through before they were fetched anew.
+When the worker stays full without a gap for `pause_after_s`, and is not quick, all are paused, since the
+client cannot be polled without taking a record (a few places are kept free for these), and those with
+more than an even split shed what is above it: otherwise one that waits for a retry or a person would
+keep the others waiting.
 Paused partitions go on at `resume_at` of their share. Pure; the loop thread owns it.
 """
 
@@ -32,8 +31,8 @@ _PAUSE_SPACING_S = 1.0
 _CHECK_EVERY_S = 0.02
 _FADING = 0.8  # of the largest size seen, from run to run
 _NEWEST = 0.3  # weight of what ended since the last look, in the pace
-_PACE_KNOWN_S = 0.1  # after so many looks it says how fast records end now
-_LEAST_PACE = 20.0  # records that end in a second: twice what comes with polls while the worker is full
+_QUICK = 5000.0  # records that end in a second: what the client has of a partition is through in a few
+_PACE_KNOWN_S = 0.06  # after so many looks the pace is that of now
 # Places for records that come with polls while the worker is full: ten a second until all are paused.
 _LARGEST_RESERVE, _SHARE_OF_RESERVE = 32, 4
 # What a record of unknown size may have: the default of kafka.max_record_bytes.
@@ -54,6 +53,11 @@ class _Load:
     def idle(self) -> bool:
         """Whether there is nothing to look at: of many partitions most have nothing in hand."""
         return not (self.records or self.ended) and self.paused_s is None and self.over_since_s is None
+
+    def look(self, since_s: float) -> None:
+        """Note the pace of what ended since the last look."""
+        self.pace += _NEWEST * (self.ended / since_s - self.pace)
+        self.ended = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +144,19 @@ class Backpressure:
         self._next_check_s = now_s + _CHECK_EVERY_S
         full = self.room() == 0
         self._full_since_s = (self._full_since_s if self._full_since_s is not None else now_s) if full else None
-        crowded = self._full_since_s is not None and now_s - self._full_since_s > self._config.pause_after_s
-        for load in self._loads.values():
-            if not load.idle:
-                load.pace += _NEWEST * (load.ended / since_s - load.pace)
-                load.ended = 0
-        stuck = crowded and sum(load.pace for load in self._loads.values()) < _LEAST_PACE
-        share = 1 / len(self._loads) if crowded and len(self._loads) > 1 else self._share()
-        looked_at = [(one, load) for one, load in self._loads.items() if stuck or not load.idle]
+        full_for_s = 0.0 if self._full_since_s is None else now_s - self._full_since_s
+        busy = [(one, load) for one, load in self._loads.items() if not load.idle]
+        for _, load in busy:
+            load.look(since_s)
+        stuck = full_for_s > self._config.pause_after_s and sum(load.pace for _, load in busy) < _QUICK
+        looked_at, share = list(self._loads.items()) if stuck else busy, self._share()
         pause = [one for one, load in looked_at if self._must_pause(load, share, now_s, full=full, stuck=stuck)]
-        resume = [one for one, load in looked_at if load.paused_s is not None and self._may_resume(load)]
+        resume = [one for one, load in looked_at if load.paused_s is not None and self._may_resume(load, share)]
         for partition in pause:
             self._loads[partition].paused_s = self._loads[partition].last_pause_s = now_s
         for partition in resume:
             self._loads[partition].paused_s = self._loads[partition].over_since_s = None
-        return Pressure(pause, resume, self._above_even() if crowded else {})
+        return Pressure(pause, resume, self._above_even() if stuck else {})
 
     def _share(self) -> float:
         partitions = len(self._loads)
@@ -167,10 +169,8 @@ class Backpressure:
     def _above_even(self) -> Mapping[TopicPartition, int]:
         if len(self._loads) < 2:
             return {}
-        above = {one: (self._above(load, 1 / len(self._loads)), load) for one, load in self._loads.items()}
-        return {
-            one: int(records) for one, (records, load) in above.items() if records >= 1 and self._stays(load, records)
-        }
+        above = {one: self._above(load, 1 / len(self._loads)) for one, load in self._loads.items()}
+        return {one: records for one, records in above.items() if records > 0}
 
     def _must_pause(self, load: _Load, share: float, now_s: float, *, full: bool, stuck: bool) -> bool:
         if load.paused_s is not None or now_s - load.last_pause_s < _PAUSE_SPACING_S:
@@ -183,22 +183,18 @@ class Backpressure:
             return False
         load.over_since_s = now_s if load.over_since_s is None else load.over_since_s
         patience_s = min(_PACE_KNOWN_S, self._config.pause_after_s) if full else self._config.pause_after_s
-        return self._stays(load, excess) and now_s - load.over_since_s >= patience_s
+        return load.pace < _QUICK and now_s - load.over_since_s >= patience_s
 
-    def _stays(self, load: _Load, excess: float) -> bool:
-        """Whether so many records take too long at their pace."""
-        return excess > load.pace * self._config.pause_after_s
-
-    def _above(self, load: _Load, share: float) -> float:
+    def _above(self, load: _Load, share: float) -> int:
         """Records above `share` of the places, or of the bytes by their mean size."""
         most, most_bytes = share * self._config.max_inflight, share * self._config.max_buffer_bytes
-        by_places = load.records - most
+        by_places = load.records - int(most)
         if load.size_bytes <= most_bytes:
             return by_places
-        return max(by_places, load.records - load.records * most_bytes / load.size_bytes)
+        return max(by_places, load.records - int(load.records * most_bytes / load.size_bytes))
 
-    def _may_resume(self, load: _Load) -> bool:
-        limit, of_all = self._config.resume_at * self._share(), self._resume_below()
+    def _may_resume(self, load: _Load, share: float) -> bool:
+        limit, of_all = self._config.resume_at * share, self._resume_below()
         return (
             load.records <= limit * self._config.max_inflight
             and load.size_bytes <= limit * self._config.max_buffer_bytes

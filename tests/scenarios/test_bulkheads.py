@@ -182,7 +182,7 @@ def test_a_slow_topic_takes_neither_the_threads_nor_the_room_of_another(partitio
     begun = 100  # records, 2 s: until those that have more than their share are paused and have shed it
     print(f"p99 {p99(alone_s):.4f} s alone, {p99(beside_s[begun:]):.4f} s beside, {max(beside_s):.3f} s while it began")
     assert p99(beside_s[begun:]) <= 5 * p99(alone_s)
-    assert max(beside_s) <= 2 * FlowConfig().pause_after_s + 0.1
+    assert max(beside_s) <= 2 * FlowConfig().pause_after_s + 0.2
 
 
 class ByKey(Handler[bytes]):
