@@ -196,8 +196,6 @@ def consumer_settings(kafka: KafkaConfig, *, end_of_partition: bool) -> dict[str
         "check.crcs": True,
         "enable.partition.eof": end_of_partition,
         "fetch.queue.backoff.ms": 10,  # the default of 1 000 made a fast loop 3.6 times slower
-        # What is resumed is fetched with the next request, and the one before waits for records of the others.
-        "fetch.wait.max.ms": 100,
         # Membership is read from them. A proof of it is a heartbeat and this old at most: two thirds of the lease.
         "statistics.interval.ms": min(max(_milliseconds(kafka.membership_lease_s / 6), 50), 1000),
         "queued.min.messages": kafka.queued_min_messages,
