@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Handle = Callable[[list[Message]], object]
 
 SCHEMA = Path(__file__).with_name("order.avsc")
-WARM_UP_RECORDS = 2000  # starting and joining the group, while records pile up
+WARM_UP_RECORDS = 3000  # starting and joining the group, while records pile up
 _FETCH_BACKOFF_MS = 10  # the client's default of 1000 would dominate every row
 
 
