@@ -29,9 +29,13 @@ class Table:
     sizes: Mapping[int, Load]
 
 
+# So many that what is done once for each partition, and once a second, has the weight that it has in a worker's day.
+_MANY = 4_000_000
 TABLES: Mapping[str, Table] = {
-    "partitions": Table("partitions", {one: Load(partitions=one) for one in (1, 10, 100, 1000)}),
-    "topics": Table("topics of one partition", {one: Load(topics=one, partitions=1) for one in (1, 10, 100, 1000)}),
+    "partitions": Table("partitions", {one: Load(partitions=one, records=_MANY) for one in (1, 10, 100, 1000)}),
+    "topics": Table(
+        "topics of one partition", {one: Load(topics=one, partitions=1, records=_MANY) for one in (1, 10, 100, 1000)}
+    ),
     "lanes": Table("lanes of each of 4 partitions", {one: Load(lanes=one) for one in (16, 64, 256, 1024)}),
     "in-flight": Table(
         "records in flight, each of another key, 16 lanes of each of 16 partitions",
