@@ -545,20 +545,19 @@ class Settlement:
     def _complete(
         self, partition: Partition, parts: Sequence[Sequence[Message]], ending: Ending, seconds: float
     ) -> None:
-        backpressure, largest_bytes = self._stages.backpressure, partition.lanes.largest_bytes
-        records = size_bytes = 0
+        backpressure, tracker = self._stages.backpressure, partition.tracker
         for messages in filter(None, parts):
-            records += len(messages)
-            size_bytes += backpressure.size_of(partition.key, messages, largest_bytes)
             first, last = messages[0].offset(), messages[-1].offset()
             if last - first + 1 == len(messages):
-                partition.tracker.complete_run(first, last)
+                tracker.complete_run(first, last)
             else:
-                partition.tracker.complete([message.offset() for message in messages])
-            if partition.attempts or partition.tracker.attempts:
+                tracker.complete([message.offset() for message in messages])
+            if partition.attempts or tracker.attempts:
                 for message in messages:
                     partition.attempts.pop(message.offset(), None)
-                    partition.tracker.attempts.pop(message.offset(), None)
+                    tracker.attempts.pop(message.offset(), None)
+        records = sum(map(len, parts))
+        size_bytes = backpressure.size_of(partition.key, parts, partition.lanes.largest_bytes)
         backpressure.settled(partition.key, records, size_bytes)
         self._stages.committer.progressed(partition.key)
         name = self._declarations[partition.handler].name

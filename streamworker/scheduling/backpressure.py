@@ -111,16 +111,16 @@ class Backpressure:
         self.records -= records
         self.size_bytes -= size_bytes
 
-    def size_of(self, partition: TopicPartition, messages: Sequence[Message], largest_bytes: int) -> int:
-        """Bytes to settle for `messages`, none of which is larger than `largest_bytes`.
+    def size_of(self, partition: TopicPartition, parts: Sequence[Sequence[Message]], largest_bytes: int) -> int:
+        """Bytes to settle for the messages of `parts`, none of which is larger than `largest_bytes`.
 
         Where the largest is at most twice the mean, the mean stands for each: looking at every record again would
         be a good part of what a fast handler costs. The sum of a partition's records is exact either way.
         """
         load = self._loads[partition]
         if largest_bytes * load.records <= 2 * load.size_bytes:
-            return load.size_bytes * len(messages) // load.records
-        return sum(map(len, messages))
+            return load.size_bytes * sum(map(len, parts)) // load.records
+        return sum(len(message) for messages in parts for message in messages)
 
     def buffered(self, partition: TopicPartition) -> int:
         """Records of `partition` in hand."""

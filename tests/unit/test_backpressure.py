@@ -15,6 +15,7 @@ from sizes import SOAK
 from streamworker import Handler, PoisonError, Record, TopicPartition
 from streamworker.config import Config, FlowConfig, KafkaConfig
 from streamworker.scheduling.backpressure import Backpressure
+from streamworker.testing.memory_broker import MemoryMessage
 from streamworker.testing.virtual_worker import VirtualWorld
 
 if TYPE_CHECKING:
@@ -364,3 +365,13 @@ def test_a_worker_goes_on_beside_a_partition_that_was_stopped_with_most_of_the_b
     member = world.start(PoisonFirst, duration_s=lambda slice_: 0.1)
     world.run(lambda: bool(member.story.stops))
     world.run(lambda: world.caught_up(P1), timeout_s=600)
+
+
+def test_the_size_of_what_ends_in_parts_is_rounded_once() -> None:
+    """Else bytes would stay behind that no record has."""
+    backpressure = owning(P0)
+    messages = [MemoryMessage(P0, offset, value=b"x" * size) for offset, size in enumerate((3, 3, 4))]
+    backpressure.admitted(P0, 3, 10)
+
+    assert backpressure.size_of(P0, [messages[:1], messages[1:]], 4) == 10
+    assert backpressure.size_of(P0, [messages[:1], messages[1:]], 1000) == 10
