@@ -273,7 +273,7 @@ class Declaration:
 _MISSPELLED = 0.8
 # The loop looks for what is overdue between its steps, each of which may take so long.
 _LEAST_HANDLER_TIMEOUT_S = 0.1
-# Between two steps of the loop; more would put off what else it has to do.
+# Inline, between two steps of the loop: what a fetch makes. More would put off what else the loop has to do.
 _INLINE_SLICES = 2
 # Timestamps have milliseconds.
 _LEAST_AGE_S = 0.001
@@ -287,6 +287,8 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
     """Check `handler` and freeze what it declares; raises ConfigurationError with the way out."""
     if not (isinstance(handler, type) and issubclass(handler, Handler | BatchHandler)):
         raise ConfigurationError(f"{handler!r}: expected a subclass of Handler or BatchHandler")
+    execution = _execution(handler)
+    concurrency = _positive(handler, "concurrency", handler.concurrency)
     return Declaration(
         name=handler.__name__,
         make=handler,  # type: ignore[arg-type]  # Handler[T] is used as Handler[object] from here on
@@ -295,10 +297,10 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         value=_serde(handler, "value"),
         key=_serde(handler, "key"),
         ordering=member(f"{handler.__name__}.ordering", Ordering, handler.ordering),
-        concurrency=_concurrency(handler),
-        execution=_execution(handler),
+        concurrency=_INLINE_SLICES if execution is Execution.INLINE else concurrency,
+        execution=execution,
         adaptive=_adaptive(handler),
-        lanes=_positive(handler, "lanes", handler.concurrency if handler.lanes is None else handler.lanes),
+        lanes=_positive(handler, "lanes", concurrency if handler.lanes is None else handler.lanes),
         batch=_typed(handler, "batch", Batch) if issubclass(handler, BatchHandler) else None,
         timeout_s=_seconds(handler, "timeout_s", least=_LEAST_HANDLER_TIMEOUT_S),
         retry=_retry(handler),
@@ -444,12 +446,6 @@ def _positive(handler: type[_Declared], name: str, number: object) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise ConfigurationError(f"{handler.__name__}.{name}: expected a whole number from 1, got {number!r}")
     return number
-
-
-def _concurrency(handler: type[_Declared]) -> int:
-    """As declared; for inline calls as many slices as are made of one fetch, since they go one after the other."""
-    concurrency = _positive(handler, "concurrency", handler.concurrency)
-    return _INLINE_SLICES if handler.execution in (Execution.INLINE, Execution.INLINE.value) else concurrency
 
 
 def _execution(handler: type[_Declared]) -> Execution:

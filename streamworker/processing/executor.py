@@ -105,7 +105,7 @@ class SliceRunner:
         if self._key is None and not self._any_oversize(slice_):
             if self._value is None:
                 return map(Record, messages, attempts)
-            if self._largest_bytes(slice_) * len(messages) <= _AT_ONCE_BYTES:
+            if self._fits_at_once(slice_):
                 try:
                     values = self._values_at_once(self._value, slice_)
                 except DependencyUnavailable:
@@ -189,6 +189,12 @@ class SliceRunner:
 
     def _any_oversize(self, slice_: Slice) -> bool:
         return self._largest_bytes(slice_) > self._max_record_bytes
+
+    def _fits_at_once(self, slice_: Slice) -> bool:
+        """By the largest value that its partition ever had, and only if that says no by their sum."""
+        messages = slice_.messages
+        fits = self._largest_bytes(slice_) * len(messages) <= _AT_ONCE_BYTES
+        return fits or sum(map(len, messages)) <= _AT_ONCE_BYTES
 
     @staticmethod
     def _largest_bytes(slice_: Slice) -> int:

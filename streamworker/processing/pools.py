@@ -1,4 +1,4 @@
-"""The executor of a process: a pool for each handler, of threads or child processes, or of tasks for `async def`.
+"""The executor of a process: a pool for each handler, of threads, child processes, tasks or nothing but the loop.
 
 Outcomes of all pools come back through one queue. Loop thread only, but for `report`.
 """

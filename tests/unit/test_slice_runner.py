@@ -519,15 +519,16 @@ def test_what_cannot_be_decoded_at_once_is_decoded_one_by_one(
     assert [index for index, _ in slice_.rejected] == refused
 
 
-def test_large_values_are_not_there_all_at_once() -> None:
-    serde, slice_ = ManyNumbers(), slice_of(b"1", b"2", b"3")
-    declared = replace(declaration(One), value=serde)
-    runner = SliceRunner(declared, clock=SystemClock(), max_record_bytes=1024 * 1024)
+@pytest.mark.parametrize(("size_bytes", "at_once"), [(1, [3]), (512 * 1024, [])])
+def test_values_are_not_there_all_at_once_if_they_are_large(size_bytes: int, at_once: list[int]) -> None:
+    """They themselves: that their partition had a large one before says nothing."""
+    serde, slice_ = ManyNumbers(), slice_of(*[b"1".rjust(size_bytes)] * 3)
+    runner = SliceRunner(replace(declaration(One), value=serde), clock=SystemClock(), max_record_bytes=1024 * 1024)
     slice_.largest_bytes = 512 * 1024
 
     runner.run(lambda _record: None, slice_)
 
-    assert (slice_.done, serde.at_once) == (3, [])
+    assert (slice_.done, serde.at_once) == (3, at_once)
 
 
 def refuse_the_second(record: Record[object]) -> None:
