@@ -49,7 +49,7 @@ def percentiles(ages_ns: list[int], warm_up: int) -> Mapping[str, float]:
     return {"p50_ms": ages_ns[len(ages_ns) // 2] / 1e6, "p99_ms": ages_ns[len(ages_ns) * 99 // 100] / 1e6}
 
 
-def resident_mib() -> float:
-    """Resident memory of this process; Linux only."""
+def peak_mib() -> float:
+    """The most memory that this process had resident so far; Linux only."""
     with open("/proc/self/status") as status:  # noqa: PTH123 - nothing is to be imported for it
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1024
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024

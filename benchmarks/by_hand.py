@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import Consumer, Message
 
-from benchmarks.asked import Asked, answer, percentiles, rate, resident_mib
+from benchmarks.asked import Asked, answer, peak_mib, percentiles, rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -148,10 +148,10 @@ def _memory(asked: Asked) -> Mapping[str, float]:
     while left > 0:
         left -= len(consumer.consume(500, 0.1))
         if not half_mib and left < asked.records / 2:
-            half_mib = resident_mib()
-    end_mib = resident_mib()
+            half_mib = peak_mib()
+    most_mib = peak_mib()
     consumer.close()
-    return {"mib": end_mib, "grown_mib": end_mib - half_mib}
+    return {"mib": most_mib, "grown_mib": most_mib - half_mib}
 
 
 def _start(asked: Asked) -> Mapping[str, float]:

@@ -61,7 +61,7 @@ def tables(rows: Sequence[Row], rounds: Sequence[Round]) -> str:
         _table(rows, rounds, figure, columns)
         for figure, columns in (
             (Figure.LATENCY, {"p50_ms": "p50 ms", "p99_ms": "p99 ms"}),
-            (Figure.MEMORY, {"mib": "MiB at the end", "grown_mib": "of these since half of the records"}),
+            (Figure.MEMORY, {"mib": "MiB at the most", "grown_mib": "of these since half of the records"}),
             (Figure.START, {"start_s": "s to the first record"}),
         )
     ]

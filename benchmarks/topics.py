@@ -77,6 +77,7 @@ def send_at_a_steady_rate(bootstrap_servers: str, topic: str, records: int, rate
     producer = Producer({"bootstrap.servers": bootstrap_servers, "linger.ms": 0})
     began_s = time.perf_counter()
     for number in range(records):
-        producer.poll(max(0.0, began_s + number / rate - time.perf_counter()))
+        producer.poll(0)
+        time.sleep(max(0.0, began_s + number / rate - time.perf_counter()))  # a poll would end with each report
         producer.produce(topic, str(time.monotonic_ns()).encode(), partition=number % PARTITIONS)
     producer.flush(_FLUSH_S)

@@ -17,7 +17,7 @@ import redis
 from confluent_kafka import Consumer
 from confluent_kafka import TopicPartition as ClientPartition
 
-from benchmarks.asked import Asked, answer, percentiles, rate, resident_mib
+from benchmarks.asked import Asked, answer, peak_mib, percentiles, rate
 from benchmarks.by_hand import SCHEMA, WARM_UP_RECORDS
 from benchmarks.catalogue import POISON_EVERY
 from benchmarks.computing import Computes
@@ -193,7 +193,7 @@ class Stopwatch(Listener):
         self._records = self._left = records
         self.ended_records = 0
         self._finished = finished
-        self.began_s = self.began_cpu_s = self.seconds = self.cpu_s = self.half_mib = self.end_mib = 0.0
+        self.began_s = self.began_cpu_s = self.seconds = self.cpu_s = self.half_mib = self.most_mib = 0.0
         self.letters = 0
 
     def ended(self, handler: str, partition: TopicPartition, ending: Ending, records: int, seconds: float) -> None:
@@ -205,11 +205,11 @@ class Stopwatch(Listener):
         self.letters += records if ending is Ending.DEAD_LETTERED else 0
         self._left -= records
         if not self.half_mib and self._left < self._records / 2:
-            self.half_mib = resident_mib()
+            self.half_mib = peak_mib()
         if self._left <= 0 and not self.seconds:
             self.seconds = time.perf_counter() - self.began_s
             self.cpu_s = time.process_time() - self.began_cpu_s
-            self.end_mib = resident_mib()
+            self.most_mib = peak_mib()
             self._finished()
 
 
@@ -222,7 +222,7 @@ def main() -> None:
         case "latency":
             answer(percentiles(Timed.ages_ns, WARM_UP_RECORDS))
         case "memory":
-            answer({"mib": stopwatch.end_mib, "grown_mib": stopwatch.end_mib - stopwatch.half_mib})
+            answer({"mib": stopwatch.most_mib, "grown_mib": stopwatch.most_mib - stopwatch.half_mib})
         case _:
             answer(rate(asked.records, stopwatch.seconds, stopwatch.cpu_s))
 
