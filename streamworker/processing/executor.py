@@ -161,7 +161,7 @@ class SliceRunner:
         """All values, None if one cannot be decoded; a step in Python for each would cost several times as much."""
         topic, found = slice_.ownership.topic, [message.value() for message in slice_.messages]
         try:
-            if self._decode_all is not None and None not in found:
+            if self._decode_all is not None and all(found):
                 return self._decode_all(cast("list[bytes]", found), topic)
             return [None if data is None else serde.decode(data, topic) for data in found]
         except DependencyUnavailable:

@@ -68,10 +68,9 @@ class Json(Generic[T]):
 
     def decode_all(self, data: Sequence[bytes], topic: str) -> Sequence[T]:
         """The values, in order; raises if one does not fit."""
-        if max(map(len, data), default=0) >= self._suspicious_bytes:
+        if self._suspicious_bytes < sys.maxsize and max(map(len, data), default=0) >= self._suspicious_bytes:
             return [self.decode(one, topic) for one in data]
-        decode = self._decode
-        return [decode(one) for one in data]
+        return list(map(self._decode, data))
 
     def encode(self, value: T, topic: str) -> bytes:  # noqa: ARG002 - Serde's signature
         """The bytes; raises ValueError for what JSON cannot hold. NaN and the infinities become null."""
