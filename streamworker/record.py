@@ -7,8 +7,9 @@ A record belongs to the thread that handles it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import repeat
 from operator import methodcaller
 from typing import ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar, cast, overload
 
@@ -327,6 +328,11 @@ class Records(Sequence[Record[T]]):
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    def __iter__(self) -> Iterator[Record[T]]:
+        values = repeat(UNREAD) if self._values is None else self._values
+        keys = repeat(UNREAD) if self._keys is None else self._keys
+        return map(Record, self._messages, repeat(self._attempt), values, keys)
 
     @overload
     def __getitem__(self, index: int) -> Record[T]: ...

@@ -112,6 +112,7 @@ class Settlement:
         self.take_handled(partition, slice_, outcome.seconds)
         gone = {index for index, error in slice_.rejected if self._settle_rejected(partition, slice_, index, error)}
         left = _left(slice_, gone)
+        slice_.rejected.clear()  # their tracebacks refer to the slice: its records would wait for the collector
         if failure is None and slice_.done < len(slice_.messages):
             scheduler.put_back(slice_, left)
         elif failure is None:
@@ -552,10 +553,8 @@ class Settlement:
                 tracker.complete_run(first, last)
             else:
                 tracker.complete([message.offset() for message in messages])
-            if partition.attempts or tracker.attempts:
-                for message in messages:
-                    partition.attempts.pop(message.offset(), None)
-                    tracker.attempts.pop(message.offset(), None)
+            _forget(partition.attempts, messages)
+            _forget(tracker.attempts, messages)
         records = sum(map(len, parts))
         size_bytes = backpressure.size_of(partition.key, parts, partition.lanes.largest_bytes)
         backpressure.settled(partition.key, records, size_bytes)
@@ -574,6 +573,21 @@ class Settlement:
 
     def _name(self, slice_: LaneSlice) -> str:
         return self._declarations[slice_.handler].name
+
+
+def _forget(calls: dict[int, list[Attempt]] | dict[int, int], messages: Sequence[Message]) -> None:
+    """Drop what is known, by offset, of the failed calls of `messages`, which are in offset order.
+
+    Where few records have failed it goes through those: nearly all others never did.
+    """
+    if not calls:
+        return
+    if len(calls) < len(messages):
+        first, last = messages[0].offset(), messages[-1].offset()
+        if not any(first <= offset <= last for offset in calls):
+            return
+    for message in messages:
+        calls.pop(message.offset(), None)
 
 
 def _is_first(slice_: LaneSlice) -> bool:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamworker.interfaces import Letter
@@ -33,6 +34,7 @@ _NAME_MAX_BYTES = 256  # of an exception's class; made-up classes can have any n
 _MESSAGE_MAX_BYTES = 512
 _LOG_MAX_BYTES = 1024
 _LOG_MAX_ATTEMPTS = 10
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 # More text than anyone writes in an error, and normalised within two milliseconds: this runs on the loop thread.
 _FINGERPRINT_MAX_CHARS = 4_096
 # Record format v2 with every varint at its longest: 61 bytes of batch header, 36 of the record, 2 x 5 per header.
@@ -227,7 +229,7 @@ def _coordinates(message: Message, headers: Headers) -> Iterator[Header]:
 def _attempt_log(attempts: Sequence[Attempt]) -> Iterable[Header]:
     """The latest attempts that fit."""
     for first in range(len(attempts)):
-        text = json.dumps([attempt._asdict() for attempt in attempts[first:]], separators=(",", ":"))
+        text = _to_json([attempt._asdict() for attempt in attempts[first:]])
         if len(text) <= _LOG_MAX_BYTES:
             return [_header("sw-attempt-log", text)]
     return []
@@ -245,7 +247,12 @@ def _cut(text: str, max_bytes: int) -> bytes:
 
 def _class_name(error: BaseException) -> str:
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return _full_name(kind.__module__, kind.__qualname__)
+
+
+@lru_cache
+def _full_name(module: str, qualified_name: str) -> str:
+    name = qualified_name if module == "builtins" else f"{module}.{qualified_name}"
     return _cut(name, _NAME_MAX_BYTES).decode()
 
 
@@ -276,5 +283,5 @@ def _fingerprint(error: BaseException) -> str:
 def _size_bytes(letter: Letter) -> int:
     """Size in the log, estimated from above."""
     payload = len(letter.key or b"") + len(letter.value or b"")
-    headers = sum(_HEADER_OVERHEAD_BYTES + len(name.encode()) + len(value or b"") for name, value in letter.headers)
-    return _RECORD_OVERHEAD_BYTES + payload + headers
+    headers = sum([len(name.encode()) + len(value or b"") for name, value in letter.headers])
+    return _RECORD_OVERHEAD_BYTES + payload + headers + _HEADER_OVERHEAD_BYTES * len(letter.headers)

@@ -142,6 +142,8 @@ class LogListener(Listener):
     def failed(
         self, handler: str, partition: TopicPartition, offset: int, error: BaseException, attempt: int, ending: Ending
     ) -> None:
+        if not self._passes((handler, type(error).__name__, ending.value)):
+            return
         level, message = _FAILURES[ending]
         traced = isinstance(error, FatalError) or self._log.isEnabledFor(logging.DEBUG)
         fields = {
@@ -151,8 +153,7 @@ class LogListener(Listener):
             "error_type": type(error).__name__,
             "error": error_text(error),
         }
-        subject = (handler, type(error).__name__, ending.value)
-        self._say_sparingly(subject, level, message, fields, error if traced else None)
+        self._log.log(level, message, extra=fields, exc_info=error if traced else None)
 
     def expired(self, partition: TopicPartition, offset: int, records: int, age_s: float) -> None:
         fields = {**_place(partition, offset), "records": records, "age_s": round(age_s, 3)}
@@ -285,18 +286,14 @@ class LogListener(Listener):
         level = logging.WARNING if abandoned else logging.INFO
         self._say(level, "closed", exit_code=exit_code, abandoned=list(abandoned))
 
-    def _say_sparingly(
-        self,
-        subject: Subject,
-        level: int,
-        message: str,
-        fields: Mapping[str, object],
-        traced: BaseException | None = None,
-    ) -> None:
+    def _say_sparingly(self, subject: Subject, level: int, message: str, fields: Mapping[str, object]) -> None:
+        if self._passes(subject):
+            self._log.log(level, message, extra=fields)
+
+    def _passes(self, subject: Subject) -> bool:
         now_s = self._monotonic_s()
         self._say_counts(self._bursts.ended(now_s))
-        if self._bursts.passes(subject, now_s):
-            self._log.log(level, message, extra=fields, exc_info=traced)
+        return self._bursts.passes(subject, now_s)
 
     def _say_counts(self, held_back: Mapping[Subject, int]) -> None:
         for subject, number in held_back.items():

@@ -77,7 +77,10 @@ class SliceRunner:
         failure = self._run(call, slice_)
         in_hand.set(None)
         slice_.started_s = None
-        return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
+        try:
+            return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
+        finally:
+            del failure  # its traceback has this frame: they would wait for the collector, and the records with them
 
     def _one_by_one(self, call: Call, slice_: Slice) -> Failure | None:
         ownership = slice_.ownership
@@ -223,7 +226,10 @@ class AsyncSliceRunner(SliceRunner):
         self._in_hand.set(slice_)
         failure = await (self._each(call, slice_) if self._declaration.batch is None else self._all(call, slice_))
         slice_.started_s = None
-        return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
+        try:
+            return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
+        finally:
+            del failure  # as in `run`
 
     async def _each(self, call: AsyncCall, slice_: Slice) -> Failure | None:
         ownership = slice_.ownership

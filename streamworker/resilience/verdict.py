@@ -77,6 +77,7 @@ _PUT_ASIDE = Verdict(VerdictKind.DEFER, "deferred")
 _SPARED = Verdict(VerdictKind.SPARE, "unavailable")
 _BLOCKED = Verdict(VerdictKind.BLOCK, "blocked")
 _NO_DEAD_LETTER = Verdict(VerdictKind.BLOCK, "no_dead_letter")
+_POISON = Verdict(VerdictKind.DEAD_LETTER, "poison")
 _FATAL = Verdict(VerdictKind.STOP, "fatal")
 _OF_ACTION = {
     Action.RETRY: _RETRY,
@@ -118,7 +119,7 @@ def judge(
             verdict = replace(verdict, reason="killed_worker")
     if verdict.kind in _NEEDS_DEAD_LETTER and not has_dead_letter:
         verdict = _NO_DEAD_LETTER
-    return replace(verdict, note=note)
+    return replace(verdict, note=note) if note else verdict
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
@@ -183,7 +184,7 @@ def _of_class(link: BaseException) -> Verdict | None:
         case FatalError():
             return _FATAL
         case PoisonError():
-            return Verdict(VerdictKind.DEAD_LETTER, "poison")
+            return _POISON
         case DecodeError():
             part = "key" if link.part == "key" else "value"
             return Verdict(VerdictKind.DEAD_LETTER, f"undecodable_{part}")

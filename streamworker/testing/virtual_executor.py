@@ -95,13 +95,14 @@ class VirtualExecutor(Generic[S]):
         return ended
 
     def _run(self, slice_: S, seconds: float) -> SliceOutcome[S]:
+        return SliceOutcome(slice_, seconds, self._called(slice_).failure)
+
+    def _called(self, slice_: S) -> SliceOutcome[S]:
         runner, call = self._runners[slice_.handler], self._calls[slice_.handler]
         if self._event_loop is not None and self._declarations[slice_.handler].is_async:
             awaited = runner.run_async(call, slice_)  # type: ignore[arg-type]  # of an async handle
-            outcome = self._event_loop.run_until_complete(awaited)
-        else:
-            outcome = runner.run(call, slice_)
-        return SliceOutcome(slice_, seconds, outcome.failure)
+            return self._event_loop.run_until_complete(awaited)
+        return runner.run(call, slice_)
 
     def _finish(self, result: Awaitable[None] | None) -> None:
         if result is not None and self._event_loop is not None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 import streamworker
-from streamworker import Batch, BatchHandler, Handler
+from streamworker import Batch, BatchHandler, DeadLetter, Handler, PoisonError, Retry
 from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.work import Slice
 from streamworker.worker import Worker
 
 if TYPE_CHECKING:
@@ -143,6 +144,40 @@ def test_what_is_done_leaves_nothing_behind() -> None:
     _handle_some(world, 4000)
 
     assert (sys.getallocatedblocks() - before) / 4000 < 0.05
+
+
+class Failing(Handler[bytes]):
+    topics = ("in",)
+    dead_letter = DeadLetter("dlq")
+    retry = Retry(attempts=2, base_s=0.0, cap_s=0.0)
+    concurrency = 1
+
+    def handle(self, record: Record[bytes]) -> None:
+        if record.offset % 10 == 0:
+            raise PoisonError("refused")
+        if record.offset % 10 == 5:
+            raise ConnectionError("nobody there")
+
+
+@pytest.mark.usefixtures("_no_collector")
+def test_a_slice_with_failures_does_not_wait_for_the_collector_with_its_records() -> None:
+    """The traceback of an error refers to the slice, and what refers to the error must not be the slice for long."""
+    before = _slices()
+    world = VirtualWorld({"in": 1, "dlq": 1})
+    member = world.start(Failing, recorded=False, duration_s=lambda _slice: 0.0)
+    for _ in range(400):
+        world.broker.produce("in", 0, b"x")
+
+    world.run_to_end("in")
+
+    member.story.failures.clear()
+
+    assert len(world.broker.records("dlq")) == 80
+    assert _slices() <= before
+
+
+def _slices() -> int:
+    return sum(isinstance(one, Slice) for one in gc.get_objects())
 
 
 def _handle_some(world: VirtualWorld, records: int) -> None:

@@ -160,6 +160,15 @@ def test_no_timestamp_is_an_error(timestamp_ms: int, kind: int) -> None:
     assert one.timestamp is None or one.timestamp.tzinfo is UTC
 
 
+@pytest.mark.parametrize(("values", "keys"), [(None, None), (["a", "b"], None), (None, [1, 2]), (["a", "b"], [1, 2])])
+def test_a_batch_is_gone_through_as_it_is_indexed(values: list[str] | None, keys: list[object] | None) -> None:
+    records = batch(2, values=values, keys=keys)
+
+    gone_through = [(one.offset, one.value, one.key, one.attempt) for one in records]
+
+    assert gone_through == [(one.offset, one.value, one.key, one.attempt) for one in (records[0], records[1])]
+
+
 def test_a_batch_without_serdes_is_bytes() -> None:
     records = batch(2)
 
