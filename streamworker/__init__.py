@@ -1,25 +1,6 @@
 """streamworker: Kafka records through a handler to a committed offset."""
 
-from streamworker.config import (
-    Action,
-    Adaptive,
-    Batch,
-    Breaker,
-    Bulkhead,
-    Config,
-    DeadLetter,
-    Execution,
-    Fallback,
-    GroupProtocol,
-    OnExhausted,
-    Ordering,
-    Rate,
-    Read,
-    Retry,
-    RetryBudget,
-    RetryTopic,
-    Rule,
-)
+from streamworker.config import Config, GroupProtocol
 from streamworker.errors import (
     BatchFailed,
     BulkheadFull,
@@ -37,6 +18,24 @@ from streamworker.errors import (
 )
 from streamworker.handler import BatchHandler, Context, Handler
 from streamworker.interfaces import AsyncReader, Dependency, Reader, Reading, Serde
+from streamworker.options import (
+    Action,
+    Adaptive,
+    Batch,
+    Breaker,
+    Bulkhead,
+    DeadLetter,
+    Execution,
+    Fallback,
+    OnExhausted,
+    Ordering,
+    Rate,
+    Read,
+    Retry,
+    RetryBudget,
+    RetryTopic,
+    Rule,
+)
 from streamworker.record import Ending, Headers, Origin, Record, Records, TopicPartition
 from streamworker.serde import Avro, Bytes, Json, Text
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from streamworker import __version__
 from streamworker.clock import SystemClock
 from streamworker.cluster import Cluster
+from streamworker.declaration import declarations, keys_topics
 from streamworker.dlq.key_log import KafkaKeyLog
 from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.errors import ConfigurationError
 from streamworker.events import Listeners
-from streamworker.handler import declarations, keys_topics
 from streamworker.librdkafka import admin_settings, consumer_settings, key_log_settings, producer_settings
 from streamworker.observability.health import Limits
 from streamworker.observability.http import HttpServer
@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.config import Config, LifecycleConfig
+    from streamworker.declaration import Declaration
     from streamworker.events import Listener
-    from streamworker.handler import BatchHandler, Declaration, Handler
-    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.handler import BatchHandler, Handler
+    from streamworker.scheduling.lane import LaneSlice
 
 _log = logging.getLogger(__name__)
 _METADATA_TIMEOUT_S = 10.0

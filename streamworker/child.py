@@ -18,8 +18,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from streamworker.clock import SystemClock
+from streamworker.declaration import declaration
 from streamworker.errors import ConfigurationError
-from streamworker.handler import Context, declaration
+from streamworker.handler import Context
 from streamworker.observability import logs
 from streamworker.processing.executor import SliceRunner, guarded_call
 from streamworker.processing.handover import Setup, bytes_of_error, bytes_of_outcome, slice_of
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from streamworker.clock import Clock
-    from streamworker.handler import AnyHandler, Declaration
+    from streamworker.declaration import Declaration
+    from streamworker.handler import AnyHandler
     from streamworker.interfaces import Dependency
     from streamworker.work import Slice, SliceOutcome
 

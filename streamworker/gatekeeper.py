@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from streamworker.events import Listener
-    from streamworker.handler import Declaration
     from streamworker.partition import Partition
-    from streamworker.partitions import Partitions, Stages
+    from streamworker.partitions import Partitions
     from streamworker.resilience.breaker import CircuitBreaker
     from streamworker.resilience.gate import Gate
-    from streamworker.scheduling.lanes import LaneSlice, Scheduler
+    from streamworker.scheduling.lane import LaneSlice
+    from streamworker.scheduling.scheduler import Scheduler
+    from streamworker.stages import HandlerStages, Stages
 
 # Records of a partition that may wait for a dependency, however many partitions there are: below that a pause, which
 # throws the client's prefetch away, costs more than they do.
@@ -35,7 +36,6 @@ class Gatekeeper:
         stages: Stages,
         partitions: Partitions,
         *,
-        declarations: Sequence[Declaration],
         listener: Listener,
         max_inflight: int,
     ) -> None:
@@ -44,16 +44,15 @@ class Gatekeeper:
         self._partitions = partitions
         self._listener = listener
         self._max_inflight = max_inflight
-        self._names = [one.name for one in declarations]
-        self._limited = any(one.rate is not None or one.retry_budget is not None for one in declarations)
-        self.of_calls_only = frozenset(stages.rooms) - {gate.breaker.rules.name for gate in stages.gates if gate}
+        declared = [one.declared for one in stages.handlers]
+        self._limited = any(one.rate is not None or one.retry_budget is not None for one in declared)
+        self.of_calls_only = frozenset(stages.rooms) - {one.breaker.name for one in declared if one.breaker}
 
-    def take(self, handler: int, now_s: float) -> LaneSlice | None:
+    def take(self, handler: HandlerStages, now_s: float) -> LaneSlice | None:
         """The next slice of a handler that may be handed over."""
-        gate, scheduler = self._stages.gates[handler], self._stages.schedulers[handler]
-        pace, adaptive = self._stages.paces[handler], self._stages.adaptive[handler]
-        if adaptive is not None:
-            adaptive.presses = scheduler.presses
+        gate, scheduler, pace = handler.gate, handler.scheduler, handler.pace
+        if handler.adaptive is not None:
+            handler.adaptive.presses = scheduler.presses
         if pace is None:
             return scheduler.take(now_s) if gate is None else self._take_through(gate, scheduler, now_s, None)
         most = pace.most(now_s, needed=scheduler.ready)
@@ -76,33 +75,32 @@ class Gatekeeper:
             gate.handed_over(slice_, permit)
         return slice_
 
-    def next_due_s(self, handler: int) -> float | None:
+    @staticmethod
+    def next_due_s(handler: HandlerStages) -> float | None:
         """When something of a handler can be handed over that waits for its time; None without."""
-        gate, due_s = self._stages.gates[handler], self._stages.schedulers[handler].next_due_s()
-        pace = self._stages.paces[handler]
-        if pace is not None and pace.ready_at_s is not None:
-            due_s = pace.ready_at_s
-        return due_s if gate is None else gate.next_due_s(due_s)
+        due_s = handler.scheduler.next_due_s()
+        if handler.pace is not None and handler.pace.ready_at_s is not None:
+            due_s = handler.pace.ready_at_s
+        return due_s if handler.gate is None else handler.gate.next_due_s(due_s)
 
     def next_trial_s(self) -> float | None:
         """When a record that waits for a dependency may go; None without."""
         dues = [due_s for room in self._stages.rooms.values() if (due_s := room.next_due_s()) is not None]
         return min(dues, default=None)
 
-    def throttled(self, handler: int) -> bool:
+    @staticmethod
+    def throttled(handler: HandlerStages) -> bool:
         """Whether records of a handler wait for its rate."""
-        pace = self._stages.paces[handler]
-        return pace is not None and pace.ready_at_s is not None
+        return handler.pace is not None and handler.pace.ready_at_s is not None
 
     def limits(self) -> Mapping[str, int]:
         """How many calls at once are made of handlers that adapt, by name."""
-        limits = zip(self._names, self._stages.adaptive, strict=True)
-        return {name: limit.calls for name, limit in limits if limit is not None}
+        return {one.name: one.adaptive.calls for one in self._stages.handlers if one.adaptive is not None}
 
-    def shut(self, handler: int) -> bool:
+    @staticmethod
+    def shut(handler: HandlerStages) -> bool:
         """Whether records of a handler cannot be finished now, because something that it needs is away."""
-        gate = self._stages.gates[handler]
-        return gate is not None and gate.shut
+        return handler.gate is not None and handler.gate.shut
 
     def let_all_out(self) -> None:
         """Hand over again what waits for a dependency: what handlers can do without has changed."""
@@ -122,24 +120,23 @@ class Gatekeeper:
             room.let_out()
         if self._stages.rooms:
             self._mark_crowded()
-        for handler, gate in enumerate(self._stages.gates):
-            if gate is None or gate.at_rest:
+        for handler in self._stages.handlers:
+            if handler.gate is None or handler.gate.at_rest:
                 continue
-            owned = [one for one in self._partitions if one.handler == handler]
-            admitted = gate.admitted(len(owned), fresh=self._stages.schedulers[handler].fresh)
+            owned = [one for one in self._partitions if one.handler is handler]
+            admitted = handler.gate.admitted(len(owned), fresh=handler.scheduler.fresh)
             for place, partition in enumerate(owned):
                 self._hold_if(partition, needed=partition.crowded or place >= admitted)
 
     def _report_waits(self) -> None:
-        for handler, name in enumerate(self._names):
-            for pace in (self._stages.paces[handler], self._stages.key_paces[handler]):
+        for handler in self._stages.handlers:
+            for pace in (handler.pace, handler.key_pace):
                 waited_s = 0.0 if pace is None else pace.waited_s()
                 if waited_s:
-                    self._listener.throttled(name, waited_s)
-            allowance = self._stages.allowances[handler]
-            postponed = 0 if allowance is None else allowance.postponed()
+                    self._listener.throttled(handler.name, waited_s)
+            postponed = 0 if handler.allowance is None else handler.allowance.postponed()
             if postponed:
-                self._listener.retries_postponed(name, postponed)
+                self._listener.retries_postponed(handler.name, postponed)
 
     def _mark_crowded(self) -> None:
         """Pause the partitions of which too many records wait for a dependency, until half of those have gone."""

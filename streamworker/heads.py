@@ -11,21 +11,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamworker.config import OldHead, OnExhausted
+from streamworker.config import OldHead
 from streamworker.observability.status import HeadStatus
+from streamworker.options import OnExhausted
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from streamworker.clock import Clock
     from streamworker.config import LifecycleConfig
+    from streamworker.declaration import Declaration
     from streamworker.events import Listener
-    from streamworker.handler import Declaration
     from streamworker.partition import Partition
-    from streamworker.partitions import Partitions, Stages
+    from streamworker.partitions import Partitions
     from streamworker.record import Message
-    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.scheduling.lane import LaneSlice
+    from streamworker.stages import Stages
     from streamworker.work import Ownership
 
 _LOOK_EVERY_S = 1.0
@@ -49,7 +51,6 @@ class Heads:
         stages: Stages,
         partitions: Partitions,
         *,
-        declarations: Sequence[Declaration],
         config: LifecycleConfig,
         clock: Clock,
         listener: Listener,
@@ -59,7 +60,7 @@ class Heads:
         self._stages = stages
         self._partitions = partitions
         self._max_age_s = config.max_head_age_s
-        self._diverts = [config.old_head is OldHead.DIVERT and _may_divert(one) for one in declarations]
+        self._diverts = config.old_head is OldHead.DIVERT
         self._monotonic_s = clock.monotonic_s
         self._listener = listener
         self._running = running
@@ -101,8 +102,8 @@ class Heads:
             self._listener.head_too_old(
                 partition.key, status.offset, status.age_s, status.attempts, status.records_behind
             )
-        if self._diverts[partition.handler]:
-            message = self._stages.schedulers[partition.handler].withdraw(partition.key, head.offset)
+        if self._diverts and _may_divert(partition.handler.declared):
+            message = partition.handler.scheduler.withdraw(partition.key, head.offset)
             if message is not None:
                 self._divert(partition, message, status.age_s, status.attempts)
 
@@ -119,7 +120,7 @@ class Heads:
         )
 
     def _calls_spent(self, partition: Partition, offset: int) -> int:
-        spent = self._stages.schedulers[partition.handler].calls_spent(partition.key, offset)
+        spent = partition.handler.scheduler.calls_spent(partition.key, offset)
         if spent is not None:
             return spent
         in_hand = [

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
-    from streamworker.config import Fallback
+    from streamworker.options import Fallback
     from streamworker.record import Header, Message, TopicPartition
     from streamworker.work import SliceOutcome
 

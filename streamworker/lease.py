@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from streamworker.config import KafkaConfig
     from streamworker.events import Listener
     from streamworker.interfaces import Source
-    from streamworker.partitions import Partitions, Stages
-    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.partitions import Partitions
+    from streamworker.scheduling.lane import LaneSlice
+    from streamworker.stages import Stages
 
 # The loop takes a step at least each 0.1 s, and may have to wait for its turn.
 _STEP_S = 0.5

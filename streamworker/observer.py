@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import Config
+    from streamworker.declaration import Declaration
     from streamworker.events import Listener
-    from streamworker.handler import Declaration
     from streamworker.observability.lag import LagWatch
     from streamworker.observability.memory import MemoryWatch
     from streamworker.observability.stall import Stall
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from streamworker.observability.watchdog import Watchdog
     from streamworker.partition import Partition
     from streamworker.record import TopicPartition
-    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.scheduling.lane import LaneSlice
     from streamworker.work import Ownership
     from streamworker.worker import Worker
 

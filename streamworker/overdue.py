@@ -17,13 +17,13 @@ from streamworker.source.flow import PauseReason
 from streamworker.work import Failure, SliceOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from streamworker.clock import Clock
     from streamworker.events import Listener
-    from streamworker.handler import Declaration
-    from streamworker.partitions import Partitions, Stages
-    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.partitions import Partitions
+    from streamworker.scheduling.lane import LaneSlice
+    from streamworker.stages import HandlerStages, Stages
 
 # How often it is looked, as a share of the shortest timeout, and at most: a call may run over by as much.
 _LOOK_SHARE, _LOOK_EVERY_S = 0.05, 0.25
@@ -40,7 +40,6 @@ class Overdue:
         stages: Stages,
         partitions: Partitions,
         *,
-        declarations: Sequence[Declaration],
         clock: Clock,
         listener: Listener,
         running: set[LaneSlice],
@@ -49,13 +48,12 @@ class Overdue:
     ) -> None:
         self._stages = stages
         self._partitions = partitions
-        self._declarations = declarations
         self._monotonic_s = clock.monotonic_s
         self._listener = listener
         self._running = running
         self._replace = replace
         self._settle = settle
-        timeouts_s = [one.timeout_s for one in declarations if one.timeout_s is not None]
+        timeouts_s = [one.declared.timeout_s for one in stages.handlers if one.declared.timeout_s is not None]
         self._look_every_s = min([_LOOK_EVERY_S, *(_LOOK_SHARE * timeout_s for timeout_s in timeouts_s)])
         self._next_look_s = clock.monotonic_s()
         self.idle = not timeouts_s
@@ -82,8 +80,8 @@ class Overdue:
         return True
 
     def _look_at(self, slice_: LaneSlice, now_s: float) -> None:
-        timeout_s, called = self._declarations[slice_.handler].timeout_s, slice_.called
-        if timeout_s is None or called is None or now_s - called[1] <= timeout_s or self._full(slice_.handler):
+        timeout_s, called = self._stages.of(slice_).declared.timeout_s, slice_.called
+        if timeout_s is None or called is None or now_s - called[1] <= timeout_s or self._full(self._stages.of(slice_)):
             return
         slice_.given_up = True
         # Read after the flag was written: if the call is still the same, the thread starts none after it.
@@ -92,10 +90,10 @@ class Overdue:
         self._write_off(slice_, called[0], now_s - called[1])
 
     def _write_off(self, slice_: LaneSlice, index: int, seconds: float) -> None:
-        is_batch = self._declarations[slice_.handler].batch is not None
+        is_batch = self._stages.of(slice_).declared.batch is not None
         offset = slice_.messages[index].offset()
         seen = slice_.seen_at(index, batch=is_batch)
-        gate = self._stages.gates[slice_.handler]
+        gate = self._stages.of(slice_).gate
         if gate is not None:
             gate.goes_on_as(slice_, seen)
         self._running.discard(slice_)
@@ -113,12 +111,12 @@ class Overdue:
             else:
                 self._partitions.release(partition, PauseReason.WRITTEN_OFF)
 
-    def _full(self, handler: int) -> bool:
-        written_off = sum(slice_.handler == handler for slice_ in self.written_off)
-        return written_off >= self._declarations[handler].concurrency
+    def _full(self, handler: HandlerStages) -> bool:
+        written_off = sum(slice_.handler == handler.number for slice_ in self.written_off)
+        return written_off >= handler.declared.concurrency
 
     def _timeout_of(self, slice_: LaneSlice) -> float | None:
-        return self._declarations[slice_.handler].timeout_s
+        return self._stages.of(slice_).declared.timeout_s
 
     def _name(self, slice_: LaneSlice) -> str:
-        return self._declarations[slice_.handler].name
+        return self._stages.of(slice_).name

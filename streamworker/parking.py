@@ -17,12 +17,11 @@ from streamworker.record import TopicPartition
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from streamworker.clock import Clock
     from streamworker.dlq.writer import DeadLetterWriter
     from streamworker.events import Listener
-    from streamworker.handler import Declaration
     from streamworker.interfaces import KeyLog, Log
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
@@ -62,7 +61,6 @@ class Parking:
         writer: DeadLetterWriter,
         *,
         log: Log,
-        declarations: Sequence[Declaration],
         group: str,
         clock: Clock,
         listener: Listener,
@@ -71,7 +69,6 @@ class Parking:
         self._partitions = partitions
         self._writer = writer
         self._log = log
-        self._declarations = declarations
         self._group = group
         self._clock = clock
         self._listener = listener
@@ -157,5 +154,5 @@ class Parking:
             one.end = ends.get(asked[one.topic])
 
     def _topic_of(self, partition: Partition) -> str | None:
-        letter = self._declarations[partition.handler].dead_letter
+        letter = partition.handler.declared.dead_letter
         return None if letter is None else letter.keys_topic

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from streamworker.offsets.suspects import Suspects
     from streamworker.offsets.tracker import OffsetTracker
     from streamworker.record import TopicPartition
-    from streamworker.scheduling.lanes import PartitionLanes
+    from streamworker.scheduling.lane import PartitionLanes
+    from streamworker.stages import HandlerStages
     from streamworker.work import Ownership
 
 # Back-off of what a stopped partition tries again by itself.
@@ -37,7 +38,7 @@ class Partition:
     """One ownership epoch and all that was made for it."""
 
     ownership: Ownership
-    handler: int
+    handler: HandlerStages
     tracker: OffsetTracker
     lanes: PartitionLanes
     budget: DeadLetterBudget

@@ -6,7 +6,6 @@ client's pause and what is reported never disagree. Loop thread only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streamworker.dlq.budget import DeadLetterBudget
@@ -18,23 +17,14 @@ from streamworker.partition import Partition
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from streamworker.clock import Clock
     from streamworker.config import Config
-    from streamworker.dlq.retries import RetryRoutes
-    from streamworker.dlq.writer import DeadLetterWriter
     from streamworker.events import Listener
-    from streamworker.offsets.committer import Committer
     from streamworker.offsets.progress import Progress
     from streamworker.record import TopicPartition
-    from streamworker.resilience.gate import Gate
-    from streamworker.resilience.limits import AdaptiveLimit, KeyPace, Pace, RetryAllowance
-    from streamworker.scheduling.backpressure import Backpressure
-    from streamworker.scheduling.lanes import Scheduler
-    from streamworker.source.assignment import Assignment
-    from streamworker.source.flow import PauseLedger
-    from streamworker.waiting import WaitingRoom
+    from streamworker.stages import HandlerStages, Stages
 
 
 # Reasons for which what is fetched is still handed over.
@@ -47,25 +37,6 @@ FETCH_ONLY = frozenset(
         PauseReason.RETRY_NOT_DUE,
     }
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stages:
-    """The stages that keep something per partition, and what is said of retry topics."""
-
-    assignment: Assignment
-    ledger: PauseLedger
-    backpressure: Backpressure
-    schedulers: Sequence[Scheduler]  # by the handler's number
-    gates: Sequence[Gate | None]  # by the handler's number; None without a breaker
-    paces: Sequence[Pace | None]  # by the handler's number; None without a rate for all its records together
-    key_paces: Sequence[KeyPace | None]  # by the handler's number; None without a rate per key
-    adaptive: Sequence[AdaptiveLimit | None]  # by the handler's number; None without
-    allowances: Sequence[RetryAllowance | None]  # by the handler's number; None without a budget for retries
-    rooms: Mapping[str, WaitingRoom]  # by the name of what single calls need
-    committer: Committer
-    writer: DeadLetterWriter
-    routes: RetryRoutes
 
 
 class Partitions:
@@ -122,7 +93,7 @@ class Partitions:
         self,
         key: TopicPartition,
         *,
-        handler: int,
+        handler: HandlerStages,
         start_offset: int | None,
         progress: Progress | None = None,
         topic_id: str = "",
@@ -139,7 +110,7 @@ class Partitions:
             ownership=ownership,
             handler=handler,
             tracker=self._tracker(BEGINNING if start_offset is None else start_offset, progress, topic_id),
-            lanes=stages.schedulers[handler].own(ownership),
+            lanes=handler.scheduler.own(ownership),
             budget=DeadLetterBudget(self._config.dead_letters, now_s),
             route=route,
             start_offset=BEGINNING if start_offset is None else start_offset,
@@ -167,7 +138,7 @@ class Partitions:
         stages.committer.disown(keys)
         stages.ledger.disown(keys)
         for key in keys:
-            stages.schedulers[self._owned.pop(key).handler].disown(key)
+            self._owned.pop(key).handler.scheduler.disown(key)
             stages.backpressure.disown(key)
             stages.writer.drop(key)
             self.troubled.pop(key, None)
@@ -182,7 +153,7 @@ class Partitions:
         if not self._stages.ledger.put(partition.key, reason, self._clock.monotonic_s()):
             return
         if reason not in FETCH_ONLY:
-            self._stages.schedulers[partition.handler].block(partition.key)
+            partition.handler.scheduler.block(partition.key)
             self.troubled[partition.key] = partition
         self._listener.paused(partition.key, reason.value)
 
@@ -192,7 +163,7 @@ class Partitions:
         if since_s is None:
             return
         if not self._stages.ledger.reasons(partition.key).keys() - FETCH_ONLY:
-            self._stages.schedulers[partition.handler].unblock(partition.key)
+            partition.handler.scheduler.unblock(partition.key)
             self.troubled.pop(partition.key, None)
         self._listener.resumed(partition.key, reason.value, self._clock.monotonic_s() - since_s)
 

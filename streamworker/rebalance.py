@@ -19,19 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.clock import Clock
+    from streamworker.closing import Closing
     from streamworker.config import Config
-    from streamworker.dlq.retries import RetryRoutes
     from streamworker.events import Listener
-    from streamworker.handler import Declaration
     from streamworker.interfaces import Log, OffsetMark, Source
-    from streamworker.offsets.committer import Committer
     from streamworker.offsets.policy import StartPlan
     from streamworker.parking import Parking
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
     from streamworker.quarantine import Quarantine
     from streamworker.record import TopicPartition
-    from streamworker.source.flow import PauseLedger
+    from streamworker.stages import HandlerStages, Stages
     from streamworker.unread import Unread
 
 # How long the assignment waits for the group's offsets before it goes on without them.
@@ -50,9 +48,7 @@ _EARLIEST = StartPolicy(StartKind.EARLIEST)
 class Rebalancing:
     """The `Rebalance` of a worker.
 
-    `close` lets nothing new start in these partitions; `in_hand` tells whether anything of them is still to be
-    finished; `step` lets the worker settle for at most the time given, without fetching; `abandon` takes what
-    is done of what is still running.
+    `step` lets the worker settle for at most the time given, without fetching.
     """
 
     def __init__(
@@ -63,36 +59,29 @@ class Rebalancing:
         quarantine: Quarantine,
         parking: Parking,
         unread: Unread,
-        declarations: Sequence[Declaration],
-        routes: RetryRoutes,
+        stages: Stages,
         partitions: Partitions,
-        ledger: PauseLedger,
-        committer: Committer,
         config: Config,
         clock: Clock,
         listener: Listener,
-        close: Callable[[Sequence[TopicPartition]], None],
-        in_hand: Callable[[Sequence[TopicPartition]], bool],
+        closing: Closing,
         step: Callable[[float], None],
-        abandon: Callable[[Sequence[TopicPartition]], None],
     ) -> None:
         self._source = source
         self._log = log
         self._quarantine = quarantine
         self._parking = parking
         self._unread = unread
-        self._declarations = declarations
-        self._routes = routes
+        self._handlers = stages.handlers
+        self._routes = stages.routes
+        self._ledger = stages.ledger
+        self._committer = stages.committer
         self._partitions = partitions
-        self._ledger = ledger
-        self._committer = committer
         self._config = config
         self._clock = clock
         self._listener = listener
-        self._close = close
-        self._in_hand = in_hand
+        self._closing = closing
         self._step = step
-        self._abandon = abandon
         self._policy = parse_start(config.kafka.start)
         self._ask_at_s = 0.0
         self.draining = False  # set once: what is assigned from then on is neither asked about nor fetched
@@ -110,11 +99,11 @@ class Rebalancing:
         began_s = self._clock.monotonic_s()
         until_s = began_s + self._config.lifecycle.revoke_timeout_s
         finish_until_s = max(until_s - _COMMIT_SHARE_S, began_s)
-        self._close(keys)
+        self._closing.close(keys)
         self._partitions.end_by(keys, finish_until_s)
-        while self._in_hand(keys) and self._clock.monotonic_s() < finish_until_s:
+        while self._closing.in_hand(keys) and self._clock.monotonic_s() < finish_until_s:
             self._step(finish_until_s - self._clock.monotonic_s())
-        self._abandon(keys)
+        self._closing.abandon(keys)
         self.commit(keys, until_s)
         self._partitions.end(keys)
         if keys:
@@ -157,7 +146,7 @@ class Rebalancing:
 
     def _begin(self, key: TopicPartition, plan: StartPlan | None) -> Start:
         route = self._routes.of(key.topic)
-        handler = self._handler_of(key.topic) if route is None else route.handler
+        handler = self._handler_of(key.topic) if route is None else self._handlers[route.handler]
         if plan is None:
             partition = self._partitions.own(key, handler=handler, start_offset=None)
             self._partitions.hold(partition, PauseReason.OFFSETS_UNKNOWN)
@@ -171,8 +160,8 @@ class Rebalancing:
         self._ledger.own(key, paused=paused)
         return Start(partition.start_offset, paused)
 
-    def _handler_of(self, topic: str) -> int:
-        return next(number for number, one in enumerate(self._declarations) if one.subscribes_to(topic))
+    def _handler_of(self, topic: str) -> HandlerStages:
+        return next(one for one in self._handlers if one.declared.subscribes_to(topic))
 
     def _use(self, partition: Partition, plan: StartPlan) -> None:
         if plan.foreign:

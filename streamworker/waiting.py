@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.handler import Declaration
+    from streamworker.declaration import Declaration
     from streamworker.resilience.breaker import CircuitBreaker
-    from streamworker.scheduling.lanes import Held, Lane, Scheduler
+    from streamworker.scheduling.lane import Held, Lane
+    from streamworker.scheduling.scheduler import Scheduler
 
 # A record that was let out for a trial and has not come back by then may be stuck behind something else.
 _NEXT_TRIAL_S = 1.0

@@ -6,8 +6,8 @@
 from one to the next. Everything here runs on the loop thread, which owns the consumer, the assignment,
 the lanes, the trackers, the committer and the dead-letter producer. User code never runs on it, unless it asks to.
 
-An offset becomes done in one place, `Settlement.settle`: handled, or its dead letter acknowledged,
-or its skip recorded. What comes and goes with partitions is in `rebalance.py`.
+What becomes of a record is decided in `settlement.py`, and it becomes done in one place, `Endings.complete`: handled,
+or its dead letter acknowledged, or its skip recorded. What comes and goes with partitions is in `rebalance.py`.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ from __future__ import annotations
 import os
 import random
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamworker.config import Execution
+from streamworker.closing import Closing
 from streamworker.delays import Delays
 from streamworker.dlq.retries import RetryRoutes
 from streamworker.dlq.writer import DeadLetterWriter
+from streamworker.endings import Endings
 from streamworker.errors import ClientError, Misuse
 from streamworker.exit_code import ExitCode
 from streamworker.gatekeeper import Gatekeeper
 from streamworker.heads import Heads
 from streamworker.interfaces import FaultKind
 from streamworker.lease import LeaseKeeper
+from streamworker.letters import Letters
 from streamworker.observability.status import LifeState
 from streamworker.offsets.committer import Committer
 from streamworker.overdue import Overdue
 from streamworker.parking import Parking
-from streamworker.partitions import Partitions, Stages
+from streamworker.partitions import Partitions
 from streamworker.quarantine import Quarantine
 from streamworker.rebalance import Rebalancing
-from streamworker.resilience.gate import gates_of
-from streamworker.resilience.limits import AdaptiveLimit, KeyPace, Pace, RetryAllowance
 from streamworker.scheduling.backpressure import Backpressure
-from streamworker.scheduling.lanes import LaneSlice, Scheduler
 from streamworker.settlement import Settlement
 from streamworker.source.assignment import Assignment
 from streamworker.source.flow import PauseLedger, PauseReason
+from streamworker.stages import Stages, handler_stages
 from streamworker.unread import Unread
 from streamworker.waiting import rooms_of
 
@@ -50,14 +50,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from streamworker.clock import Clock
-    from streamworker.config import Config, FlowConfig
+    from streamworker.config import Config
+    from streamworker.declaration import Declaration
     from streamworker.events import Listener
-    from streamworker.handler import Declaration
     from streamworker.interfaces import CommitAnswer, Executor, Fault, KeyLog, Log, Outbox, Source
     from streamworker.partition import Partition
     from streamworker.record import Message, TopicPartition
     from streamworker.resilience.breaker import CircuitBreaker
     from streamworker.resilience.fallback import Degradation
+    from streamworker.scheduling.lane import LaneSlice
 
 # One fetch takes at most so many records: with fewer the step costs more per record, with more the records leave the
 # processor's cache before they are done with.
@@ -69,9 +70,6 @@ _FULL_WAIT_S, _OUTCOME_WAIT_S, _ANSWER_WAIT_S, _IDLE_WAIT_S = 0.02, 0.001, 0.005
 _FULL_POLL_S = 0.1
 # A batch that cannot be read so often in a row is not a glitch of the network.
 _UNREADABLE_TRIES = 3
-# On closing, retries that are due within this are still made, so that what was done beyond them can be committed;
-# longer back-offs are not waited for.
-_RETRY_GRACE_S = 1.0
 # For the handlers' close(), within the close timeout.
 _EXECUTOR_STOP_S = 1.0
 
@@ -140,7 +138,6 @@ class Worker:
         self._exit_code = ExitCode.OK
         self._admitted = 0
         self._poll_at_s = 0.0
-        self._retries_until_s = 0.0
         self._reopened = False
 
         self.assignment = Assignment()
@@ -155,38 +152,22 @@ class Worker:
             listener=listener,
         )
         self.writer = DeadLetterWriter(
-            outbox, config.dead_letters, clock, lambda *refusal: self.settlement.dead_letter_refused(*refusal)
+            outbox, config.dead_letters, clock, lambda *refusal: self.letters.refused(*refusal)
         )
-        now_s = clock.monotonic_s()
-        key_paces = [KeyPace(one.rate) if one.rate and one.rate.per_key else None for one in declarations]
-        allowances = [RetryAllowance(one.retry_budget, now_s) if one.retry_budget else None for one in declarations]
-        self._schedulers = [
-            Scheduler(
-                handler=number,
-                ordering=one.ordering,
-                concurrency=one.concurrency,
-                lanes=one.lanes,
-                batch=one.batch,
-                flow=_flow(one, config.flow),
-                limit=lambda key: self.partitions.limit(key),
-                attempts=lambda key: self.partitions.attempts(key),
-                watched=one.timeout_s is not None,
-                retry_wait_s=None if allowance is None else allowance.wait_s,
-                key_pace=key_pace,
-                sift=(lambda key, messages: self.settlement.sift(key, messages)) if _sifts(one) else None,
-            )
-            for number, (one, allowance, key_pace) in enumerate(zip(declarations, allowances, key_paces, strict=True))
-        ]
+        self._handlers = handler_stages(
+            declarations,
+            config.flow,
+            breakers,
+            clock,
+            limit=lambda key: self.partitions.limit(key),
+            attempts=lambda key: self.partitions.attempts(key),
+            sift=lambda key, messages: self.settlement.sift(key, messages),
+        )
         stages = Stages(
+            handlers=self._handlers,
             assignment=self.assignment,
             ledger=self.ledger,
             backpressure=self.backpressure,
-            schedulers=self._schedulers,
-            gates=gates_of(declarations, breakers, clock),
-            paces=[Pace(one.rate, now_s) if one.rate and not one.rate.per_key else None for one in declarations],
-            key_paces=key_paces,
-            adaptive=[AdaptiveLimit(one.adaptive, one.concurrency) if one.adaptive else None for one in declarations],
-            allowances=allowances,
             rooms=rooms_of(declarations, breakers, clock),
             committer=self.committer,
             writer=self.writer,
@@ -199,7 +180,6 @@ class Worker:
             breakers,
             stages,
             self.partitions,
-            declarations=declarations,
             listener=listener,
             max_inflight=config.flow.max_inflight,
         )
@@ -218,50 +198,64 @@ class Worker:
             self.partitions,
             self.writer,
             log=log,
-            declarations=declarations,
             group=config.kafka.group,
             clock=clock,
             listener=listener,
         )
-        self.settlement = Settlement(
+        endings = Endings(stages, listener)
+        self.letters = Letters(
             stages,
             self.partitions,
             self.parking,
-            declarations=declarations,
+            endings,
             config=config,
             clock=clock,
             listener=listener,
+            max_bytes=letter_max_bytes,
+        )
+        self.settlement = Settlement(
+            stages,
+            self.partitions,
+            endings,
+            self.letters,
+            clock=clock,
+            listener=listener,
             fail=self.fail,
-            letter_max_bytes=letter_max_bytes,
         )
         self.quarantine = Quarantine(
             self.partitions,
             self.committer,
             listener,
             records=config.commit.max_uncommitted,
-            wake=lambda partition: self._schedulers[partition.handler].wake(partition.key),
+            wake=lambda partition: partition.handler.scheduler.wake(partition.key),
             condemn=self.settlement.condemn,
         )
         self.unread = Unread(self.partitions, self.committer, source=lambda: self.source, clock=clock)
         self.heads = Heads(
             stages,
             self.partitions,
-            declarations=declarations,
             config=config.lifecycle,
             clock=clock,
             listener=listener,
             running=self.running,
-            divert=self.settlement.divert,
+            divert=self.letters.divert,
         )
         self.overdue = Overdue(
             stages,
             self.partitions,
-            declarations=declarations,
             clock=clock,
             listener=listener,
             running=self.running,
             replace=executor.replace,
             settle=self.settlement.settle,
+        )
+        self._closing = Closing(
+            stages,
+            self.partitions,
+            self.gatekeeper,
+            clock=clock,
+            running=self.running,
+            take_handled=self.settlement.take_handled,
         )
         self._rebalancing = Rebalancing(
             source=lambda: self.source,
@@ -269,18 +263,13 @@ class Worker:
             quarantine=self.quarantine,
             parking=self.parking,
             unread=self.unread,
-            declarations=declarations,
-            routes=self.routes,
+            stages=stages,
             partitions=self.partitions,
-            ledger=self.ledger,
-            committer=self.committer,
             config=config,
             clock=clock,
             listener=listener,
-            close=self._close,
-            in_hand=self._in_hand,
+            closing=self._closing,
             step=self._step_without_fetching,
-            abandon=self._abandon,
         )
 
     def run(self) -> int:
@@ -385,7 +374,7 @@ class Worker:
     def _idle_s(self) -> float:
         """How long nothing will be due."""
         now_s = self._clock.monotonic_s()
-        dues = [self.gatekeeper.next_due_s(number) for number in range(len(self.declarations))]
+        dues = [self.gatekeeper.next_due_s(handler) for handler in self._handlers]
         dues += [self.gatekeeper.next_trial_s(), self.writer.next_due_s(), self.committer.next_due_s()]
         longest_s = _ANSWER_WAIT_S if self.committer.awaited or self.parking.waits else _IDLE_WAIT_S
         return max(0.0, min([longest_s, *(due_s - now_s for due_s in dues if due_s is not None)]))
@@ -422,7 +411,7 @@ class Worker:
         self.backpressure.admitted(key, len(messages), size_bytes)
         messages = self.quarantine.admitted(partition, messages)
         if messages:
-            self._schedulers[partition.handler].offer(key, messages, max(sizes), now_s)
+            partition.handler.scheduler.offer(key, messages, max(sizes), now_s)
         self._listener.fetched(key, len(sizes), size_bytes)
 
     def _deliver(self, partition: Partition, messages: Sequence[Message]) -> Sequence[Message]:
@@ -486,13 +475,13 @@ class Worker:
         for key in self.committer.answered(answers):
             partition = self.partitions.get(key)
             if partition is not None:
-                self._schedulers[partition.handler].wake(partition.key)
+                partition.handler.scheduler.wake(partition.key)
 
     def _dispatch(self) -> None:
         self.lease.step()
         now_s = self._clock.monotonic_s()
-        for number in range(len(self.declarations)):
-            while (slice_ := self.gatekeeper.take(number, now_s)) is not None:
+        for handler in self._handlers:
+            while (slice_ := self.gatekeeper.take(handler, now_s)) is not None:
                 self.running.add(slice_)
                 self._executor.submit(slice_)
 
@@ -516,7 +505,7 @@ class Worker:
             return
         now_s = self._clock.monotonic_s()
         for partition in list(self.partitions.troubled.values()):
-            self.settlement.write_dead_letters(partition)
+            self.letters.write(partition)
             stop = partition.stop
             if stop is None:
                 continue
@@ -546,7 +535,7 @@ class Worker:
             return
         in_hand = [slice_.highest for slice_ in self.running if slice_.ownership is partition.ownership]
         first = max([partition.tracker.highest_done, *in_hand]) + 1
-        scheduler = self._schedulers[partition.handler]
+        scheduler = partition.handler.scheduler
         dropped = scheduler.shed(partition.key, records, first)
         if not dropped:
             return
@@ -602,71 +591,24 @@ class Worker:
         self._dispatch()
         self._mend()
 
-    def _close(self, keys: Sequence[TopicPartition]) -> None:
-        """Start nothing more in these, except what lies below something that is done or in hand.
-
-        A commit covers only what has nothing open below it: with several lanes, the rest would be repeated.
-        """
-        for ownership in self.assignment.close(keys):
-            partition = self.partitions[ownership.partition]
-            in_hand = [slice_ for slice_ in self.running if slice_.ownership is ownership]
-            ownership.closes_at = 1 + max([partition.tracker.highest_done, *map(self._reached, in_hand)])
-            self._schedulers[partition.handler].wake(partition.key)
-        self._retries_until_s = self._clock.monotonic_s() + _RETRY_GRACE_S
-
-    def _reached(self, slice_: LaneSlice) -> int:
-        """The offset that the handler may have in hand: a batch is handed over whole."""
-        is_batch = self.declarations[slice_.handler].batch is not None
-        index = len(slice_.messages) - 1 if is_batch else min(slice_.done, len(slice_.messages) - 1)
-        return slice_.messages[index].offset()
-
-    def _in_hand(self, keys: Iterable[TopicPartition]) -> bool:
-        """Whether anything of these is with a handler, can be finished now, or is on its way to the dead letters."""
-        owned = [partition for key in keys if (partition := self.partitions.get(key)) is not None]
-        return (
-            any(slice_.ownership is one.ownership for slice_ in self.running for one in owned)
-            or any(self._can_go_on(one) for one in owned)
-            or any(self._awaits_letters(one) for one in owned)
-        )
-
-    def _awaits_letters(self, partition: Partition) -> bool:
-        """Whether dead letters are on their way, or the keys that they park, and nothing was refused."""
-        on_the_way = self.writer.outstanding(partition.key) or partition.parking
-        return bool(on_the_way) and not self.writer.refused(partition.key)
-
-    def _can_go_on(self, partition: Partition) -> bool:
-        """Whether records of a closing partition can still be finished."""
-        unfinished = self._schedulers[partition.handler].unfinished(partition.key, self._retries_until_s)
-        return unfinished and not self.gatekeeper.shut(partition.handler)
-
-    def _living(self) -> list[LaneSlice]:
-        return [slice_ for slice_ in self.running if not slice_.ownership.ended]
-
-    def _abandon(self, keys: Iterable[TopicPartition]) -> None:
-        """Take what is done of slices whose ownership ends while they run: only the call in progress repeats."""
-        keys = set(keys)
-        for slice_ in self._living():
-            if slice_.ownership.partition in keys:
-                self.settlement.take_handled(self._of(slice_), slice_, 0.0)
-
     def drain(self) -> int:
         """Let what runs end, commit, leave the group; returns the exit code."""
         self.state = LifeState.DRAINING
         self._listener.draining(self._stop_reason or "asked to")
         self._rebalancing.draining = True
-        self._close([one.key for one in self.partitions])
+        self._closing.close([one.key for one in self.partitions])
         for one in self.partitions:
             self.partitions.hold(one, PauseReason.DRAINING)
         self._regulate()
         until_s = self._clock.monotonic_s() + self.config.lifecycle.drain_timeout_s
         self.partitions.end_by([one.key for one in self.partitions], until_s)
-        while self._in_hand([one.key for one in self.partitions]) and self._clock.monotonic_s() < until_s:
+        while self._closing.in_hand([one.key for one in self.partitions]) and self._clock.monotonic_s() < until_s:
             self._regulate()
             self._serve(0.0)
             self._step_without_fetching(until_s - self._clock.monotonic_s())
             self._observe(self)
         abandoned = [
-            f"{self._name(one)} {one.ownership.partition}@{one.messages[0].offset()}" for one in self._living()
+            f"{self._name(one)} {one.ownership.partition}@{one.messages[0].offset()}" for one in self._closing.living()
         ]
         letters = {
             one.key: max(self.writer.outstanding(one.key), len(one.parking)) + len(one.unsent)
@@ -686,7 +628,7 @@ class Worker:
 
     def _leave(self) -> None:
         keys = [one.key for one in self.partitions]
-        self._abandon(keys)
+        self._closing.abandon(keys)
         self.partitions.give_back(keys)
         self._commit_last()
         self.partitions.end(keys)
@@ -717,17 +659,6 @@ class Worker:
 
     def _name(self, slice_: LaneSlice) -> str:
         return self.declarations[slice_.handler].name
-
-
-def _flow(declared: Declaration, flow: FlowConfig) -> FlowConfig:
-    """With the size of slices that suits where the handler's calls are made."""
-    return replace(flow, slice_s=flow.process_slice_s) if declared.execution is Execution.PROCESS else flow
-
-
-def _sifts(declared: Declaration) -> bool:
-    """Whether records can end that no handler gets to see."""
-    follows = declared.dead_letter is not None and declared.dead_letter.keys_topic is not None
-    return follows or declared.max_age_s is not None
 
 
 def _consecutive(messages: Sequence[Message]) -> Iterable[tuple[int, int]]:

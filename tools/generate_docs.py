@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 import click
 
-from streamworker import config, errors, events, exit_code, handler
+from streamworker import config, errors, events, exit_code, handler, options
 from streamworker.cli.exit_codes import MEANINGS
 from streamworker.cli.main import main as command_line
 from streamworker.cli.sources import PREFIX
@@ -109,23 +109,23 @@ def handlers() -> str:
         "",
         "## Handler and BatchHandler",
         "",
-        *_options(handler._Declared),  # noqa: SLF001 - both kinds of handler have their options there
+        *_options(handler.Declared),
         "",
         "## BatchHandler only",
         "",
         *_options(handler.BatchHandler),
     ]
-    for kind in (config.Retry, config.Batch, config.DeadLetter):
+    for kind in (options.Retry, options.Batch, options.DeadLetter):
         lines += ["", f"## {kind.__name__}", "", _text(kind), "", *_options(kind)]
-    for choice in (config.Ordering, config.Execution, config.OnExhausted, config.Fallback):
+    for choice in (options.Ordering, options.Execution, options.OnExhausted, options.Fallback):
         lines += ["", f"## {choice.__name__}", "", _text(choice), "", *_members(choice)]
-    lines += ["", "## Rule", "", _text(config.Rule), "", *_rules()]
+    lines += ["", "## Rule", "", _text(options.Rule), "", *_rules()]
     return _page(lines)
 
 
 def _rules() -> Iterator[str]:
     yield from _table("Rule", "What it does")
-    for name, method in vars(config.Rule).items():
+    for name, method in vars(options.Rule).items():
         if isinstance(method, classmethod):
             yield _row(f"`Rule.{name}(matches)`", _text(method.__func__))
 
@@ -141,7 +141,8 @@ def _type(option: Assignment) -> str:
     written = option.annotation
     if written.startswith("ClassVar["):
         written = written.removeprefix("ClassVar[").removesuffix("]")
-    kind = getattr(config, written.partition(" | ")[0], None)
+    name = written.partition(" | ")[0]
+    kind = getattr(config, name, None) or getattr(options, name, None)
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return ", ".join(f'`"{member.value}"`' for member in kind)
     return f"`{written}`"

@@ -16,8 +16,8 @@ from benchmarks.scale.loads import TABLES
 from streamworker import Handler, Ordering
 from streamworker.clock import SystemClock
 from streamworker.config import Config, FlowConfig, KafkaConfig
+from streamworker.declaration import declarations
 from streamworker.events import Listener, Listeners
-from streamworker.handler import declarations
 from streamworker.interfaces import CommitAnswer, Fetched, Membership, OffsetMark
 from streamworker.observability.lag import LagWatch
 from streamworker.observability.memory import resident_bytes
@@ -27,7 +27,8 @@ from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
 from streamworker.record import TopicPartition
 from streamworker.resilience.provision import Provision
-from streamworker.testing.memory_broker import MemoryBroker, MemoryLog, MemoryMessage, MemoryOutbox
+from streamworker.testing.memory_broker import MemoryBroker, MemoryMessage
+from streamworker.testing.memory_clients import MemoryLog, MemoryOutbox
 from streamworker.testing.virtual_time import VirtualTime
 from streamworker.work import SliceOutcome
 from streamworker.worker import Worker
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from streamworker import Ending, Record
     from streamworker.interfaces import Rebalance
     from streamworker.record import Message
-    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.scheduling.lane import LaneSlice
 
 _RUN = 500  # records of one partition in a row, as a client hands out what one answer of a broker brought
 _VALUE = b"x" * 200

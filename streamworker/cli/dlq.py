@@ -13,12 +13,12 @@ import click
 from streamworker.cli.console_output import say, show_json, show_table
 from streamworker.cli.options import TEXT, connect, examples, json_option, settings_options, timeout_option
 from streamworker.clock import SystemClock
-from streamworker.config import keys_topic
 from streamworker.dlq.key_log import KafkaKeyLog
 from streamworker.dlq.key_notes import PARTITION, Note, ParkedKey, letter_of, read_note
 from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.errors import ClientError, ConfigurationError, nearest
 from streamworker.librdkafka import key_log_settings, producer_settings
+from streamworker.options import keys_topic
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from streamworker.errors import ClientError, nearest
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
+    from streamworker.declaration import Declaration
     from streamworker.dlq.retries import RetryRoute
-    from streamworker.handler import Declaration
     from streamworker.interfaces import OffsetMark
 
 Shapes = Mapping[str, TopicShape]

@@ -12,9 +12,10 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 from streamworker.assembly import refuse_loops
+from streamworker.declaration import declarations
 from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ConfigurationError, nearest
-from streamworker.handler import BatchHandler, Handler, declarations
+from streamworker.handler import BatchHandler, Handler
 from streamworker.resilience.fallback import Degradation
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from streamworker.config import Config
-    from streamworker.handler import Declaration
+    from streamworker.declaration import Declaration
 
 HandlerClass = type[Handler[object]] | type[BatchHandler[object]]
 

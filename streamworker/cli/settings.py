@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import msgspec
 
+from streamworker.bounds import member
 from streamworker.cli.sources import (
     CLIENT,
     WORDS,
@@ -27,7 +28,7 @@ from streamworker.cli.sources import (
     leaves,
     with_file_read,
 )
-from streamworker.config import FREE_TABLES, Config, member, tables
+from streamworker.config import FREE_TABLES, Config, tables
 from streamworker.errors import ConfigurationError
 from streamworker.librdkafka import Masked, Option, redact, refusal
 

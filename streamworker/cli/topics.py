@@ -13,9 +13,9 @@ from streamworker.cli.findings import retention_ms, source_topics
 from streamworker.cli.handlers import import_handlers
 from streamworker.cli.options import connect, examples, settings_options, timeout_option
 from streamworker.cluster import TopicShape
+from streamworker.declaration import declarations, keys_topics
 from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ConfigurationError
-from streamworker.handler import declarations, keys_topics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamworker.cli.findings import Shapes
     from streamworker.cli.options import Sources
     from streamworker.cluster import Cluster
-    from streamworker.handler import Declaration
+    from streamworker.declaration import Declaration
 
 _DAY_MS = 86_400_000
 _COMPACTED = {"cleanup.policy": "compact"}

@@ -12,14 +12,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamworker.config import MAX_TOPIC_CHARS
 from streamworker.errors import ConfigurationError
+from streamworker.options import MAX_TOPIC_CHARS
 from streamworker.record import Origin, Returned, read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streamworker.handler import Declaration
+    from streamworker.declaration import Declaration
     from streamworker.record import Headers, Message
 
 _DIGEST_CHARS = 12

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric as Family
 
     from streamworker.clock import Clock
-    from streamworker.handler import Declaration
+    from streamworker.declaration import Declaration
     from streamworker.interfaces import Fault
     from streamworker.observability.series import Distribution, Labels
     from streamworker.observability.status import Board

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamworker.clock import Clock
-    from streamworker.handler import Context, Declaration
+    from streamworker.declaration import Declaration
+    from streamworker.handler import Context
     from streamworker.processing.executor import AsyncCall
 
 S = TypeVar("S", bound=Slice)

@@ -13,7 +13,6 @@ from functools import reduce
 from itertools import repeat
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from streamworker.config import Action, OnExhausted
 from streamworker.errors import (
     BatchFailed,
     CallCancelled,
@@ -22,6 +21,7 @@ from streamworker.errors import (
     FatalError,
     PoisonError,
 )
+from streamworker.options import Action, OnExhausted
 from streamworker.record import Record, Records
 from streamworker.work import Failure, InHand, Slice, SliceOutcome
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from streamworker.clock import Clock
-    from streamworker.handler import AnyHandler, Declaration
+    from streamworker.declaration import Declaration
+    from streamworker.handler import AnyHandler
     from streamworker.interfaces import AnySerde
 
 Call = Callable[[object], object]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamworker.clock import Clock
-    from streamworker.handler import AnyHandler, Context, Declaration
+    from streamworker.declaration import Declaration
+    from streamworker.handler import AnyHandler, Context
     from streamworker.processing.executor import Call
 
 S = TypeVar("S", bound=Slice)

@@ -10,7 +10,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from streamworker.config import Execution
+from streamworker.options import Execution
 from streamworker.processing.event_loops import EventLoop
 from streamworker.processing.inline import Inline
 from streamworker.processing.processes import ProcessPool
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import LogConfig
-    from streamworker.handler import Context, Declaration
+    from streamworker.declaration import Declaration
+    from streamworker.handler import Context
 
 S = TypeVar("S", bound=Slice)
 S_contra = TypeVar("S_contra", bound=Slice, contravariant=True)

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import LogConfig
-    from streamworker.handler import Context, Declaration
+    from streamworker.declaration import Declaration
+    from streamworker.handler import Context
     from streamworker.processing.threads import Instance
 
 S = TypeVar("S", bound=Slice)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.config import Breaker, Matcher
+    from streamworker.options import Breaker, Matcher
 
 _BUCKETS = 10
 # A trial that has not come back by then says that the dependency hangs.

@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from streamworker.config import Bulkhead
+    from streamworker.options import Bulkhead
 
 
 class Seats:

@@ -11,18 +11,19 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from streamworker.config import Fallback, member
+from streamworker.bounds import member
 from streamworker.errors import ConfigurationError, Defer, nearest
 from streamworker.interfaces import Reading, ReadStatus, Unset
+from streamworker.options import Fallback
 from streamworker.resilience.guard import blame
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.config import Read
-    from streamworker.handler import Declaration
+    from streamworker.declaration import Declaration
     from streamworker.interfaces import Dependency, Operation
+    from streamworker.options import Read
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.handler import Declaration
+    from streamworker.declaration import Declaration
     from streamworker.resilience.breaker import Permit
 
 _TRIAL_BATCH = 10  # records of a batch that is cut for a trial
@@ -123,13 +123,3 @@ def breakers_of(declarations: Sequence[Declaration], clock: Clock) -> Mapping[st
     """The breakers by name; handlers that name the same dependency share one."""
     rules = {one.name: one for declared in declarations for one in declared.breakers}
     return {name: CircuitBreaker(one, clock=clock) for name, one in rules.items()}
-
-
-def gates_of(
-    declarations: Sequence[Declaration], breakers: Mapping[str, CircuitBreaker], clock: Clock
-) -> list[Gate | None]:
-    """For each handler the gate of its own breaker."""
-    return [
-        None if one.breaker is None else Gate(breakers[one.breaker.name], clock=clock, is_batch=one.batch is not None)
-        for one in declarations
-    ]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from streamworker.clock import Clock
-    from streamworker.handler import Declaration
+    from streamworker.declaration import Declaration
     from streamworker.interfaces import Dependency
     from streamworker.resilience.breaker import CircuitBreaker, Permit
 

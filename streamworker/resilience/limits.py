@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from streamworker.resilience.breaker import is_of_a_dependency
 
 if TYPE_CHECKING:
-    from streamworker.config import Adaptive, Rate, RetryBudget
+    from streamworker.options import Adaptive, Rate, RetryBudget
 
 # For so long tokens for retries are kept: what was earned long ago says nothing of now.
 _KEPT_S = 10

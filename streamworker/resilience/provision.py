@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.handler import Declaration
+    from streamworker.declaration import Declaration
 
 
 class Provision:

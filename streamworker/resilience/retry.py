@@ -19,7 +19,7 @@ from streamworker.resilience.verdict import causes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamworker.config import Retry
+    from streamworker.options import Retry
 
 
 class Backoff:

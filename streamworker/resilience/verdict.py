@@ -22,7 +22,6 @@ import enum
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from streamworker.config import Action, OnExhausted
 from streamworker.errors import (
     CallKilled,
     DecodeError,
@@ -32,11 +31,12 @@ from streamworker.errors import (
     PoisonError,
     RetryableError,
 )
+from streamworker.options import Action, OnExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from streamworker.config import Rule
+    from streamworker.options import Rule
 
 _CRITICAL = (SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError)
 _MAX_CAUSES = 16  # far beyond what people chain; `raise a from b` can make a circle
@@ -69,11 +69,12 @@ class Verdict:
     note: str = ""
 
 
+PUT_ASIDE = "deferred"  # the reason of a record that spends no attempt
 _NEEDS_DEAD_LETTER = (VerdictKind.DEAD_LETTER, VerdictKind.SKIP)
 _RETRY = Verdict(VerdictKind.RETRY, "retryable")
 _EXHAUSTED = Verdict(VerdictKind.DEAD_LETTER, "exhausted")
 _DEFERRED = Verdict(VerdictKind.DEFER, "exhausted")
-_PUT_ASIDE = Verdict(VerdictKind.DEFER, "deferred")
+_ASIDE = Verdict(VerdictKind.DEFER, PUT_ASIDE)
 _SPARED = Verdict(VerdictKind.SPARE, "unavailable")
 _BLOCKED = Verdict(VerdictKind.BLOCK, "blocked")
 _NO_DEAD_LETTER = Verdict(VerdictKind.BLOCK, "no_dead_letter")
@@ -191,6 +192,6 @@ def _of_class(link: BaseException) -> Verdict | None:
         case DependencyUnavailable():
             return Verdict(VerdictKind.WAIT, "unavailable")
         case RetryableError() | Defer():
-            return _PUT_ASIDE if isinstance(link, Defer) else _RETRY
+            return _ASIDE if isinstance(link, Defer) else _RETRY
         case _:
             return None

@@ -11,21 +11,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from streamworker.testing.handler_run import HandlerRun, TestRecord, run_handler
     from streamworker.testing.memory_broker import MemoryBroker
     from streamworker.testing.mock_kafka import MockKafka
     from streamworker.testing.virtual_time import VirtualTime
-    from streamworker.testing.virtual_worker import HandlerRun, TestRecord, VirtualWorld, run_handler
+    from streamworker.testing.virtual_world import VirtualWorld
 
 __all__ = ["HandlerRun", "MemoryBroker", "MockKafka", "TestRecord", "VirtualTime", "VirtualWorld", "run_handler"]
 
 _HOMES = {
-    "HandlerRun": "virtual_worker",
+    "HandlerRun": "handler_run",
     "MemoryBroker": "memory_broker",
     "MockKafka": "mock_kafka",
-    "TestRecord": "virtual_worker",
+    "TestRecord": "handler_run",
     "VirtualTime": "virtual_time",
-    "VirtualWorld": "virtual_worker",
-    "run_handler": "virtual_worker",
+    "VirtualWorld": "virtual_world",
+    "run_handler": "handler_run",
 }
 
 

@@ -12,7 +12,8 @@ from streamworker.work import Slice, SliceOutcome
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from streamworker.handler import Context, Declaration
+    from streamworker.declaration import Declaration
+    from streamworker.handler import Context
     from streamworker.testing.virtual_time import VirtualTime
 
 S = TypeVar("S", bound=Slice)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from fleet.history import Journal, Struck
 
 from streamworker.dlq.outbox import KafkaOutbox
+from streamworker.letters import Letters
 from streamworker.processing.pools import Pools
 from streamworker.rebalance import Rebalancing
 from streamworker.settlement import Settlement
@@ -52,7 +53,7 @@ METHODS = {
     "after_commit": _Spot(KafkaSource, "_on_commit", before=False),
     "before_dlq_produce": _Spot(KafkaOutbox, "send", before=True),
     "after_dlq_produce_before_ack": _Spot(KafkaOutbox, "send", before=False),
-    "after_dlq_ack_before_mark": _Spot(Settlement, "_acknowledged", before=True),
+    "after_dlq_ack_before_mark": _Spot(Letters, "_acknowledged", before=True),
     "in_on_revoke_before_commit": _Spot(Rebalancing, "commit", before=True),
     "in_on_revoke_after_commit": _Spot(Rebalancing, "commit", before=False),
     "in_drain": _Spot(Worker, "_leave", before=True),

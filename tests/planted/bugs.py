@@ -13,7 +13,7 @@ from streamworker.dlq.writer import DeadLetterWriter
 from streamworker.interfaces import Fetched
 from streamworker.offsets.tracker import OffsetTracker
 from streamworker.partitions import Partitions
-from streamworker.scheduling import lanes
+from streamworker.scheduling import scheduler
 from streamworker.source.kafka import KafkaSource
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from streamworker.offsets.progress import Progress
     from streamworker.partition import Partition
     from streamworker.record import TopicPartition
+    from streamworker.stages import HandlerStages
 
 
 def _commit_polled() -> None:
@@ -46,7 +47,7 @@ def _off_by_one_commit() -> None:
 
 def _no_key_order() -> None:
     """Records of a key go to any lane."""
-    _replace(lanes, "crc32", lambda _key: random.getrandbits(32))
+    _replace(scheduler, "crc32", lambda _key: random.getrandbits(32))
 
 
 def _drop_on_callback_error() -> None:
@@ -97,7 +98,7 @@ def _reuse_offset_after_revoke() -> None:
         partitions: Partitions,
         key: TopicPartition,
         *,
-        handler: int,
+        handler: HandlerStages,
         start_offset: int | None,
         progress: Progress | None = None,
         topic_id: str = "",

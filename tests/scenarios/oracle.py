@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from streamworker.record import Message
     from streamworker.testing.memory_broker import CommitEntry, MemoryMessage
-    from streamworker.testing.virtual_worker import Effect, Turn, VirtualWorld
+    from streamworker.testing.story import Effect, Turn
+    from streamworker.testing.virtual_world import VirtualWorld
 
     Place = tuple[TopicPartition, int]
     Line = tuple[TopicPartition, bytes | None]

@@ -42,7 +42,7 @@ from streamworker.interfaces import Fault as Report
 from streamworker.interfaces import FaultKind
 from streamworker.offsets import codec
 from streamworker.offsets.suspects import FATAL_DEATHS
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     from streamworker.record import Record, Records, TopicPartition
     from streamworker.testing.memory_broker import MemoryMessage
-    from streamworker.testing.virtual_worker import Member
+    from streamworker.testing.virtual_world import Member
 
 # So long after the last fault everything is committed. The longest pause is that of a partition whose owners seem to
 # have died of fetching it.

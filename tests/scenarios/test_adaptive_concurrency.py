@@ -11,12 +11,12 @@ from scenarios.worlds import make_world, produce
 
 from streamworker import Adaptive, ConfigurationError, DeadLetter, Handler, Ordering, Retry
 from streamworker.config import FlowConfig
-from streamworker.handler import declaration
+from streamworker.declaration import declaration
 from streamworker.resilience.limits import AdaptiveLimit
 
 if TYPE_CHECKING:
     from streamworker import Record
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.virtual_world import Member, VirtualWorld
     from streamworker.work import Slice
 
 CALL_S, TIMEOUT_S = 0.02, 0.2

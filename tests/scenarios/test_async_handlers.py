@@ -10,7 +10,7 @@ from scenarios.worlds import Obedient, ObedientBatches, handled, headers_of, let
 
 from streamworker import Breaker, Context, Handler, Ordering, Read, Reading, Record, Records, Retry, RetryableError
 from streamworker.record import Ending
-from streamworker.testing.virtual_worker import run_handler
+from streamworker.testing.handler_run import run_handler
 
 
 class Awaiting(Obedient):

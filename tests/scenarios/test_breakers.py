@@ -26,13 +26,13 @@ from streamworker import (
 from streamworker.resilience.breaker import CircuitBreaker, Permit
 from streamworker.resilience.gate import Gate
 from streamworker.settlement import Settlement
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamworker import Record, Records
-    from streamworker.testing.virtual_worker import Member
+    from streamworker.testing.virtual_world import Member
 
 STEADY = Breaker("db", jitter=0.0)
 

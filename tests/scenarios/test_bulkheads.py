@@ -21,11 +21,11 @@ from streamworker import (
     Retry,
 )
 from streamworker.config import CommitConfig, Config, FlowConfig, KafkaConfig
-from streamworker.handler import declaration
+from streamworker.declaration import declaration
 from streamworker.resilience.breaker import BreakerState, CircuitBreaker
 from streamworker.resilience.guard import Guard
 from streamworker.testing.virtual_time import VirtualTime
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ import pytest
 
 import streamworker
 from streamworker import Batch, BatchHandler, DeadLetter, Handler, PoisonError, Retry
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 from streamworker.work import Slice
 from streamworker.worker import Worker
 

@@ -13,7 +13,7 @@ from scenarios.worlds import IN, OTHER, Obedient, calls, commits, handled, heade
 from streamworker import ConfigurationError, DeadLetter, Handler, Ordering, PoisonError, Record, Retry
 from streamworker.assembly import refuse_loops
 from streamworker.config import DeadLetterConfig
-from streamworker.handler import declarations
+from streamworker.declaration import declarations
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from scenarios.worlds import calls, handled, make_world, produce
 from streamworker import Breaker, Config, ConfigurationError, Context, DeadLetter, Handler, Ordering, Read, Retry
 from streamworker.config import KafkaConfig
 from streamworker.resilience.fallback import Degradable, DegradingReader
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

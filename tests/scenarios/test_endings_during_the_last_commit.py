@@ -10,7 +10,7 @@ from streamworker import Ending
 from streamworker.config import LifecycleConfig
 
 if TYPE_CHECKING:
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.virtual_world import Member, VirtualWorld
     from streamworker.work import Slice
 
 

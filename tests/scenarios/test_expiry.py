@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamworker import Record, Records
-    from streamworker.testing.virtual_worker import VirtualWorld
+    from streamworker.testing.virtual_world import VirtualWorld
 
 MAX_AGE_S = 60.0
 

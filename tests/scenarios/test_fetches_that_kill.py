@@ -14,8 +14,8 @@ from streamworker.offsets import codec
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from streamworker.testing.memory_broker import MemorySource
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.memory_source import MemorySource
+    from streamworker.testing.virtual_world import Member, VirtualWorld
 
 KEYS = [TopicPartition("in", number) for number in range(4)]
 WAITS_S = 0.5

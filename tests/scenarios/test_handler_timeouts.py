@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from streamworker import Record, Records, TopicPartition
-    from streamworker.testing.virtual_worker import Member
+    from streamworker.testing.virtual_world import Member
     from streamworker.work import Slice
 
 LEFT_S: list[float | None] = []

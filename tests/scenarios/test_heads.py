@@ -13,7 +13,7 @@ from streamworker.config import FlowConfig, LifecycleConfig, OldHead
 if TYPE_CHECKING:
     from streamworker import Record, Records
     from streamworker.observability.status import HeadStatus
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.virtual_world import Member, VirtualWorld
 
 AGE_S = 60.0
 LOOK_S = 1.0

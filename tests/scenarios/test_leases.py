@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from scenarios.worlds import IN, Obedient, ObedientBatches, calls, handled, letters_from, make_world, produce, steady
 
 if TYPE_CHECKING:
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.virtual_world import Member, VirtualWorld
 
 LEASE_S = 10.0  # of a session of 45 s
 NOTICED_S = 0.2  # by the loop, which looks once a step

@@ -27,7 +27,7 @@ from streamworker.interfaces import Fault, FaultKind
 from streamworker.worker import Bounds
 
 if TYPE_CHECKING:
-    from streamworker.testing.virtual_worker import VirtualWorld
+    from streamworker.testing.virtual_world import VirtualWorld
 
 _PLENTY = 1_000
 

@@ -12,14 +12,14 @@ from streamworker import BatchFailed, DeadLetter, DecodeError, Handler, Ordering
 from streamworker.config import DeadLetterConfig
 from streamworker.dlq.key_notes import Note, ParkedKey, letter_of
 from streamworker.record import Ending, TopicPartition
-from streamworker.testing.virtual_worker import run_handler
+from streamworker.testing.handler_run import run_handler
 from streamworker.worker import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamworker import Record, Records
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.virtual_world import Member, VirtualWorld
 
 FOLLOWED = DeadLetter("dlq", on_exhausted="dlq_key")
 

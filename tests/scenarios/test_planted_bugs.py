@@ -18,28 +18,31 @@ from scenarios.simulation import broken_promises
 
 from streamworker import Ending, Ordering
 from streamworker.dlq.writer import DeadLetterWriter
+from streamworker.endings import Endings
 from streamworker.interfaces import Fetched, OffsetMark
+from streamworker.letters import Letters
 from streamworker.offsets.committer import Committer
 from streamworker.offsets.tracker import OffsetTracker
 from streamworker.parking import Parking
 from streamworker.partitions import Partitions
 from streamworker.processing import executor
 from streamworker.rebalance import Rebalancing
-from streamworker.scheduling import lanes
-from streamworker.scheduling.lanes import Scheduler
+from streamworker.scheduling import scheduler
+from streamworker.scheduling.scheduler import Scheduler
 from streamworker.settlement import Settlement
 from streamworker.source.assignment import Assignment
 from streamworker.source.flow import PauseReason
 from streamworker.testing import virtual_executor
-from streamworker.testing.memory_broker import MemorySource
+from streamworker.testing.memory_source import MemorySource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from scenarios.schedule import Schedule
 
+    from streamworker.declaration import Declaration
     from streamworker.dlq.envelope import Envelope
-    from streamworker.handler import AnyHandler, Call, Declaration
+    from streamworker.handler import AnyHandler, Call
     from streamworker.interfaces import CommitAnswer
     from streamworker.offsets.committer import _Carried
     from streamworker.offsets.progress import Progress
@@ -47,7 +50,8 @@ if TYPE_CHECKING:
     from streamworker.record import Message, TopicPartition
     from streamworker.resilience.breaker import Permit
     from streamworker.resilience.verdict import Verdict
-    from streamworker.scheduling.lanes import Held, Lane, LaneSlice
+    from streamworker.scheduling.lane import Held, Lane, LaneSlice
+    from streamworker.stages import HandlerStages
     from streamworker.work import Failure, Ownership, SliceOutcome
 
 _HANDFUL, _FEW = 50, 6
@@ -84,7 +88,7 @@ def test_committing_one_too_far_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_spreading_a_key_over_lanes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = count()
-    monkeypatch.setattr(lanes, "crc32", lambda _key: next(numbers))
+    monkeypatch.setattr(scheduler, "crc32", lambda _key: next(numbers))
 
     assert found_by("disorder", "key_overlap")
 
@@ -123,7 +127,7 @@ def test_going_on_where_a_partition_was_left_is_found(monkeypatch: pytest.Monkey
         self: Partitions,
         key: TopicPartition,
         *,
-        handler: int,
+        handler: HandlerStages,
         start_offset: int | None,
         progress: Progress | None = None,
         topic_id: str = "",
@@ -168,18 +172,18 @@ def test_leaving_an_older_offset_that_the_client_has_written_over_a_newer_is_fou
 
 
 def test_dropping_the_neighbours_of_a_poison_in_a_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    sound = Settlement._dead_letter
+    sound = Letters.dead_letter
 
     def dead_letter(
-        self: Settlement, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int
+        self: Letters, partition: Partition, message: Message, verdict: Verdict, error: BaseException, attempt: int
     ) -> None:
         for lane in partition.lanes.lanes:
             for held in [held for held in lane.held if held.parts]:
                 lane.held.remove(held)
-                self._complete(partition, [held.messages], Ending.HANDLED, 0.0)
+                self._endings.complete(partition, [held.messages], Ending.HANDLED, 0.0)
         sound(self, partition, message, verdict, error, attempt)
 
-    monkeypatch.setattr(Settlement, "_dead_letter", dead_letter)
+    monkeypatch.setattr(Letters, "dead_letter", dead_letter)
 
     assert found_by("lost", change=only(poison=0.05, batch_records=50))
 
@@ -210,8 +214,8 @@ def plant_nothing_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
         left: Sequence[Message],
         _permit: Permit | None,
     ) -> None:
-        self._complete(partition, [left], Ending.SKIPPED, 0.0)
-        self._stages.schedulers[slice_.handler].finish(slice_)
+        self._endings.complete(partition, [left], Ending.SKIPPED, 0.0)
+        partition.handler.scheduler.finish(slice_)
 
     monkeypatch.setattr(Settlement, "_settle_failure", drop)
 
@@ -331,15 +335,15 @@ def plant_no_last_commit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def plant_counting_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is handled is reported twice."""
-    sound = Settlement._complete
+    sound = Endings.complete
 
     def complete(
-        self: Settlement, partition: Partition, messages: Sequence[Message], ending: Ending, seconds: float
+        self: Endings, partition: Partition, messages: Sequence[Message], ending: Ending, seconds: float
     ) -> None:
         sound(self, partition, messages, ending, seconds)
         self._listener.ended("", partition.key, ending, len(messages), seconds)
 
-    monkeypatch.setattr(Settlement, "_complete", complete)
+    monkeypatch.setattr(Endings, "complete", complete)
 
 
 def plant_no_second_try(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from streamworker.offsets.suspects import GROUP_RECORDS
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.virtual_world import Member, VirtualWorld
     from streamworker.work import Slice
 
 FOREVER_S = 1e6

@@ -22,7 +22,7 @@ from scenarios.worlds import (
 )
 
 from streamworker import DeadLetter, FatalError, Ordering, PoisonError, RetryableError, Rule
-from streamworker.config import Retry
+from streamworker.options import Retry
 
 if TYPE_CHECKING:
     from streamworker import Record

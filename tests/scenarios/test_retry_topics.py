@@ -26,7 +26,7 @@ from streamworker import (
     TopicPartition,
 )
 from streamworker.config import Config, DeadLetterConfig, KafkaConfig, LifecycleConfig, OldHead
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 from streamworker.worker import Bounds
 
 if TYPE_CHECKING:

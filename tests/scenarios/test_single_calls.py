@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamworker import Dependency, Record, Records
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.virtual_world import Member, VirtualWorld
 
 GEO = Breaker("geo", jitter=0.0)
 

@@ -10,9 +10,9 @@ from scenarios.worlds import IN, OTHER, Obedient, calls, handled, make_world, pr
 
 from streamworker import Rate
 from streamworker.config import LifecycleConfig
+from streamworker.declaration import declaration
 from streamworker.events import Listener
 from streamworker.exit_code import ExitCode
-from streamworker.handler import declaration
 from streamworker.observability.lag import LagWatch
 from streamworker.observability.memory import MemoryWatch
 from streamworker.observability.status import Board, LifeState, QuarantineStatus
@@ -20,10 +20,10 @@ from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
 from streamworker.offsets import codec
 from streamworker.offsets.progress import Progress, Suspect
-from streamworker.testing.memory_broker import MemoryLog
+from streamworker.testing.memory_clients import MemoryLog
 
 if TYPE_CHECKING:
-    from streamworker.testing.virtual_worker import Member, VirtualWorld
+    from streamworker.testing.virtual_world import Member, VirtualWorld
     from streamworker.work import Slice
     from streamworker.worker import Worker
 

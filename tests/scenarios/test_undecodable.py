@@ -12,7 +12,7 @@ from streamworker.interfaces import Fault, FaultKind
 
 if TYPE_CHECKING:
     from streamworker.observability.status import StopStatus
-    from streamworker.testing.virtual_worker import Member
+    from streamworker.testing.virtual_world import Member
 
 
 class Careful:

@@ -12,11 +12,11 @@ from streamworker import Batch, Ordering, Retry
 from streamworker.config import CommitConfig, FlowConfig
 from streamworker.offsets import codec
 from streamworker.offsets.progress import Progress
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 
 if TYPE_CHECKING:
     from streamworker.testing.memory_broker import CommitEntry
-    from streamworker.testing.virtual_worker import Member
+    from streamworker.testing.virtual_world import Member
 
 
 class Unordered(Obedient):

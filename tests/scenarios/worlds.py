@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from streamworker import BatchHandler, DeadLetter, Handler, PoisonError, Retry, TopicPartition
 from streamworker.config import Config, KafkaConfig
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

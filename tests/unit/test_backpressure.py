@@ -16,7 +16,7 @@ from streamworker import Handler, PoisonError, Record, TopicPartition
 from streamworker.config import Config, FlowConfig, KafkaConfig
 from streamworker.scheduling.backpressure import Backpressure
 from streamworker.testing.memory_broker import MemoryMessage
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamworker.config import Breaker
 from streamworker.errors import ConfigurationError, DependencyUnavailable, PoisonError
+from streamworker.options import Breaker
 from streamworker.resilience.breaker import BreakerState, CircuitBreaker, Permit
 from streamworker.testing.virtual_time import VirtualTime
 

@@ -11,8 +11,8 @@ from streamworker import Config, DeadLetter, Handler, Retry, RetryTopic
 from streamworker.cli.findings import Finding, Level, look, retention_ms
 from streamworker.cluster import GroupState, TopicShape
 from streamworker.config import KafkaConfig
+from streamworker.declaration import declaration
 from streamworker.errors import ClientError
-from streamworker.handler import declaration
 from streamworker.interfaces import OffsetMark
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from streamworker import Breaker, CircuitOpen, ConfigurationError, Context, Fallback, Handler, Read, Reading, Record
-from streamworker.handler import declarations
+from streamworker.declaration import declarations
 from streamworker.resilience.provision import Provision
 from streamworker.testing.virtual_time import VirtualTime
 

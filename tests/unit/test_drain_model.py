@@ -24,12 +24,12 @@ from streamworker import (
 from streamworker.config import CommitConfig, Config, DeadLetterConfig, FlowConfig, KafkaConfig, LifecycleConfig
 from streamworker.exit_code import ExitCode
 from streamworker.observability.status import LifeState
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamworker.testing.virtual_worker import Member
+    from streamworker.testing.virtual_world import Member
     from streamworker.work import Slice
 
 PARTITIONS = 3

@@ -24,8 +24,8 @@ from streamworker import (
     TopicPartition,
 )
 from streamworker.clock import SystemClock
+from streamworker.declaration import declaration, declarations
 from streamworker.errors import CallCancelled, ConfigurationError, DecodeError, FatalError, Misuse
-from streamworker.handler import declaration, declarations
 from streamworker.processing import event_loops
 from streamworker.processing.pools import Pools
 from streamworker.resilience.breaker import BreakerState, CircuitBreaker

@@ -22,7 +22,7 @@ from streamworker import (
     RetryTopic,
     Rule,
 )
-from streamworker.handler import declaration, declarations
+from streamworker.declaration import declaration, declarations
 from streamworker.serde import Json, Text
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import pytest
 
 from streamworker import Adaptive, Breaker, ConfigurationError, Execution, Handler, Read, Record
 from streamworker.clock import SystemClock
-from streamworker.handler import Context, declaration
+from streamworker.declaration import declaration
+from streamworker.handler import Context
 from streamworker.processing.pools import Pools
 from streamworker.record import TopicPartition
 from streamworker.testing.memory_broker import MemoryMessage

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from streamworker import Batch, Ordering, Rate, TopicPartition
 from streamworker.config import FlowConfig
 from streamworker.resilience.limits import KeyPace
-from streamworker.scheduling.lanes import Scheduler
+from streamworker.scheduling.scheduler import Scheduler
 from streamworker.testing.memory_broker import MemoryMessage
 from streamworker.work import Ownership
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamworker.scheduling.lanes import LaneSlice
+    from streamworker.scheduling.lane import LaneSlice
 
 AT = TopicPartition("t", 0)
 NONE_SPENT = MappingProxyType[int, int]({})

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sizes import SOAK
 
-from streamworker.config import Batch, FlowConfig, Ordering
+from streamworker.config import FlowConfig
+from streamworker.options import Batch, Ordering
 from streamworker.record import TopicPartition
-from streamworker.scheduling.lanes import Held, Lane, LaneSlice, PartitionLanes, Scheduler
+from streamworker.scheduling.scheduler import Scheduler
 from streamworker.testing.memory_broker import MemoryMessage
 from streamworker.work import Ownership
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamworker.record import Message
+    from streamworker.scheduling.lane import Held, Lane, LaneSlice, PartitionLanes
 
 PARTITIONS = [TopicPartition("t", number) for number in range(3)]
 KEYS = [None, b"a", b"b", b"c", b"d"]

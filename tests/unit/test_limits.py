@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamworker import ConfigurationError, Handler, Ordering, Rate, Record, RetryBudget
-from streamworker.handler import declaration
+from streamworker.declaration import declaration
 from streamworker.resilience.limits import KeyPace, Pace, RetryAllowance
 
 KEPT_S = 10.0

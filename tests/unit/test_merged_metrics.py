@@ -9,7 +9,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamworker import Ending, Handler, Record, TopicPartition
-from streamworker.handler import declaration
+from streamworker.declaration import declaration
 from streamworker.observability.catalogue import Metric, SupervisorMetric
 from streamworker.observability.merged_metrics import ACCEPT, families, merged, render
 from streamworker.observability.metrics import Metrics, counter

@@ -17,7 +17,7 @@ from streamworker import (
     RetryableError,
     TopicPartition,
 )
-from streamworker.handler import declaration
+from streamworker.declaration import declaration
 from streamworker.observability.metrics import Metrics
 from streamworker.observability.series import MAX_SERIES, Distribution
 from streamworker.observability.status import (

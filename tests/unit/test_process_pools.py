@@ -26,8 +26,8 @@ from fleet.computing import (
 from streamworker import Breaker, Context, Handler, Read, Record, TopicPartition
 from streamworker.clock import SystemClock
 from streamworker.config import LogConfig
+from streamworker.declaration import declaration, declarations
 from streamworker.errors import CallKilled, ConfigurationError, FatalError
-from streamworker.handler import declaration, declarations
 from streamworker.processing import threads
 from streamworker.processing.pools import Pools
 from streamworker.testing.memory_broker import MemoryMessage

@@ -10,8 +10,8 @@ import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamworker.config import Retry
 from streamworker.errors import RetryableError
+from streamworker.options import Retry
 from streamworker.resilience.retry import Backoff
 
 if TYPE_CHECKING:

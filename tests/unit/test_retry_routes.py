@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from streamworker import ConfigurationError, DeadLetter, Handler, Retry, RetryTopic, TopicPartition
+from streamworker.declaration import declaration
 from streamworker.dlq.retries import RetryRoutes, retry_topic, returned
-from streamworker.handler import declaration
 from streamworker.record import Origin, calls_before, origin_of, read_headers, timestamp_ms_of
 from streamworker.testing.memory_broker import MemoryMessage
 

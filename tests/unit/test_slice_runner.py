@@ -24,7 +24,7 @@ from streamworker import (
     Rule,
 )
 from streamworker.clock import SystemClock
-from streamworker.handler import declaration
+from streamworker.declaration import declaration
 from streamworker.processing.executor import SliceRunner, guarded_call
 from streamworker.record import TopicPartition
 from streamworker.serde import Bytes, Text

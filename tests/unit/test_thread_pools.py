@@ -12,15 +12,16 @@ import pytest
 from streamworker import BatchHandler, Context, Handler, Ordering, Record, Records, TopicPartition
 from streamworker.clock import SystemClock
 from streamworker.config import FlowConfig
-from streamworker.handler import declarations
+from streamworker.declaration import declarations
 from streamworker.processing.pools import Pools
-from streamworker.scheduling.lanes import LaneSlice, Scheduler
+from streamworker.scheduling.scheduler import Scheduler
 from streamworker.testing.memory_broker import MemoryMessage
 from streamworker.work import Ownership, Slice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from streamworker.scheduling.lane import LaneSlice
     from streamworker.work import SliceOutcome
 
 AT = TopicPartition("t", 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from streamworker import Handler, Record, TopicPartition
-from streamworker.testing.virtual_worker import VirtualWorld
+from streamworker.testing.virtual_world import VirtualWorld
 
 P0 = TopicPartition("in", 0)
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamworker.config import OnExhausted, Rule
 from streamworker.errors import (
     CallKilled,
     DecodeError,
@@ -19,6 +18,7 @@ from streamworker.errors import (
     PoisonError,
     RetryableError,
 )
+from streamworker.options import OnExhausted, Rule
 from streamworker.resilience.verdict import Verdict, VerdictKind, judge
 
 if TYPE_CHECKING:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import inf
+from typing import TYPE_CHECKING
 
 from streamworker import Breaker, Ordering, TopicPartition
 from streamworker.config import FlowConfig
 from streamworker.resilience.breaker import CircuitBreaker
-from streamworker.scheduling.lanes import Held, Scheduler
+from streamworker.scheduling.scheduler import Scheduler
 from streamworker.testing.memory_broker import MemoryMessage
 from streamworker.testing.virtual_time import VirtualTime
 from streamworker.waiting import WaitingRoom
 from streamworker.work import Ownership
+
+if TYPE_CHECKING:
+    from streamworker.scheduling.lane import Held
 
 ONE, TWO = TopicPartition("in", 0), TopicPartition("in", 1)
 

@@ -3,150 +3,31 @@
 Rules. A *lane* is an order domain of one partition: the partition itself (PARTITION, UNORDERED) or
 one of `lanes` shares of its keys (KEY). One slice of a lane is out at a time, except when UNORDERED. A
 record that must be tried again is *held*: with PARTITION the lane waits for it, with KEY only records of
-its key do (they follow it when it is done), with UNORDERED nobody. Partitions take turns, and in each of them
-its lanes, so each lane that has something to do runs within one round, and a partition with many such lanes does not
-hold up one with few. No slice is cut beyond the partition's limit.
+its key do (they follow it when it is done), with UNORDERED nobody. No slice is cut beyond the partition's limit.
 
 Pure; the loop thread owns a scheduler per handler.
 """
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from dataclasses import dataclass
 from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
-from streamworker.config import Ordering
+from streamworker.options import Ordering
+from streamworker.scheduling.lane import Held, Lane, LaneSlice, PartitionLanes
 from streamworker.scheduling.parts import Part, Parts
 from streamworker.scheduling.slices import SliceSizer
-from streamworker.work import Slice
+from streamworker.scheduling.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from streamworker.config import Batch, FlowConfig
+    from streamworker.config import FlowConfig
+    from streamworker.options import Batch
     from streamworker.record import Message, TopicPartition
     from streamworker.work import Ownership
-
-
-@dataclass(frozen=True, slots=True)
-class Spared:
-    """Failed calls that spent no attempt: `calls`, of these `lately` since the breaker closed `closings` times."""
-
-    calls: int = 0
-    lately: int = 0
-    closings: int = 0
-
-    def and_one(self, closings: int) -> Spared:
-        """One more, while the breaker has closed `closings` times."""
-        lately = self.lately if closings == self.closings else 0
-        return Spared(self.calls + 1, lately + 1, closings)
-
-
-class Held:
-    """Records that wait until `due_s` for their next try; `attempt` calls were spent on the first of them.
-
-    They go together, or in `parts` after a batch failed as a whole too often and is taken apart. `spared` calls failed
-    that spent no attempt, because a dependency was away; `charges` counts those after which another record's call
-    succeeded. `turn` is its place among all that wait for the dependency, 0 without. With an infinite `due_s` they wait
-    until `Scheduler.release`.
-    """
-
-    __slots__ = (
-        "attempt",
-        "charges",
-        "due_s",
-        "followers",
-        "messages",
-        "parts",
-        "spared",
-        "turn",
-    )
-
-    def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, parts: Parts | None = None) -> None:
-        self.messages = messages
-        self.spared = Spared()
-        self.charges = self.turn = 0
-        self.attempt = attempt
-        self.due_s = due_s
-        self.parts = parts
-        self.followers: list[Message] = []  # later records of the same keys
-
-    @property
-    def next(self) -> Sequence[Message]:
-        """Those that go next."""
-        return self.messages if self.parts is None else self.messages[: self.parts.next.records]
-
-
-class Lane:
-    """Records of one order domain that were delivered and are not in a handler's hands."""
-
-    __slots__ = ("arrivals", "held", "held_keys", "of", "out", "pending", "queued", "timer_s", "waiting")
-
-    def __init__(self, of: PartitionLanes) -> None:
-        self.of = of
-        self.pending: list[Message] = []
-        self.held: list[Held] = []
-        self.waiting: set[Held] = set()  # held without end: apart, because there may be many
-        self.held_keys: dict[bytes, Held] = {}  # KEY only
-        self.out = 0  # slices in a handler's hands
-        self.queued = False  # among the lanes of its partition that take turns
-        self.arrivals: deque[tuple[int, float]] = deque()  # batches only: (first offset, when it came)
-        self.timer_s: float | None = None  # the timer that was set last and has not gone off
-
-    def oldest_s(self) -> float:
-        """When the first of `pending` came; long ago for one that was handed over before."""
-        first, arrivals = self.pending[0].offset(), self.arrivals
-        while len(arrivals) > 1 and arrivals[1][0] <= first:
-            arrivals.popleft()
-        return arrivals[0][1] if arrivals and arrivals[0][0] <= first else 0.0
-
-    @property
-    def records(self) -> int:
-        """Records that wait here."""
-        return len(self.pending) + self.parked
-
-    @property
-    def parked(self) -> int:
-        """Records that wait for a retry, their own or the one before them."""
-        return sum(len(held.messages) + len(held.followers) for held in (*self.held, *self.waiting))
-
-
-class LaneSlice(Slice):
-    """A slice that remembers where it was cut."""
-
-    __slots__ = ("held", "lane")
-
-    def __init__(
-        self, handler: int, lane: Lane, messages: Sequence[Message], held: Held | None, *, attempt: int
-    ) -> None:
-        super().__init__(handler, lane.of.ownership, messages, attempt)
-        self.lane = lane
-        self.held = held
-        self.largest_bytes = lane.of.largest_bytes
-
-    def seen_at(self, index: int, *, batch: bool) -> LaneSlice:
-        """It as it stands while the record at `index`, or its batch, is with the handler: nobody moves the copy on."""
-        seen = LaneSlice(self.handler, self.lane, self.messages, self.held, attempt=self.attempt)
-        seen.done, seen.settled = index, self.settled
-        seen.rejected = [one for one in tuple(self.rejected) if batch or one[0] < index]
-        return seen
-
-    @property
-    def parked(self) -> int:
-        """Records that wait behind it for its return."""
-        held = self.held
-        return 0 if held is None else len(held.messages) - len(self.messages) + len(held.followers)
-
-    @property
-    def highest(self) -> int:
-        """The highest offset among its records and those that wait behind them for its return."""
-        with_it = [self.messages, *([self.held.messages, self.held.followers] if self.held else [])]
-        return max(message.offset() for messages in with_it for message in messages)
 
 
 class KeyPace(Protocol):
@@ -160,35 +41,6 @@ class KeyPace(Protocol):
 
     def parked(self, seconds: float) -> None:
         """A record has to wait for its key's turn."""
-
-
-class PartitionLanes:
-    """The lanes of one partition, for one epoch."""
-
-    __slots__ = ("blocked", "lanes", "largest_bytes", "ownership", "turns", "waiting")
-
-    def __init__(self, ownership: Ownership, count: int) -> None:
-        self.ownership = ownership
-        self.lanes = [Lane(self) for _ in range(count)]
-        self.turns: deque[Lane] = deque()  # lanes that may have something to do
-        self.largest_bytes = 0  # of all values offered: spares most looks at single ones
-        self.waiting = 0  # records that are held without end
-        self.blocked = False  # nothing is cut while the partition is stopped or held back
-
-    @property
-    def end(self) -> float:
-        """The offset from which nothing is handed over any more; infinite until the ownership closes."""
-        return self.ownership.closes_at if self.ownership.closing else inf
-
-    @property
-    def records(self) -> int:
-        """Records that wait, in all lanes."""
-        return sum(lane.records for lane in self.lanes)
-
-    @property
-    def parked(self) -> int:
-        """Records that wait for a retry, in all lanes."""
-        return sum(lane.parked for lane in self.lanes)
 
 
 class Scheduler:
@@ -230,9 +82,7 @@ class Scheduler:
         self._now_s = 0.0  # when a slice was asked for last
         self._sift = sift
         self._partitions: dict[TopicPartition, PartitionLanes] = {}
-        self._turns: deque[PartitionLanes] = deque()  # those that have a lane in turn
-        self._timers: list[tuple[float, int, Lane]] = []
-        self._timer_number = 0
+        self._turns = Turns()
         self._out = 0
         self.sizer = SliceSizer(slice_s=flow.slice_s, max_records=flow.max_slice)
 
@@ -250,9 +100,7 @@ class Scheduler:
     def presses(self) -> bool:
         """Whether more slices could be out if more were allowed."""
         return not self.idle and any(
-            lane.pending and not (lane.out and self._ordering is not Ordering.UNORDERED)
-            for of in self._turns
-            for lane in of.turns
+            lane.pending and not (lane.out and self._ordering is not Ordering.UNORDERED) for lane in self._turns
         )
 
     def allow(self, slices: int) -> None:
@@ -280,9 +128,7 @@ class Scheduler:
         """Drop what waits; slices that are out come back later and find their epoch ended."""
         lanes = self._partitions.pop(partition, None)
         if lanes is not None:
-            self._turns = deque(of for of in self._turns if of is not lanes)
-            self._timers = [timer for timer in self._timers if timer[2].of is not lanes]
-            heapq.heapify(self._timers)
+            self._turns.drop(lanes)
 
     def offer(self, partition: TopicPartition, messages: Sequence[Message], largest_bytes: int, now_s: float) -> None:
         """Take delivered records, in offset order, none of which has a value of more than `largest_bytes`."""
@@ -307,19 +153,15 @@ class Scheduler:
         Of records that go for the first time it holds at most `most`.
         """
         self._now_s = now_s
-        while self._timers and self._timers[0][0] <= now_s:
-            lane = heapq.heappop(self._timers)[2]
-            lane.timer_s = None
-            self._enqueue(lane)
-        while self._turns and self._out < self._concurrency:
-            lane = self._next_in_turns()
+        self._turns.wake_due(now_s)
+        while self._out < self._concurrency and (lane := self._turns.next()) is not None:
             slice_ = self._cut(lane, now_s, most)
             if slice_ is not None:
                 slice_.watched = self._watched or self.sizer.slow
                 lane.out += 1
                 self._out += 1
                 if self._ordering is Ordering.UNORDERED:
-                    self._enqueue(lane)
+                    self._turns.enqueue(lane)
                 return slice_
         return None
 
@@ -394,7 +236,7 @@ class Scheduler:
         lane.of.waiting -= len(held.messages) + len(held.followers)
         held.due_s = now_s
         lane.held.append(held)
-        self._set_timer(lane, now_s)
+        self._turns.wake_at(lane, now_s)
 
     def calls_spent(self, partition: TopicPartition, offset: int) -> int | None:
         """How many calls failed of the record at `offset`, if it waits for another; else None."""
@@ -421,7 +263,7 @@ class Scheduler:
             again.spared, again.charges = held.spared, held.charges
             self._keep(lane, again)
         lane.pending = sorted(held.followers + lane.pending, key=_offset)
-        self._enqueue(lane)
+        self._turns.enqueue(lane)
         return message
 
     def _held_first(self, partition: TopicPartition, offset: int) -> tuple[Lane, Held] | None:
@@ -465,7 +307,7 @@ class Scheduler:
     def wake(self, partition: TopicPartition) -> None:
         """The limit of `partition` may have moved."""
         for lane in self._partitions[partition].lanes:
-            self._enqueue(lane)
+            self._turns.enqueue(lane)
 
     def unfinished(self, partition: TopicPartition, until_s: float) -> bool:
         """Whether a closing `partition` still has records below its end that can go on before `until_s`."""
@@ -480,35 +322,13 @@ class Scheduler:
 
     def next_due_s(self) -> float | None:
         """Monotonic time of the next retry or full wait for a batch; None without."""
-        return self._timers[0][0] if self._timers else None
+        return self._turns.next_due_s()
 
     def _append(self, lane: Lane, messages: Sequence[Message], now_s: float) -> None:
         if self._batch is not None:
             lane.arrivals.append((messages[0].offset(), now_s))
         lane.pending.extend(messages)
-        self._enqueue(lane)
-
-    def _enqueue(self, lane: Lane) -> None:
-        if not lane.queued:
-            lane.queued = True
-            of = lane.of
-            if not of.turns:
-                self._turns.append(of)
-            of.turns.append(lane)
-
-    def _next_in_turns(self) -> Lane:
-        of = self._turns.popleft()
-        lane = of.turns.popleft()
-        lane.queued = False
-        if of.turns:
-            self._turns.append(of)
-        return lane
-
-    def _set_timer(self, lane: Lane, due_s: float) -> None:
-        if lane.timer_s != due_s:
-            lane.timer_s = due_s
-            self._timer_number += 1
-            heapq.heappush(self._timers, (due_s, self._timer_number, lane))
+        self._turns.enqueue(lane)
 
     def _cut(self, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
         if lane.of.blocked:
@@ -532,12 +352,12 @@ class Scheduler:
         if self._key_pace is not None:
             wait_s = max((self._key_pace.wait_s(key, now_s) for key in _keys(held.next)), default=0.0)
         if wait_s:
-            self._enqueue(lane)  # others may go meanwhile
+            self._turns.enqueue(lane)  # others may go meanwhile
         elif held.attempt and self._retry_wait_s is not None:
             wait_s = self._retry_wait_s(1 if self._batch is not None else len(held.messages), now_s)
         if wait_s:
             held.due_s = now_s + wait_s
-            self._set_timer(lane, held.due_s)
+            self._turns.wake_at(lane, held.due_s)
         return wait_s > 0
 
     def _cut_held(self, lane: Lane, held: Held, now_s: float) -> LaneSlice | None:
@@ -566,7 +386,7 @@ class Scheduler:
         self._hold_keys(lane, held)
         lane.pending = sorted(held.followers + lane.pending, key=_offset)
         held.followers = []
-        self._enqueue(lane)
+        self._turns.enqueue(lane)
         return bool(left)
 
     def _cut_pending(self, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
@@ -585,7 +405,7 @@ class Scheduler:
         if self._sift is not None and fitting:
             fitting = self._sift(lane.of.ownership.partition, fitting)
             if not fitting:
-                self._enqueue(lane)
+                self._turns.enqueue(lane)
         if self._key_pace is not None:
             fitting = self._at_pace(lane, fitting, attempts, now_s, self._key_pace)
         if not fitting:
@@ -636,7 +456,7 @@ class Scheduler:
                 self._keep(lane, Held([message], attempt=spent, due_s=now_s + wait_s))
                 pace.parked(wait_s)
         if len(taken) < len(messages):
-            self._enqueue(lane)
+            self._turns.enqueue(lane)
         return taken
 
     def _size(self) -> int:
@@ -649,7 +469,7 @@ class Scheduler:
         could_be_full = len(lane.pending) * lane.of.largest_bytes >= batch.max_bytes
         if could_be_full and sum(map(len, lane.pending)) >= batch.max_bytes:
             return False
-        self._set_timer(lane, full_s)
+        self._turns.wake_at(lane, full_s)
         return True
 
     @staticmethod
@@ -688,7 +508,7 @@ class Scheduler:
             lane.pending[:0] = front  # as it nearly always is: sorting would look at all that waits
         elif front:
             lane.pending = sorted(front + lane.pending, key=_offset)
-        self._enqueue(lane)
+        self._turns.enqueue(lane)
         return remaining
 
     def _keep_parts(self, lane: Lane, messages: Sequence[Message], parts: Parts, *, due_s: float) -> Held:
@@ -702,7 +522,7 @@ class Scheduler:
             lane.of.waiting += len(held.messages)
         else:
             lane.held.append(held)
-            self._set_timer(lane, held.due_s)
+            self._turns.wake_at(lane, held.due_s)
         self._hold_keys(lane, held)
 
     def _hold_keys(self, lane: Lane, held: Held) -> None:

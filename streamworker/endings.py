@@ -1,0 +1,69 @@
+"""Where records become done, and the only place: handled, dead-lettered, skipped or expired.
+
+All stages that keep something of a record let go of it here. Loop thread only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from streamworker.record import calls_before
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamworker.dlq.envelope import Attempt
+    from streamworker.events import Listener
+    from streamworker.partition import Partition
+    from streamworker.record import Ending, Message
+    from streamworker.stages import Stages
+
+
+class Endings:
+    """Marks what has ended as done, and says how it ended."""
+
+    def __init__(self, stages: Stages, listener: Listener) -> None:
+        self._backpressure = stages.backpressure
+        self._committer = stages.committer
+        self._listener = listener
+
+    def complete(
+        self, partition: Partition, parts: Sequence[Sequence[Message]], ending: Ending, seconds: float
+    ) -> None:
+        """The records in `parts`, each in offset order, are done; the handler took `seconds` for them."""
+        tracker = partition.tracker
+        for messages in filter(None, parts):
+            first, last = messages[0].offset(), messages[-1].offset()
+            if last - first + 1 == len(messages):
+                tracker.complete_run(first, last)
+            else:
+                tracker.complete([message.offset() for message in messages])
+            _forget(partition.attempts, messages)
+            _forget(tracker.attempts, messages)
+        records = sum(map(len, parts))
+        size_bytes = self._backpressure.size_of(partition.key, parts, partition.lanes.largest_bytes)
+        self._backpressure.settled(partition.key, records, size_bytes)
+        self._committer.progressed(partition.key)
+        self._listener.ended(partition.handler.name, partition.key, ending, records, seconds)
+
+    def failed(
+        self, partition: Partition, message: Message, error: BaseException, attempt: int, ending: Ending
+    ) -> None:
+        """A call failed, after which the record ends so, or is tried again."""
+        name = partition.handler.name
+        self._listener.failed(name, partition.key, message.offset(), error, attempt + calls_before(message), ending)
+
+
+def _forget(calls: dict[int, list[Attempt]] | dict[int, int], messages: Sequence[Message]) -> None:
+    """Drop what is known, by offset, of the failed calls of `messages`, which are in offset order.
+
+    Where few records have failed it goes through those: nearly all others never did.
+    """
+    if not calls:
+        return
+    if len(calls) < len(messages):
+        first, last = messages[0].offset(), messages[-1].offset()
+        if not any(first <= offset <= last for offset in calls):
+            return
+    for message in messages:
+        calls.pop(message.offset(), None)

@@ -1,0 +1,166 @@
+"""What waits: lanes, the records that are held in them for another try, and the slices that are cut of them.
+
+A *lane* is an order domain of one partition. What happens to it is decided in `scheduler.py`. Loop thread only, but
+for a slice in a thread's hands.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING
+
+from streamworker.work import Slice
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from streamworker.record import Message
+    from streamworker.scheduling.parts import Parts
+    from streamworker.work import Ownership
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """Failed calls that spent no attempt: `calls`, of these `lately` since the breaker closed `closings` times."""
+
+    calls: int = 0
+    lately: int = 0
+    closings: int = 0
+
+    def and_one(self, closings: int) -> Spared:
+        """One more, while the breaker has closed `closings` times."""
+        lately = self.lately if closings == self.closings else 0
+        return Spared(self.calls + 1, lately + 1, closings)
+
+
+class Held:
+    """Records that wait until `due_s` for their next try; `attempt` calls were spent on the first of them.
+
+    They go together, or in `parts` after a batch failed as a whole too often and is taken apart. `spared` calls failed
+    that spent no attempt, because a dependency was away; `charges` counts those after which another record's call
+    succeeded. `turn` is its place among all that wait for the dependency, 0 without. With an infinite `due_s` they wait
+    until `Scheduler.release`.
+    """
+
+    __slots__ = (
+        "attempt",
+        "charges",
+        "due_s",
+        "followers",
+        "messages",
+        "parts",
+        "spared",
+        "turn",
+    )
+
+    def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, parts: Parts | None = None) -> None:
+        self.messages = messages
+        self.spared = Spared()
+        self.charges = self.turn = 0
+        self.attempt = attempt
+        self.due_s = due_s
+        self.parts = parts
+        self.followers: list[Message] = []  # later records of the same keys
+
+    @property
+    def next(self) -> Sequence[Message]:
+        """Those that go next."""
+        return self.messages if self.parts is None else self.messages[: self.parts.next.records]
+
+
+class Lane:
+    """Records of one order domain that were delivered and are not in a handler's hands."""
+
+    __slots__ = ("arrivals", "held", "held_keys", "of", "out", "pending", "queued", "timer_s", "waiting")
+
+    def __init__(self, of: PartitionLanes) -> None:
+        self.of = of
+        self.pending: list[Message] = []
+        self.held: list[Held] = []
+        self.waiting: set[Held] = set()  # held without end: apart, because there may be many
+        self.held_keys: dict[bytes, Held] = {}  # KEY only
+        self.out = 0  # slices in a handler's hands
+        self.queued = False  # among the lanes of its partition that take turns
+        self.arrivals: deque[tuple[int, float]] = deque()  # batches only: (first offset, when it came)
+        self.timer_s: float | None = None  # the timer that was set last and has not gone off
+
+    def oldest_s(self) -> float:
+        """When the first of `pending` came; long ago for one that was handed over before."""
+        first, arrivals = self.pending[0].offset(), self.arrivals
+        while len(arrivals) > 1 and arrivals[1][0] <= first:
+            arrivals.popleft()
+        return arrivals[0][1] if arrivals and arrivals[0][0] <= first else 0.0
+
+    @property
+    def records(self) -> int:
+        """Records that wait here."""
+        return len(self.pending) + self.parked
+
+    @property
+    def parked(self) -> int:
+        """Records that wait for a retry, their own or the one before them."""
+        return sum(len(held.messages) + len(held.followers) for held in (*self.held, *self.waiting))
+
+
+class LaneSlice(Slice):
+    """A slice that remembers where it was cut."""
+
+    __slots__ = ("held", "lane")
+
+    def __init__(
+        self, handler: int, lane: Lane, messages: Sequence[Message], held: Held | None, *, attempt: int
+    ) -> None:
+        super().__init__(handler, lane.of.ownership, messages, attempt)
+        self.lane = lane
+        self.held = held
+        self.largest_bytes = lane.of.largest_bytes
+
+    def seen_at(self, index: int, *, batch: bool) -> LaneSlice:
+        """It as it stands while the record at `index`, or its batch, is with the handler: nobody moves the copy on."""
+        seen = LaneSlice(self.handler, self.lane, self.messages, self.held, attempt=self.attempt)
+        seen.done, seen.settled = index, self.settled
+        seen.rejected = [one for one in tuple(self.rejected) if batch or one[0] < index]
+        return seen
+
+    @property
+    def parked(self) -> int:
+        """Records that wait behind it for its return."""
+        held = self.held
+        return 0 if held is None else len(held.messages) - len(self.messages) + len(held.followers)
+
+    @property
+    def highest(self) -> int:
+        """The highest offset among its records and those that wait behind them for its return."""
+        with_it = [self.messages, *([self.held.messages, self.held.followers] if self.held else [])]
+        return max(message.offset() for messages in with_it for message in messages)
+
+
+class PartitionLanes:
+    """The lanes of one partition, for one epoch."""
+
+    __slots__ = ("blocked", "lanes", "largest_bytes", "ownership", "turns", "waiting")
+
+    def __init__(self, ownership: Ownership, count: int) -> None:
+        self.ownership = ownership
+        self.lanes = [Lane(self) for _ in range(count)]
+        self.turns: deque[Lane] = deque()  # lanes that may have something to do
+        self.largest_bytes = 0  # of all values offered: spares most looks at single ones
+        self.waiting = 0  # records that are held without end
+        self.blocked = False  # nothing is cut while the partition is stopped or held back
+
+    @property
+    def end(self) -> float:
+        """The offset from which nothing is handed over any more; infinite until the ownership closes."""
+        return self.ownership.closes_at if self.ownership.closing else inf
+
+    @property
+    def records(self) -> int:
+        """Records that wait, in all lanes."""
+        return sum(lane.records for lane in self.lanes)
+
+    @property
+    def parked(self) -> int:
+        """Records that wait for a retry, in all lanes."""
+        return sum(lane.parked for lane in self.lanes)
