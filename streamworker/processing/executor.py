@@ -91,7 +91,7 @@ class SliceRunner:
             try:
                 returned = call(self._decoded(slice_, index) if record is None else record)
                 if returned is not None:
-                    _refuse_awaitable(returned)
+                    _refuse_unrun(returned)
             except _Undecodable as undecodable:
                 if not self._goes_on:
                     return Failure(index, undecodable.reason)
@@ -133,7 +133,7 @@ class SliceRunner:
         try:
             good, records, stop = self._records(slice_)
             if records and (returned := call(records)) is not None:
-                _refuse_awaitable(returned)
+                _refuse_unrun(returned)
         except BatchFailed as failed:
             return self._named_failure(failed, slice_, good)
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
@@ -238,7 +238,9 @@ class AsyncSliceRunner(SliceRunner):
             if (slice_.watched or ownership.closing) and not self._may_start(slice_, index):
                 return None
             try:
-                await call(self._decoded(slice_, index) if record is None else record)
+                returned = await call(self._decoded(slice_, index) if record is None else record)
+                if returned is not None:
+                    _refuse_unrun(returned)
             except _Undecodable as undecodable:
                 if not self._goes_on:
                     return Failure(index, undecodable.reason)
@@ -256,8 +258,8 @@ class AsyncSliceRunner(SliceRunner):
         good: Sequence[int] = ()
         try:
             good, records, stop = self._records(slice_)
-            if records:
-                await call(records)
+            if records and (returned := await call(records)) is not None:
+                _refuse_unrun(returned)
         except BatchFailed as failed:
             return self._named_failure(failed, slice_, good)
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
@@ -266,12 +268,14 @@ class AsyncSliceRunner(SliceRunner):
         return stop
 
 
-def _refuse_awaitable(returned: object) -> None:
-    """Nobody would wait for it, and the record would count as handled."""
+def _refuse_unrun(returned: object) -> None:
+    """Nobody would run what the call returned, and the record would count as handled."""
     if inspect.isawaitable(returned):
         if inspect.iscoroutine(returned):
             returned.close()
-        raise FatalError("handle returned an awaitable; make it, and what wraps it, async def")
+        raise FatalError("handle returned an awaitable that nobody waits for; make it, and what wraps it, async def")
+    if inspect.isgenerator(returned) or inspect.isasyncgen(returned):
+        raise FatalError("handle returned a generator, and nothing of it has run; let it, and what wraps it, return")
 
 
 def _told(error: BaseException) -> BaseException:

@@ -465,6 +465,38 @@ def test_an_awaitable_that_nobody_would_wait_for_ends_the_worker(*, batches: boo
     assert (outcome.slice.done, failure_of(outcome)) == (0, (None if batches else 0, FatalError))
 
 
+def forgets_to_await(call: Callable[[object], Awaitable[None]]) -> Callable[[object], Awaitable[object]]:
+    async def wrapped(records: object) -> object:
+        return call(records)
+
+    return wrapped
+
+
+def yields(call: Callable[[object], object]) -> Callable[[object], Iterator[object]]:
+    def wrapped(records: object) -> Iterator[object]:
+        yield call(records)
+
+    return wrapped
+
+
+async def _asynchronous(_self: object, _records: object) -> None: ...
+
+
+def _plain(_self: object, _records: object) -> None: ...
+
+
+@pytest.mark.parametrize("kind", [Handler, BatchHandler])
+@pytest.mark.parametrize(("handle", "wrap"), [(_asynchronous, forgets_to_await), (_plain, yields)])
+def test_middleware_whose_result_nobody_would_run_ends_the_worker(kind: type, handle: object, wrap: object) -> None:
+    """Its record would count as handled, and the handler was never called."""
+    wrapped = type("Wrapped", (kind,), {"topics": ("t",), "handle": handle, "middleware": (wrap,)})
+
+    with Running(wrapped) as running:
+        (outcome,) = running.run(slice_of(b"1"))
+
+    assert (outcome.slice.done, failure_of(outcome)) == (0, (None if kind is BatchHandler else 0, FatalError))
+
+
 def test_what_a_call_does_to_its_loop_ends_the_worker() -> None:
     """Calls in progress, and those that come later, come back."""
     begun = threading.Event()
