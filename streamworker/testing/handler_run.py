@@ -56,7 +56,10 @@ class DeadLetterCopy:
 
 @dataclass(frozen=True, slots=True)
 class HandlerRun:
-    """What became of the records; offsets are those of the test's partitions."""
+    """What became of the records; offsets are those of the test's partitions.
+
+    `failures` has the offset and the error of each call that failed, in their order.
+    """
 
     handled: Sequence[int]
     retried: Sequence[int]
@@ -65,6 +68,7 @@ class HandlerRun:
     committed: Mapping[TopicPartition, int]
     stopped: Mapping[TopicPartition, str]
     effects: Sequence[Effect]
+    failures: Sequence[tuple[int, BaseException]]
     seconds: float
     exit_code: int
 
@@ -75,10 +79,12 @@ def run_handler(
     *,
     config: Config | None = None,
     app: Mapping[str, object] | None = None,
+    timeout_s: float = 30 * 86_400,
 ) -> HandlerRun:
     """Run `handler` on `records` until all have ended or stand still, without a broker and in virtual time.
 
-    Retries and back-offs take place and cost no real time. What is not a TestRecord is a value.
+    Retries and back-offs take place and cost no real time. What is not a TestRecord is a value. AssertionError if they
+    have not ended after `timeout_s` of virtual time, as where something that the handler needs stays away.
     """
     declared = declarations([handler])[0]
     given = [one if isinstance(one, TestRecord) else TestRecord(one) for one in records]
@@ -99,8 +105,7 @@ def run_handler(
         )
     began_s = world.time.monotonic_s()
     member = world.start(handler, bounds=Bounds(until_end=True), app=app)
-    while member.worker.stopping is None:
-        member.worker.step()
+    world.run(lambda: member.worker.stopping is not None, timeout_s=timeout_s, what="the end of the records")
     seconds = world.time.monotonic_s() - began_s
     exit_code = world.stop(member)
     return _result(world, member, declared, seconds, exit_code)
@@ -118,6 +123,7 @@ def _result(world: VirtualWorld, member: Member, declared: Declaration, seconds:
         committed={key: offset for key in keys if (offset := world.broker.committed(key)) is not None},
         stopped={key: reason for key, reason, _ in member.story.stops},
         effects=world.effects,
+        failures=[(offset, error) for _, offset, error, _, _ in failures],
         seconds=seconds,
         exit_code=exit_code,
     )

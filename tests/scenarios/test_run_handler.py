@@ -6,9 +6,11 @@ import sys
 from subprocess import run
 from typing import TYPE_CHECKING
 
+import pytest
 from scenarios.worlds import IN, OTHER, Obedient
 
-from streamworker import DeadLetter, Handler, Retry, RetryTopic
+from streamworker import DeadLetter, Handler, PoisonError, Retry, RetryTopic
+from streamworker.errors import DependencyUnavailable
 from streamworker.testing import TestRecord, run_handler
 
 if TYPE_CHECKING:
@@ -23,6 +25,11 @@ def test_each_record_is_accounted_for() -> None:
     assert [letter.reason for letter in result.dead_letters] == ["poison"]
     assert result.committed == {IN: 3}
     assert (result.stopped, result.exit_code) == ({}, 0)
+    assert [(offset, type(error)) for offset, error in result.failures] == [
+        (1, PoisonError),
+        (2, ConnectionError),
+        (2, ConnectionError),
+    ]
 
 
 def test_hours_of_back_off_cost_no_time() -> None:
@@ -76,3 +83,21 @@ def test_what_goes_to_a_retry_topic_comes_back_within_the_run() -> None:
     ]
     assert [letter.headers["sw-attempts"] for letter in result.dead_letters] == ["3"]
     assert (result.exit_code, result.stopped) == (0, {})
+
+
+class Away:
+    """Decodes nothing, because what it needs is away."""
+
+    def decode(self, data: bytes, topic: str) -> bytes:
+        raise DependencyUnavailable("the registry")
+
+    def encode(self, value: bytes, topic: str) -> bytes:
+        raise DependencyUnavailable("the registry")
+
+
+def test_records_that_never_end_are_not_waited_for_without_end() -> None:
+    class Waits(Obedient):
+        value = Away()
+
+    with pytest.raises(AssertionError, match="the end of the records was not reached within 600 s"):
+        run_handler(Waits, [b"fine"], timeout_s=600)
