@@ -9,8 +9,10 @@
     │   ├── FatalError          stop the worker: drain, commit what is done       exit code 1
     │   └── BatchFailed         record `index` of this batch failed with `cause`
     ├── DecodeError             bytes that are not what the serde expects: poison
+    ├── CallCancelled           the call of an async handler was cancelled: tried again
     ├── CallKilled              the child process of a call died with it: tried again
     ├── HandlerTimeout          a call ran for longer than the handler's `timeout_s`: tried again
+    ├── KeyParked               an earlier record of its key is a dead letter, and it follows
     ├── HeadOfLine              a record held the commits of its partition back for too long: to the dead letters
     ├── DependencyUnavailable   what decoding needs is away (a registry): wait, spend no attempt
     ├── WorkerKilled            the process died each time that this record was in work: to the dead letters
@@ -18,7 +20,8 @@
     ├── BulkheadFull            a guarded call is not made now, there are enough: wait, spend no attempt
     ├── ClientError             the Kafka client gave up on something, translated at its door
     │   └── ClientFatal         the client instance is unusable                   exit code 1
-    └── Misuse                  a call from the wrong thread, process or state
+    ├── Misuse                  a call from the wrong thread, process or state
+    └── Defect                  streamworker itself failed where no handler was to blame   exit code 1
 
 Standard library only.
 """
@@ -26,6 +29,7 @@ Standard library only.
 from __future__ import annotations
 
 import difflib
+import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -120,6 +124,18 @@ class KeyParked(StreamworkerError):
     def __init__(self, first: int) -> None:
         super().__init__(f"the record at offset {first} of the same key is a dead letter")
         self.first = first
+
+
+class Defect(StreamworkerError):
+    """streamworker itself failed with `error`, outside of the handler's call; never raised.
+
+    It stops the worker whatever the handler's rules say, and what was in work is handled again. Its notes have the
+    traceback: a reference to the error would keep the records in hand alive.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(f"a defect of streamworker, please report it: {error!r}")
+        self.add_note("".join(traceback.format_exception(error)))
 
 
 class DependencyUnavailable(StreamworkerError):

@@ -103,8 +103,8 @@ class Retry:
     """
 
     attempts: int = 4  # calls in all, the first included; before it goes to a retry topic
-    base_s: float = 0.1  # full jitter: uniform in 0 … min(cap_s, base_s · 2^n)
-    cap_s: float = 2.0
+    base_s: float = 0.1  # full jitter: after call number n uniform in 0 … min(cap_s, base_s · 2^(n-1))
+    cap_s: float = 2.0  # the longest of these waits
     wait: Callable[..., float] | None = None  # a tenacity wait strategy instead of base_s and cap_s
     topics: Sequence[RetryTopic] = ()  # where it goes then, one after the other, before the dead letters
 

@@ -190,7 +190,7 @@ class Settlement:
             rest = [message for message in left if message is not failed[0]]
         if not failed:
             scheduler.finish(slice_)
-            self._fail(f"a pool thread failed outside of a record: {described(error)}", ExitCode.FATAL)
+            self._fail(f"failed outside of a record: {described(error)}", ExitCode.FATAL)
             return
         verdict = self._judge_call(slice_, error)
         self._remember_failure(partition, failed, verdict, error)

@@ -288,9 +288,11 @@ class Worker:
             raise
 
     def begin(self) -> None:
-        """Open the handlers and join the group; raises what a handler's `open` raised."""
+        """Open the handlers and join the group, once; raises what a handler's `open` raised."""
         if os.getpid() != self._pid:
             raise Misuse("the process was forked after the worker was made; make it in the child")
+        if self.state is not LifeState.STARTING:
+            raise Misuse("a worker runs once; make another")
         self._executor.start()
         self._listener.started([one.name for one in self.declarations], self.config.kafka.group)
         self._subscribe()
@@ -653,9 +655,6 @@ class Worker:
         for fault in fetched.faults:
             self._take_fault(fault)
         self._take_commit_answers(fetched.commits)
-
-    def _of(self, slice_: LaneSlice) -> Partition:
-        return self.partitions[slice_.ownership.partition]
 
     def _name(self, slice_: LaneSlice) -> str:
         return self.declarations[slice_.handler].name

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import structlog
 
-from streamworker.errors import FatalError
+from streamworker.errors import Defect, FatalError
 from streamworker.events import Listener
 from streamworker.interfaces import FaultKind
 from streamworker.observability.bursts import Bursts
@@ -145,7 +145,7 @@ class LogListener(Listener):
         if not self._passes((handler, type(error).__name__, ending.value)):
             return
         level, message = _FAILURES[ending]
-        traced = isinstance(error, FatalError) or self._log.isEnabledFor(logging.DEBUG)
+        traced = isinstance(error, Defect | FatalError) or self._log.isEnabledFor(logging.DEBUG)
         fields = {
             **_place(partition, offset),
             "handler": handler,

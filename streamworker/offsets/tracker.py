@@ -187,6 +187,7 @@ class OffsetTracker:
 
     def complete_run(self, first: int, last: int) -> None:
         """All delivered records from offset `first` to `last` are done."""
+        assert last < self._next_offset, f"{last} was not delivered"
         start = self._index_of(first) - self._cut
         end = self._index_of(last) - self._cut + 1
         self._window[max(start, 0) : max(end, 0)] = bytes(max(end, 0) - max(start, 0))
@@ -223,7 +224,10 @@ class OffsetTracker:
 
     def _index_of(self, offset: int) -> int:
         run = max(bisect_right(self._run_offsets, offset) - 1, 0)
-        return self._run_indexes[run] + offset - self._run_offsets[run]
+        index = self._run_indexes[run] + offset - self._run_offsets[run]
+        # Otherwise it stands for another record, which would be committed without having been handled.
+        assert run + 1 == len(self._run_indexes) or index < self._run_indexes[run + 1], f"{offset} was not delivered"
+        return index
 
     def _offset_of(self, index: int) -> int:
         run = bisect_right(self._run_indexes, index) - 1

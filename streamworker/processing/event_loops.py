@@ -18,7 +18,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from streamworker.errors import FatalError
+from streamworker.errors import Defect, FatalError
 from streamworker.processing.executor import AsyncSliceRunner, guarded_call
 from streamworker.work import Failure, Slice, SliceOutcome
 
@@ -172,7 +172,7 @@ class EventLoop(Generic[S]):
         if task.cancelled():  # before its first step: nothing of it was tried
             self._report(SliceOutcome(slice_, 0.0))
         elif (error := task.exception()) is not None:  # a defect of ours must not look like a call that goes on
-            self._report(SliceOutcome(slice_, 0.0, Failure(None, FatalError(repr(error)))))
+            self._report(SliceOutcome(slice_, 0.0, Failure(None, Defect(error))))
         else:
             self._report(task.result())
 

@@ -15,7 +15,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from streamworker.errors import FatalError
+from streamworker.errors import Defect
 from streamworker.processing.executor import SliceRunner, guarded_call
 from streamworker.work import Failure, Slice, SliceOutcome
 
@@ -229,7 +229,7 @@ class _PoolThread(Generic[S]):
             try:
                 outcome = run(slice_)
             except BaseException as error:  # noqa: BLE001 - a defect of ours must not look like an idle thread
-                outcome = SliceOutcome(slice_, 0.0, Failure(None, FatalError(repr(error))))
+                outcome = SliceOutcome(slice_, 0.0, Failure(None, Defect(error)))
             report(outcome)
             self.in_hand = None
             del slice_, outcome  # an idle thread keeps no records alive

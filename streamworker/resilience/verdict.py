@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from streamworker.errors import (
     CallKilled,
     DecodeError,
+    Defect,
     Defer,
     DependencyUnavailable,
     FatalError,
@@ -107,6 +108,8 @@ def judge(
     """
     if isinstance(error, _CRITICAL):
         return Verdict(VerdictKind.STOP, "critical")
+    if isinstance(error, Defect):
+        return _FATAL
     action, note = _action_of_rules(rules, error)
     verdict = _built_in(error) if action is None else _OF_ACTION[action]
     if verdict.kind is VerdictKind.DEFER and not puts_aside:

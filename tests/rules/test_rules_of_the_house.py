@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from streamworker import errors
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -258,3 +260,11 @@ def test_who_catches_everything_says_why() -> None:
 
 def test_modules_say_what_they_decide() -> None:
     assert [module for module, tree in modules().items() if not ast.get_docstring(tree)] == []
+
+
+def test_the_drawing_of_the_errors_has_them_all() -> None:
+    known = {name for name, one in vars(errors).items() if isinstance(one, type) and issubclass(one, BaseException)}
+
+    assert set(re.findall(r"^[ │├└─]+ (\w+) {2,}|^    (StreamworkerError)$", errors.__doc__ or "", re.MULTILINE)) == {
+        ("", name) if name == "StreamworkerError" else (name, "") for name in known
+    }

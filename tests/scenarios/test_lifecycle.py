@@ -22,6 +22,7 @@ from scenarios.worlds import (
 
 from streamworker import Batch, Context, Handler, Ordering, Record, Retry, TopicPartition
 from streamworker.config import DeadLetterConfig, LifecycleConfig
+from streamworker.errors import Misuse
 from streamworker.events import EVENTS, Listener
 from streamworker.interfaces import Fault, FaultKind
 from streamworker.worker import Bounds
@@ -402,3 +403,12 @@ def test_a_crash_repeats_no_more_than_the_bound() -> None:
 
     assert not list(violations(world, "in", "dlq"))
     assert commits(world)[-1] == _PLENTY
+
+
+def test_a_worker_that_has_run_says_that_it_runs_once() -> None:
+    world = make_world()
+    member = world.start(Obedient)
+    world.stop(member)
+
+    with pytest.raises(Misuse, match="a worker runs once; make another"):
+        member.worker.run()

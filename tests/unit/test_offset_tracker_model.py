@@ -7,6 +7,7 @@ from bisect import bisect_left
 from itertools import accumulate, pairwise
 from math import inf
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -208,3 +209,15 @@ def test_runs_of_a_compacted_log_are_forgotten_with_their_records() -> None:
         tracker.acknowledge(tracker.progress())
 
     assert len(pickle.dumps(tracker)) < SLACK_BYTES + RUN_BYTES * 4096
+
+
+def test_what_was_not_delivered_cannot_become_done() -> None:
+    """It would stand for another record, and that would be committed."""
+    tracker = OffsetTracker(0)
+    tracker.deliver(0, 2)
+    tracker.deliver(10, 2)
+
+    for complete in (lambda: tracker.complete([5]), lambda: tracker.complete_run(10, 12)):
+        with pytest.raises(AssertionError, match="was not delivered"):
+            complete()
+    assert tracker.committable == 0

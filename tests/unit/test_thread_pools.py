@@ -13,6 +13,8 @@ from streamworker import BatchHandler, Context, Handler, Ordering, Record, Recor
 from streamworker.clock import SystemClock
 from streamworker.config import FlowConfig
 from streamworker.declaration import declarations
+from streamworker.errors import Defect
+from streamworker.processing.executor import SliceRunner
 from streamworker.processing.pools import Pools
 from streamworker.scheduling.scheduler import Scheduler
 from streamworker.testing.memory_broker import MemoryMessage
@@ -453,3 +455,20 @@ def test_every_slice_comes_back_once_and_the_order_of_a_lane_is_kept(ordering: O
         in_order[partition if ordering is Ordering.PARTITION else (partition, key)].append(offset)
     if ordering is not Ordering.UNORDERED:
         assert all(offsets == sorted(offsets) for offsets in in_order.values())
+
+
+def test_a_failure_outside_of_the_call_is_a_defect_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(SliceRunner, "run", fails)
+    pools = pools_of(Life)
+    pools.start()
+    pools.submit(slice_of(1))
+
+    (outcome,) = collect(pools, 1)
+
+    assert pools.stop(PATIENCE_S)
+    assert outcome.failure is not None
+    assert isinstance(outcome.failure.error, Defect)
+    assert "in fails" in outcome.failure.error.__notes__[0]

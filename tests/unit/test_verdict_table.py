@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from streamworker.errors import (
     CallKilled,
     DecodeError,
+    Defect,
     Defer,
     DependencyUnavailable,
     FatalError,
@@ -222,3 +223,9 @@ def test_errors_of_a_group_are_looked_at_before_what_it_was_raised_from() -> Non
     assert judged(group).reason == "poison"
     assert judged(ExceptionGroup("of one", [ValueError("a")])).kind is VerdictKind.RETRY
     assert judged(ExceptionGroup("of one", [KeyError("a")]), Rule.skip(LookupError)).kind is VerdictKind.SKIP
+
+
+def test_no_rule_makes_dead_letters_of_a_defect_of_ours() -> None:
+    verdict = judged(Defect(ValueError("ours")), Rule.dead_letter(Exception))
+
+    assert (verdict.kind, verdict.reason) == (VerdictKind.STOP, "fatal")
