@@ -152,6 +152,21 @@ class TrackerMachine(RuleBasedStateMachine):
         assert self.open.issuperset(offset for offset in self.delivered if offset > highest_done)
 
     @invariant()
+    def the_lowest_open_records_are_known(self) -> None:
+        for count in (0, 1, 4):
+            assert self.tracker.first_open(count) == sorted(self.open)[:count]
+
+    @invariant()
+    def nothing_goes_beyond_what_is_done_while_it_is_crowded(self) -> None:
+        done = self.remembered.union(self.delivered) - self.open
+        before = self.tracker.limit(5)
+
+        self.tracker.crowded = True
+        limit, self.tracker.crowded = self.tracker.limit(5), False
+
+        assert limit == min(before, max([self.committable, *done]) + 1)
+
+    @invariant()
     def the_beginning_of_the_log_is_nowhere_until_a_record_came(self) -> None:
         assert self.tracker.located == (self.start >= 0 or bool(self.delivered))
 
