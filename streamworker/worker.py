@@ -617,10 +617,17 @@ class Worker:
             for one in self.partitions
         }
         abandoned += [f"dead letters of {key}: {count}" for key, count in letters.items() if count]
+        keys = [one.key for one in self.partitions]
+        self._closing.abandon(keys)
+        self.partitions.give_back(keys)
+        patience_s = self._clock.monotonic_s() + self.config.commit.timeout_s
+        self._commit_last(min(patience_s, until_s))
+        if self._rejoins and self.committer.would_repeat:  # no commit is taken before the whole group has joined
+            self._commit_last(until_s)
         # The client may not come back from leaving when it was fenced.
         overdue = ExitCode.FENCED if self._exit_code is ExitCode.FENCED else ExitCode.CLOSE_TIMED_OUT
         with self._deadline("close", self.config.lifecycle.close_timeout_s, overdue):
-            self._leave()
+            self._leave(keys, patience_s)
         if self._exit_code is ExitCode.OK and abandoned:
             self._exit_code = ExitCode.PARTIAL
         self.state = LifeState.CLOSED
@@ -628,26 +635,29 @@ class Worker:
         self._listener.closed(self._exit_code, abandoned)
         return self._exit_code
 
-    def _leave(self) -> None:
-        keys = [one.key for one in self.partitions]
-        self._closing.abandon(keys)
-        self.partitions.give_back(keys)
-        self._commit_last()
+    @property
+    def _rejoins(self) -> bool:
+        """Whether the group rejoins, as the coordinator or the client says."""
+        membership = self.source.membership()
+        return self.committer.rejoining or (membership is not None and not membership.joined)
+
+    def _leave(self, keys: Sequence[TopicPartition], patience_s: float) -> None:
+        self._commit_last(patience_s)
         self.partitions.end(keys)
         self._executor.stop(_EXECUTOR_STOP_S)
         self.source.close()
 
-    def _commit_last(self) -> None:
+    def _commit_last(self, until_s: float) -> None:
         """Commit and wait for the answer, by polling: a synchronous commit has no end while the group rejoins.
 
         What a member that is fenced has done it cannot commit any more.
         """
         if self._exit_code is ExitCode.FENCED:
             return
-        until_s = self._clock.monotonic_s() + self.config.commit.timeout_s
         while self.committer.unsaved and self._clock.monotonic_s() < until_s:
             self.committer.step(at_once=True)
             self._serve(_FULL_WAIT_S)
+            self._observe(self)
 
     def _serve(self, timeout_s: float) -> None:
         """Poll for the sake of rebalances and answers; nothing is admitted any more."""

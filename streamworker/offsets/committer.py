@@ -126,6 +126,16 @@ class Committer:
         return bool(self._awaited)
 
     @property
+    def would_repeat(self) -> bool:
+        """Whether a crash now would repeat something that a commit would save."""
+        return any(map(_has_work, self._trackers.values()))
+
+    @property
+    def rejoining(self) -> bool:
+        """Whether the group rejoins, as the last answer said: until it has, it takes no commit."""
+        return self._rejoining
+
+    @property
     def unsaved(self) -> bool:
         """Whether something is to be committed that the coordinator has not acknowledged.
 

@@ -56,7 +56,7 @@ METHODS = {
     "after_dlq_ack_before_mark": _Spot(Letters, "_acknowledged", before=True),
     "in_on_revoke_before_commit": _Spot(Rebalancing, "commit", before=True),
     "in_on_revoke_after_commit": _Spot(Rebalancing, "commit", before=False),
-    "in_drain": _Spot(Worker, "_leave", before=True),
+    "in_drain": _Spot(Worker, "_commit_last", before=True),
     "in_drain_after_commit": _Spot(Worker, "_commit_last", before=False),
 }
 HANDLER = ("before_handler", "mid_handler", "after_effect_before_mark")

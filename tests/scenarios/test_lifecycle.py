@@ -132,6 +132,23 @@ def test_who_has_nothing_left_to_save_waits_for_no_rebalance() -> None:
     assert took_s(world, began_s) < 0.5
 
 
+def test_a_stop_while_the_group_rejoins_saves_what_is_done() -> None:
+    """On Kafka a rolling restart repeated it: the coordinator takes no commit until the whole group has joined."""
+    world = make_world()
+    produce(world, b"fine")
+    member = world.start(Obedient)
+    world.run_to_end("in")
+    world.broker.commit_error = lambda _key: "REBALANCE_IN_PROGRESS"
+    produce(world, b"fine", b"fine")
+    world.run(lambda: len(handled(world)) == 3, what="all handled")
+    world.time.call_in(8, lambda: setattr(world.broker, "commit_error", lambda _key: None))
+
+    exit_code = world.stop(member)
+
+    assert exit_code == 0
+    assert world.broker.committed(IN) == 3
+
+
 def test_an_unexpected_base_exception_of_a_handler_ends_the_worker() -> None:
     """Edge case 95. A thread that died silently would look like an idle one."""
     world = make_world()
