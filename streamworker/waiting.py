@@ -44,8 +44,8 @@ class WaitingRoom:
         self._out_since_s = 0.0
         self._suspect: Held | None = None  # whose trial failed last
         self._trials_seen = 0
-        self._closed_at_s: float | None = None  # since when more and more go
-        self._gone = 0  # since then
+        self._next_step_s: float | None = None  # while more and more go: when the next step begins
+        self._steps = self._gone = 0  # since the breaker closed
 
     def enter(self, scheduler: Scheduler, lane: Lane, held: Held, *, trial_failed: bool) -> None:
         """`held` waits from now on; it keeps its turn, if it has one, unless its trial failed."""
@@ -65,19 +65,21 @@ class WaitingRoom:
         """Let those go whose turn it is."""
         self._charge()
         if not self._places:
-            self._closed_at_s = None
+            self._next_step_s = None
             return
         now_s = self._monotonic_s()
         if self.breaker.state is not BreakerState.CLOSED:
-            self._closed_at_s = None
+            self._next_step_s = None
             # While somebody else's trial is out it would be refused, come back at once and go again, round and round.
             if self.breaker.admits and (self._out is None or now_s >= self._out_since_s + _NEXT_TRIAL_S):
                 self._release(1, now_s)
             return
-        if self._closed_at_s is None:
-            self._closed_at_s, self._gone = now_s, 0
-        steps = int((now_s - self._closed_at_s) / _STEP_S) + 1
-        self._gone += self._release(int(2 ** min(steps, 32)) - 1 - self._gone, now_s)
+        if self._next_step_s is None:
+            self._next_step_s, self._steps, self._gone = now_s, 0, 0
+        while now_s >= self._next_step_s:
+            self._steps += 1
+            self._next_step_s += _STEP_S
+        self._gone += self._release(int(2 ** min(self._steps, 32)) - 1 - self._gone, now_s)
 
     def let_all_out(self) -> None:
         """All go and find out anew: they may be able to do without now. Who is refused comes back to its turn."""
@@ -87,10 +89,7 @@ class WaitingRoom:
         """When somebody may go, as far as time decides."""
         if not self._places:
             return None
-        if self._closed_at_s is None:
-            return self.breaker.wakes_at_s
-        steps = int((self._monotonic_s() - self._closed_at_s) / _STEP_S) + 1
-        return self._closed_at_s + steps * _STEP_S
+        return self.breaker.wakes_at_s if self._next_step_s is None else self._next_step_s
 
     def _charge(self) -> None:
         """If a trial has succeeded while the last one whose trial failed waits here, that one is to blame itself."""

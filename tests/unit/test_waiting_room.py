@@ -156,3 +156,22 @@ def test_all_go_to_find_out_anew_and_keep_their_turns() -> None:
 
     assert sorted(bench.let_out()) == [0, 1, 2]
     assert turns == [1, 2, 3]
+
+
+def test_what_is_said_to_be_due_goes_then_whatever_the_clock_says() -> None:
+    """Else the loop would go round and round: a sum of seconds is not exact, nor is their difference."""
+    for number in range(200):
+        bench = Bench()
+        bench.breaker.trip("test")
+        bench.enter(*range(8))
+        bench.wait(1023 + number * 0.00137 - bench.time.monotonic_s())  # beyond 1024 a clock has one digit less
+        permit = bench.breaker.acquire()
+        assert permit is not None
+        permit.end(1, 0, 0.0)
+        bench.let_out()
+
+        due_s = bench.room.next_due_s()
+        assert due_s is not None
+        bench.wait(due_s - bench.time.monotonic_s())
+
+        assert bench.let_out() or bench.time.monotonic_s() < due_s
