@@ -1,4 +1,4 @@
-"""Where records become done, and the only place: handled, dead-lettered, skipped or expired.
+"""Where records become done, and the only place: handled, deferred, dead-lettered, skipped or expired.
 
 All stages that keep something of a record let go of it here. Loop thread only.
 """

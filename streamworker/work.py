@@ -63,8 +63,9 @@ class Ownership:
 class Slice:
     """A run of records of one partition on its way through the handler number `handler`.
 
-    Made by the loop thread, then owned by the pool thread that has it in hand; the loop reads `done` and
-    `started_s` meanwhile, which is how an abandoned slice repeats only the call in progress.
+    Made by the loop thread, then owned by the pool thread that has it in hand; the loop reads `done`,
+    `rejected` and `started_s`, and writes `settled`, meanwhile: that is how an abandoned slice repeats only the call in
+    progress.
     `attempt` is 1 for records that go for the first time. `done` counts the finished ones from the front; of these,
     the first `settled` are settled, and `rejected` (index, error) go to the dead letters. `started_s` is the monotonic
     time at which the handler began with the slice. No value is larger than `largest_bytes`, where that is known.

@@ -2,12 +2,14 @@
 
     fetch ──► admit ──► dispatch ──► (a pool thread decodes and handles) ──► settle ──► commit
 
-`Worker.step` moves records one stage on. The stages do not know each other; the worker hands values
-from one to the next. Everything here runs on the loop thread, which owns the consumer, the assignment,
-the lanes, the trackers, the committer and the dead-letter producer. User code never runs on it, unless it asks to.
+`Worker.step` moves records one stage on. The rooms of this package do not know each other; the worker, and its
+neighbours in this folder, hand values from one to the next. Everything here runs on the loop thread, which owns the
+consumer, the assignment, the lanes, the trackers, the committer and the dead-letter producer. User code never runs on
+it, unless it asks to.
 
 What becomes of a record is decided in `settlement.py`, and it becomes done in one place, `Endings.complete`: handled,
-or its dead letter acknowledged, or its skip recorded. What comes and goes with partitions is in `rebalance.py`.
+expired, or its letter acknowledged (with a parked key: its note read back). What comes and goes with partitions is in
+`rebalance.py`.
 """
 
 from __future__ import annotations
@@ -533,7 +535,7 @@ class Worker:
 
     def _shed(self, partition: Partition, records: int) -> None:
         """Give the places of a paused partition's latest records to others; they are fetched again later."""
-        if partition.unsent or partition.parking or self.writer.outstanding(partition.key):
+        if partition.unsent or partition.parking or self.writer.outstanding(partition.key) or not partition.admits:
             return
         in_hand = [slice_.highest for slice_ in self.running if slice_.ownership is partition.ownership]
         first = max([partition.tracker.highest_done, *in_hand]) + 1
@@ -547,6 +549,7 @@ class Worker:
             scheduler.offer(partition.key, dropped, max(map(len, dropped)), self._clock.monotonic_s())
             return
         partition.tracker.take_back(dropped[0].offset())
+        self._admitted -= len(dropped)
         partition.at_end = False
         self.backpressure.settled(partition.key, len(dropped), sum(map(len, dropped)))
 

@@ -26,6 +26,7 @@ from streamworker.resilience.breaker import BreakerState, CircuitBreaker
 from streamworker.resilience.guard import Guard
 from streamworker.testing.virtual_time import VirtualTime
 from streamworker.testing.virtual_world import VirtualWorld
+from streamworker.worker import Bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -183,6 +184,27 @@ def test_a_slow_topic_takes_neither_the_threads_nor_the_room_of_another(partitio
     print(f"p99 {p99(alone_s):.4f} s alone, {p99(beside_s[begun:]):.4f} s beside, {max(beside_s):.3f} s while it began")
     assert p99(beside_s[begun:]) <= 5 * p99(alone_s)
     assert max(beside_s) <= 2 * FlowConfig().pause_after_s + 0.2
+
+
+def test_a_bounded_run_counts_what_it_gave_back_for_others_once() -> None:
+    """Records that leave the buffers to make room are fetched again."""
+    world = VirtualWorld({"slow": 1, "quick": 1}, config=Config(flow=FlowConfig(max_inflight=1000)))
+    for _ in range(5000):
+        world.broker.produce("slow", 0, b"s")
+    seconds = (1.0, 0.002)
+    member = world.start(
+        Slow,
+        Quick,
+        bounds=Bounds(max_records=2500),
+        duration_s=lambda slice_: seconds[slice_.handler] * len(slice_.messages),
+    )
+    for number in range(300):
+        world.broker.produce("quick", 0, b"q", key=str(number % 10).encode())
+        world.run_for(0.02)
+
+    world.run(lambda: member.worker.stopping is not None, what="the bound")
+
+    assert len(world.effects) == 2500
 
 
 class ByKey(Handler[bytes]):
