@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from streamworker.clock import Clock
     from streamworker.gatekeeper import Gatekeeper
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
@@ -25,7 +24,7 @@ _RETRY_GRACE_S = 1.0
 
 
 class Closing:
-    """Closes partitions; `running` are the slices with handlers, `take_handled` settles what is done of one of them."""
+    """Closes partitions; `take_handled` settles what is done of a slice that runs."""
 
     def __init__(
         self,
@@ -33,29 +32,27 @@ class Closing:
         partitions: Partitions,
         gatekeeper: Gatekeeper,
         *,
-        clock: Clock,
-        running: Collection[LaneSlice],
         take_handled: Callable[[Partition, LaneSlice, float], None],
     ) -> None:
         self._stages = stages
         self._partitions = partitions
         self._gatekeeper = gatekeeper
-        self._clock = clock
-        self._running = running
+        self._clock = stages.clock
+        self._running = stages.running
         self._take_handled = take_handled
-        self._retries_until_s = 0.0
 
     def close(self, keys: Sequence[TopicPartition]) -> None:
         """Start nothing more in these, except what lies below something that is done or in hand.
 
         A commit covers only what has nothing open below it: with several lanes, the rest would be repeated.
         """
+        retries_until_s = self._clock.monotonic_s() + _RETRY_GRACE_S
         for ownership in self._stages.assignment.close(keys):
             partition = self._partitions[ownership.partition]
+            partition.retries_until_s = retries_until_s
             in_hand = [slice_ for slice_ in self._running if slice_.ownership is ownership]
             ownership.closes_at = 1 + max([partition.tracker.highest_done, *map(self._reached, in_hand)])
             partition.handler.scheduler.wake(partition.key)
-        self._retries_until_s = self._clock.monotonic_s() + _RETRY_GRACE_S
 
     def in_hand(self, keys: Iterable[TopicPartition]) -> bool:
         """Whether anything of these is with a handler, can be finished now, or is on its way to the dead letters."""
@@ -90,5 +87,5 @@ class Closing:
 
     def _can_go_on(self, partition: Partition) -> bool:
         """Whether records of a closing partition can still be finished."""
-        unfinished = partition.handler.scheduler.unfinished(partition.key, self._retries_until_s)
+        unfinished = partition.handler.scheduler.unfinished(partition.key, partition.retries_until_s)
         return unfinished and not self._gatekeeper.shut(partition.handler)

@@ -16,13 +16,12 @@ from streamworker.errors import ClientError
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    from streamworker.clock import Clock
-    from streamworker.interfaces import Source
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
     from streamworker.record import Message, Returned
+    from streamworker.stages import Stages
     from streamworker.work import Ownership
 
 # A pause throws the client's prefetch away, so what is due a little later comes with the next look: this share of the
@@ -41,10 +40,10 @@ class _Wait:
 class Delays:
     """The retry topics' partitions that wait; `any` spares the loop a call where none does."""
 
-    def __init__(self, partitions: Partitions, *, source: Callable[[], Source], clock: Clock) -> None:
+    def __init__(self, stages: Stages, partitions: Partitions) -> None:
         self._partitions = partitions
-        self._source = source
-        self._clock = clock
+        self._source = stages.source
+        self._clock = stages.clock
         self._waits: dict[Ownership, _Wait] = {}
 
     @property

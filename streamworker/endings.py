@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamworker.dlq.envelope import Attempt
-    from streamworker.events import Listener
     from streamworker.partition import Partition
     from streamworker.record import Ending, Message
     from streamworker.stages import Stages
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 class Endings:
     """Marks what has ended as done, and says how it ended."""
 
-    def __init__(self, stages: Stages, listener: Listener) -> None:
+    def __init__(self, stages: Stages) -> None:
         self._backpressure = stages.backpressure
         self._committer = stages.committer
-        self._listener = listener
+        self._listener = stages.listener
 
     def complete(
         self, partition: Partition, parts: Sequence[Sequence[Message]], ending: Ending, seconds: float

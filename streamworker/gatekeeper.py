@@ -13,7 +13,6 @@ from streamworker.source.flow import PauseReason
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from streamworker.events import Listener
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
     from streamworker.resilience.breaker import CircuitBreaker
@@ -30,20 +29,12 @@ _LEAST_WAITING = 100
 class Gatekeeper:
     """Between the schedulers and the threads; `breakers` by the name of the dependency."""
 
-    def __init__(
-        self,
-        breakers: Mapping[str, CircuitBreaker],
-        stages: Stages,
-        partitions: Partitions,
-        *,
-        listener: Listener,
-        max_inflight: int,
-    ) -> None:
+    def __init__(self, stages: Stages, partitions: Partitions, breakers: Mapping[str, CircuitBreaker]) -> None:
         self.breakers = breakers
         self._stages = stages
         self._partitions = partitions
-        self._listener = listener
-        self._max_inflight = max_inflight
+        self._listener = stages.listener
+        self._max_inflight = stages.config.flow.max_inflight
         declared = [one.declared for one in stages.handlers]
         self._limited = any(one.rate is not None or one.retry_budget is not None for one in declared)
         self.of_calls_only = frozenset(stages.rooms) - {one.breaker.name for one in declared if one.breaker}
@@ -144,7 +135,8 @@ class Gatekeeper:
         for partition in self._partitions:
             waiting, before = partition.lanes.waiting, partition.crowded
             partition.crowded = waiting >= (most // 2 if before else most)
-            if partition.crowded is not before and not self.shut(partition.handler):
+            gate = partition.handler.gate
+            if partition.crowded is not before and (gate is None or gate.at_rest):  # else its gate says, with this
                 self._hold_if(partition, needed=partition.crowded)
 
     def _hold_if(self, partition: Partition, *, needed: bool) -> None:

@@ -17,16 +17,12 @@ from streamworker.options import OnExhausted
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from streamworker.clock import Clock
-    from streamworker.config import LifecycleConfig
     from streamworker.declaration import Declaration
-    from streamworker.events import Listener
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
     from streamworker.record import Message
-    from streamworker.scheduling.lane import LaneSlice
     from streamworker.stages import Stages
     from streamworker.work import Ownership
 
@@ -44,29 +40,26 @@ class _Head:
 
 
 class Heads:
-    """Looks at the heads; `running` are the slices with handlers, `divert` dead-letters a record that is in none."""
+    """Looks at the heads; `divert` dead-letters a record that no handler has."""
 
     def __init__(
         self,
         stages: Stages,
         partitions: Partitions,
         *,
-        config: LifecycleConfig,
-        clock: Clock,
-        listener: Listener,
-        running: Iterable[LaneSlice],
         divert: Callable[[Partition, Message, float, int], None],
     ) -> None:
+        config = stages.config.lifecycle
         self._stages = stages
         self._partitions = partitions
         self._max_age_s = config.max_head_age_s
         self._diverts = config.old_head is OldHead.DIVERT
-        self._monotonic_s = clock.monotonic_s
-        self._listener = listener
-        self._running = running
+        self._monotonic_s = stages.clock.monotonic_s
+        self._listener = stages.listener
+        self._running = stages.running
         self._divert = divert
         self._heads: dict[Ownership, _Head] = {}
-        self._next_look_s = clock.monotonic_s()
+        self._next_look_s = stages.clock.monotonic_s()
 
     def of(self, partition: Partition) -> HeadStatus | None:
         """The head of a partition, as it is now; None if nothing of it is open, or was at the last look."""

@@ -19,14 +19,7 @@ from typing import TYPE_CHECKING
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from streamworker.clock import Clock
-    from streamworker.config import KafkaConfig
-    from streamworker.events import Listener
-    from streamworker.interfaces import Source
     from streamworker.partitions import Partitions
-    from streamworker.scheduling.lane import LaneSlice
     from streamworker.stages import Stages
 
 # The loop takes a step at least each 0.1 s, and may have to wait for its turn.
@@ -36,30 +29,25 @@ _READ_LATE_S = 0.25
 
 
 class LeaseKeeper:
-    """Renews the lease, and holds all partitions while it has run out; `running` are the slices with handlers."""
+    """Renews the lease, and holds all partitions while it has run out."""
 
     def __init__(
         self,
         stages: Stages,
         partitions: Partitions,
-        *,
-        source: Callable[[], Source],
-        running: Iterable[LaneSlice],
-        kafka: KafkaConfig,
-        clock: Clock,
-        listener: Listener,
     ) -> None:
+        kafka = stages.config.kafka
         self._lease = stages.assignment.lease
         self._committer = stages.committer
         self._partitions = partitions
-        self._source = source
-        self._running = running
+        self._source = stages.source
+        self._running = stages.running
         self._lease_s = kafka.membership_lease_s
         self._session_s = kafka.session_timeout_s
         # An unnoticed stop makes a proof look younger by its length, and the session must last that much longer.
         self._standstill_s = max(_STEP_S, min(self._lease_s / 4, kafka.session_timeout_s - self._lease_s))
-        self._clock = clock
-        self._listener = listener
+        self._clock = stages.clock
+        self._listener = stages.listener
         self._proven_s = self._looked_s = self._heard_from_s = -inf
         self._expired_s: float | None = None
 

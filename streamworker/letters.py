@@ -13,19 +13,17 @@ from typing import TYPE_CHECKING
 from streamworker.dlq.envelope import ComesBack, envelope
 from streamworker.errors import HeadOfLine, KeyParked
 from streamworker.partition import Unsent
+from streamworker.reason import Reason
 from streamworker.record import Ending, TopicPartition
-from streamworker.resilience.verdict import PUT_ASIDE, Verdict, VerdictKind
+from streamworker.resilience.verdict import Verdict, VerdictKind
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamworker.clock import Clock
-    from streamworker.config import Config
     from streamworker.dlq.envelope import Envelope
     from streamworker.dlq.retries import RetryRoute
     from streamworker.endings import Endings
-    from streamworker.events import Listener
     from streamworker.parking import Parking
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
@@ -43,18 +41,15 @@ class Letters:
         parking: Parking,
         endings: Endings,
         *,
-        config: Config,
-        clock: Clock,
-        listener: Listener,
         max_bytes: int,
     ) -> None:
         self._stages = stages
         self._partitions = partitions
         self._parking = parking
         self._endings = endings
-        self._config = config
-        self._clock = clock
-        self._listener = listener
+        self._config = stages.config
+        self._clock = stages.clock
+        self._listener = stages.listener
         self._max_bytes = max_bytes
 
     def give_up(
@@ -62,7 +57,7 @@ class Letters:
     ) -> None:
         """Send a record to the next retry topic, or to the dead letters if it is not for one or does not fit."""
         route = self.next_route(partition)
-        if route is None and verdict.reason == PUT_ASIDE:
+        if route is None and verdict.reason is Reason.DEFERRED:
             route = partition.route
         if verdict.kind is VerdictKind.DEFER and route is not None:
             due_ms = self._clock.wall_ms() + round(route.delay_s * 1000)
@@ -91,14 +86,14 @@ class Letters:
                 others.append(message)
             else:
                 spent = partition.tracker.attempts.get(message.offset(), 0)
-                letter = self._dead_letter_of(partition, message, "parked_behind", KeyParked(first), spent)
+                letter = self._dead_letter_of(partition, message, Reason.PARKED_BEHIND, KeyParked(first), spent)
                 self._hand_over(partition, message, letter, Ending.DEAD_LETTERED)
         return others
 
     def divert(self, partition: Partition, message: Message, age_s: float, attempts: int) -> None:
         """Give a record up that holds its partition back for too long, and that no thread has."""
         error = HeadOfLine(f"not done {age_s:.0f} s after it became the lowest open record of {partition.key}")
-        self.give_up(partition, message, Verdict(VerdictKind.DEFER, "head_of_line"), error, attempts)
+        self.give_up(partition, message, Verdict(VerdictKind.DEFER, Reason.HEAD_OF_LINE), error, attempts)
 
     def write(self, partition: Partition) -> None:
         """Hand over what the budget allows, and hold the partition as long as something stays behind."""
@@ -121,7 +116,7 @@ class Letters:
         self._listener.dead_letter_refused(key, offset, topic, error)
         partition = self._partitions.get(key)
         if partition is not None:
-            self._partitions.stop(partition, "dead_letter_refused", f"{topic}: {error}", mends_itself=True)
+            self._partitions.stop(partition, Reason.DEAD_LETTER_REFUSED, f"{topic}: {error}", mends_itself=True)
 
     def next_route(self, partition: Partition) -> RetryRoute | None:
         """The retry topic for what is given up in `partition`; None behind the last."""
@@ -129,7 +124,7 @@ class Letters:
         return self._stages.routes.after(partition.ownership.topic, 0 if here is None else here.level)
 
     def _dead_letter_of(
-        self, partition: Partition, message: Message, reason: str, error: BaseException, attempt: int
+        self, partition: Partition, message: Message, reason: Reason, error: BaseException, attempt: int
     ) -> Envelope:
         dead_letter = partition.handler.declared.dead_letter
         assert dead_letter is not None
@@ -140,7 +135,7 @@ class Letters:
         partition: Partition,
         message: Message,
         topic: str,
-        reason: str,
+        reason: Reason,
         error: BaseException,
         attempt: int,
         comes_back: ComesBack | None = None,
@@ -175,7 +170,7 @@ class Letters:
     def _hand_over(self, partition: Partition, message: Message, letter: Envelope, ending: Ending) -> None:
         parks = self._parks(partition, message, ending)
         acknowledged = partial(self._acknowledged, partition, message, letter, ending, parks=parks is not None)
-        if letter.reason == PUT_ASIDE:  # an outage is no reason to stop, and what is put aside comes back
+        if letter.reason is Reason.DEFERRED:  # an outage is no reason to stop, and what is put aside comes back
             self._stages.writer.write(letter, acknowledged)
         else:
             partition.unsent.append(Unsent(letter, acknowledged, parks))

@@ -19,8 +19,6 @@ from streamworker.work import Failure, SliceOutcome
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamworker.clock import Clock
-    from streamworker.events import Listener
     from streamworker.partitions import Partitions
     from streamworker.scheduling.lane import LaneSlice
     from streamworker.stages import HandlerStages, Stages
@@ -30,7 +28,7 @@ _LOOK_SHARE, _LOOK_EVERY_S = 0.05, 0.25
 
 
 class Overdue:
-    """Looks for overdue calls in `running`, the slices with handlers, and takes out what it settles.
+    """Looks for overdue calls in what runs, and takes out what it settles.
 
     If no handler has a timeout it has nothing to look for (`idle`).
     """
@@ -40,22 +38,19 @@ class Overdue:
         stages: Stages,
         partitions: Partitions,
         *,
-        clock: Clock,
-        listener: Listener,
-        running: set[LaneSlice],
         replace: Callable[[LaneSlice], None],
         settle: Callable[[SliceOutcome[LaneSlice]], None],
     ) -> None:
         self._stages = stages
         self._partitions = partitions
-        self._monotonic_s = clock.monotonic_s
-        self._listener = listener
-        self._running = running
+        self._monotonic_s = stages.clock.monotonic_s
+        self._listener = stages.listener
+        self._running = stages.running
         self._replace = replace
         self._settle = settle
         timeouts_s = [one.declared.timeout_s for one in stages.handlers if one.declared.timeout_s is not None]
         self._look_every_s = min([_LOOK_EVERY_S, *(_LOOK_SHARE * timeout_s for timeout_s in timeouts_s)])
-        self._next_look_s = clock.monotonic_s()
+        self._next_look_s = stages.clock.monotonic_s()
         self.idle = not timeouts_s
         self.written_off: dict[LaneSlice, float] = {}  # calls in progress, and when each began
 

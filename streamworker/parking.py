@@ -19,13 +19,11 @@ from streamworker.source.flow import PauseReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from streamworker.clock import Clock
-    from streamworker.dlq.writer import DeadLetterWriter
-    from streamworker.events import Listener
     from streamworker.interfaces import KeyLog, Log
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
     from streamworker.record import Message
+    from streamworker.stages import Stages
     from streamworker.work import Ownership
 
 # The end of the notes is asked for with this patience, and again after a while if nobody answers.
@@ -56,23 +54,20 @@ class Parking:
 
     def __init__(
         self,
-        key_log: KeyLog | None,
+        stages: Stages,
         partitions: Partitions,
-        writer: DeadLetterWriter,
         *,
+        key_log: KeyLog | None,
         log: Log,
-        group: str,
-        clock: Clock,
-        listener: Listener,
     ) -> None:
         self._key_log = key_log
         self._partitions = partitions
-        self._writer = writer
+        self._writer = stages.writer
         self._log = log
-        self._group = group
-        self._clock = clock
-        self._listener = listener
-        self._keys = ParkedKeys(group)
+        self._group = stages.config.kafka.group
+        self._clock = stages.clock
+        self._listener = stages.listener
+        self._keys = ParkedKeys(self._group)
         self._reading: dict[Ownership, _Reading] = {}
         self._written: dict[ParkedKey, _Written] = {}
         self._ask_at_s = 0.0

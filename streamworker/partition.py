@@ -52,6 +52,7 @@ class Partition:
     crowded: bool = False  # as many of its records as may be wait for a dependency
     stop: StopStatus | None = None
     retry_at_s: float | None = None  # when to let a stopped partition go on, to see
+    retries_until_s: float = 0.0  # once it closes: what is due later is not waited for
     attempts: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of records that failed
     unsent: deque[Unsent] = field(default_factory=deque)  # without a budget, or without room for another parked key
     parked: Mapping[bytes, int] = field(default_factory=dict)  # keys, and the offset from which on each is parked

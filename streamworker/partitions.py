@@ -19,10 +19,8 @@ from streamworker.source.flow import PauseReason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from streamworker.clock import Clock
-    from streamworker.config import Config
-    from streamworker.events import Listener
     from streamworker.offsets.progress import Progress
+    from streamworker.reason import Reason
     from streamworker.record import TopicPartition
     from streamworker.stages import HandlerStages, Stages
 
@@ -42,11 +40,11 @@ FETCH_ONLY = frozenset(
 class Partitions:
     """All that is owned, by partition."""
 
-    def __init__(self, stages: Stages, *, config: Config, clock: Clock, listener: Listener, identity: str) -> None:
+    def __init__(self, stages: Stages, *, identity: str) -> None:
         self._stages = stages
-        self._config = config
-        self._clock = clock
-        self._listener = listener
+        self._config = stages.config
+        self._clock = stages.clock
+        self._listener = stages.listener
         self.identity = identity  # of this process, in what it commits
         self._owned: dict[TopicPartition, Partition] = {}
         self.troubled: dict[TopicPartition, Partition] = {}  # those with a reason not to dispatch
@@ -181,7 +179,9 @@ class Partitions:
                 partition.tracker.running = False
                 partition.tracker.suspect = _left_in_suspicion(partition)
 
-    def stop(self, partition: Partition, reason: str, detail: str, *, mends_itself: bool, retry: bool = False) -> None:
+    def stop(
+        self, partition: Partition, reason: Reason, detail: str, *, mends_itself: bool, retry: bool = False
+    ) -> None:
         """Let `partition` stand still; with `retry` it is let go on after a back-off, to see.
 
         What waits for a person takes the place of what mends by itself, never the other way round.

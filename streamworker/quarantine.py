@@ -13,12 +13,11 @@ from streamworker.offsets.suspects import Suspects
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from streamworker.events import Listener
-    from streamworker.offsets.committer import Committer
     from streamworker.offsets.progress import Progress
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
     from streamworker.record import Message
+    from streamworker.stages import Stages
 
 
 class Quarantine:
@@ -30,19 +29,15 @@ class Quarantine:
 
     def __init__(
         self,
+        stages: Stages,
         partitions: Partitions,
-        committer: Committer,
-        listener: Listener,
         *,
-        records: int,
-        wake: Callable[[Partition], None],
         condemn: Callable[[Partition, Message, WorkerKilled], None],
     ) -> None:
         self._partitions = partitions
-        self._committer = committer
-        self._listener = listener
-        self._records = records
-        self._wake = wake
+        self._committer = stages.committer
+        self._listener = stages.listener
+        self._records = stages.config.commit.max_uncommitted
         self._condemn = condemn
         self.any = False  # whether a partition is in quarantine: a look at it costs the loop less than a call
 
@@ -86,14 +81,15 @@ class Quarantine:
         if suspects.over(tracker):
             partition.suspects = tracker.suspect = None
             self._committer.progressed(partition.key)
-            self._wake(partition)
+            partition.handler.scheduler.wake(partition.key)
             self._listener.acquitted(partition.key)
             return
         group = suspects.next_group(tracker, alone_allowed=alone_allowed)
         if group is not None:
             tracker.suspect = group
             self._committer.hurry(partition.key)
-            self._wake(partition)  # it may be known to be named: an earlier owner left off with the same
+            # It may be known to be named: an earlier owner left off with the same.
+            partition.handler.scheduler.wake(partition.key)
         elif suspects.group is None and suspects.deaths > 1:
             tracker.suspect = suspects.unfinished(tracker)
 

@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING
 from streamworker.errors import ClientError
 from streamworker.interfaces import Start
 from streamworker.offsets.policy import StartKind, StartPolicy, parse_start, plan_starts
+from streamworker.reason import Reason
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from streamworker.clock import Clock
     from streamworker.closing import Closing
-    from streamworker.config import Config
-    from streamworker.events import Listener
-    from streamworker.interfaces import Log, OffsetMark, Source
+    from streamworker.interfaces import Log, OffsetMark
     from streamworker.offsets.policy import StartPlan
     from streamworker.parking import Parking
     from streamworker.partition import Partition
@@ -53,21 +51,17 @@ class Rebalancing:
 
     def __init__(
         self,
+        stages: Stages,
+        partitions: Partitions,
+        closing: Closing,
         *,
-        source: Callable[[], Source],
-        log: Log,
         quarantine: Quarantine,
         parking: Parking,
         unread: Unread,
-        stages: Stages,
-        partitions: Partitions,
-        config: Config,
-        clock: Clock,
-        listener: Listener,
-        closing: Closing,
+        log: Log,
         step: Callable[[float], None],
     ) -> None:
-        self._source = source
+        self._source = stages.source
         self._log = log
         self._quarantine = quarantine
         self._parking = parking
@@ -77,18 +71,19 @@ class Rebalancing:
         self._ledger = stages.ledger
         self._committer = stages.committer
         self._partitions = partitions
-        self._config = config
-        self._clock = clock
-        self._listener = listener
+        self._config = stages.config
+        self._clock = stages.clock
+        self._listener = stages.listener
         self._closing = closing
         self._step = step
-        self._policy = parse_start(config.kafka.start)
+        self._policy = parse_start(stages.config.kafka.start)
         self._ask_at_s = 0.0
         self.draining = False  # set once: what is assigned from then on is neither asked about nor fetched
 
     def assigned(self, keys: Sequence[TopicPartition]) -> Mapping[TopicPartition, Start]:
         """Begin ownerships and say where they start."""
-        plans = {} if self.draining else self._plans(keys, _OFFSETS_TIMEOUT_S)
+        began_s = self._clock.monotonic_s()
+        plans = {} if self.draining else self._plans(keys, began_s + _OFFSETS_TIMEOUT_S)
         starts = {key: self._begin(key, plans.get(key)) for key in keys}
         if keys:
             self._listener.assigned(keys)
@@ -129,7 +124,7 @@ class Rebalancing:
         if not unknown or now_s < self._ask_at_s:
             return
         self._ask_at_s = now_s + _ASK_AGAIN_S
-        plans = self._plans([partition.key for partition in unknown], _ASK_TIMEOUT_S)
+        plans = self._plans([partition.key for partition in unknown], now_s + _ASK_TIMEOUT_S)
         for partition in unknown:
             plan = plans.get(partition.key)
             if plan is not None:
@@ -168,20 +163,20 @@ class Rebalancing:
             self._listener.foreign_offset(partition.key, plan.offset)
         if plan.other_topic:
             detail = f"offset {plan.offset} was committed for another topic of this name, which was deleted since"
-            self._partitions.stop(partition, "topic_made_anew", detail, mends_itself=False)
+            self._partitions.stop(partition, Reason.TOPIC_MADE_ANEW, detail, mends_itself=False)
         self._quarantine.begin(partition, plan.progress, plan.end)
         self._unread.begin(partition, plan.progress, plan.end)
 
-    def _plans(self, keys: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, StartPlan]:
+    def _plans(self, keys: Sequence[TopicPartition], until_s: float) -> Mapping[TopicPartition, StartPlan]:
         """Plans with their offsets resolved; empty if the cluster does not say in time."""
         if not keys:
             return {}
         try:
-            committed = self._committed_of_topics(keys, timeout_s)
+            committed = self._committed_of_topics(keys, until_s)
             retried = [key for key in keys if self._routes.of(key.topic) is not None]
             # Whatever is in a retry topic is there because it is still to be handled.
             plans = {**plan_starts(keys, committed, self._policy), **plan_starts(retried, committed, _EARLIEST)}
-            plans = dict(self._resolved(plans, timeout_s))
+            plans = dict(self._resolved(plans, until_s))
         except ClientError:
             return {}
         return self._with_topic_ids(self._with_ends(plans))
@@ -209,26 +204,33 @@ class Rebalancing:
             return plans
         return {key: replace(plan, end=ends.get(key)) for key, plan in plans.items()}
 
+    def _left_s(self, until_s: float) -> float:
+        """What is left for another question; raises ClientError without any."""
+        left_s = until_s - self._clock.monotonic_s()
+        if left_s <= 0:
+            raise ClientError("the time for an assignment is up", code="_TIMED_OUT")
+        return left_s
+
     def _committed_of_topics(
-        self, keys: Sequence[TopicPartition], timeout_s: float
+        self, keys: Sequence[TopicPartition], until_s: float
     ) -> Mapping[TopicPartition, OffsetMark | None]:
-        committed = dict(self._source().committed(keys, timeout_s))
+        committed = dict(self._source().committed(keys, self._left_s(until_s)))
         for topic in {key.topic for key, mark in committed.items() if mark is None}:
-            siblings = [one for one in self._log.partitions(topic, timeout_s) if one not in committed]
+            siblings = [one for one in self._log.partitions(topic, self._left_s(until_s)) if one not in committed]
             if siblings:
-                committed.update(self._source().committed(siblings, timeout_s))
+                committed.update(self._source().committed(siblings, self._left_s(until_s)))
         return committed
 
     def _resolved(
-        self, plans: Mapping[TopicPartition, StartPlan], timeout_s: float
+        self, plans: Mapping[TopicPartition, StartPlan], until_s: float
     ) -> Mapping[TopicPartition, StartPlan]:
         chosen = [key for key, plan in plans.items() if plan.kind in (StartKind.LATEST, StartKind.TIMESTAMP)]
         if not chosen:
             return plans
         if self._policy.kind is StartKind.LATEST:
-            offsets = self._log.end_offsets(chosen, timeout_s)
+            offsets = self._log.end_offsets(chosen, self._left_s(until_s))
         else:
-            offsets = self._log.offsets_at(chosen, self._policy.timestamp_ms, timeout_s)
+            offsets = self._log.offsets_at(chosen, self._policy.timestamp_ms, self._left_s(until_s))
         found = {key: plans[key].at(offset) for key, offset in offsets.items() if key in chosen}
         return {key: plan for key, plan in plans.items() if key not in chosen} | found
 

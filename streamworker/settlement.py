@@ -15,19 +15,18 @@ from streamworker.dlq.envelope import Attempt
 from streamworker.exit_code import ExitCode
 from streamworker.observability.redaction import described, error_text
 from streamworker.options import OnExhausted
+from streamworker.reason import Reason
 from streamworker.record import Ending, TopicPartition, timestamp_ms_of
 from streamworker.resilience.breaker import BreakerState
 from streamworker.resilience.guard import blame
-from streamworker.resilience.verdict import PUT_ASIDE, Verdict, VerdictKind, judge
+from streamworker.resilience.verdict import Verdict, VerdictKind, judge
 from streamworker.scheduling.lane import Spared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from streamworker.clock import Clock
     from streamworker.endings import Endings
     from streamworker.errors import WorkerKilled
-    from streamworker.events import Listener
     from streamworker.letters import Letters
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
@@ -44,8 +43,8 @@ if TYPE_CHECKING:
 # Who was refused because there are enough calls asks again, but not at once, even without a back-off.
 _LEAST_WAIT_S = 0.01
 _log = logging.getLogger(__name__)
-_KILLER = Verdict(VerdictKind.DEAD_LETTER, "killed_worker")
-_BLOCKED_KILLER = Verdict(VerdictKind.BLOCK, "killed_worker")
+_KILLER = Verdict(VerdictKind.DEAD_LETTER, Reason.KILLED_WORKER)
+_BLOCKED_KILLER = Verdict(VerdictKind.BLOCK, Reason.KILLED_WORKER)
 
 
 class Settlement:
@@ -61,16 +60,14 @@ class Settlement:
         endings: Endings,
         letters: Letters,
         *,
-        clock: Clock,
-        listener: Listener,
         fail: Callable[[str, ExitCode], None],
     ) -> None:
         self._stages = stages
         self._partitions = partitions
         self._endings = endings
         self._letters = letters
-        self._clock = clock
-        self._listener = listener
+        self._clock = stages.clock
+        self._listener = stages.listener
         self._fail = fail
         self._notes: set[str] = set()
 
@@ -127,7 +124,7 @@ class Settlement:
         error = None if failure is None or self._blame(slice_, failure.error) is not None else failure.error
         permit = gate.came_back(slice_, succeeded, error, outcome.seconds)
         if permit.trial and succeeded and failure is None:
-            gate.trial_succeeded(slice_.held)
+            gate.trial_succeeded(None if slice_.held is None else slice_.held.history)
         return permit
 
     def take_handled(self, partition: Partition, slice_: LaneSlice, seconds: float) -> None:
@@ -200,7 +197,7 @@ class Settlement:
             scheduler.finish(slice_, left)
             return
         if verdict.kind is VerdictKind.WAIT:
-            self._partitions.stop(partition, "dependency_unavailable", error_text(error), mends_itself=True, retry=True)
+            self._partitions.stop(partition, verdict.reason, error_text(error), mends_itself=True, retry=True)
             due_s = partition.retry_at_s or now_s
             scheduler.hold(slice_, failed, rest, attempt=attempt - 1, due_s=due_s)
         elif verdict.kind is VerdictKind.SPARE:
@@ -215,7 +212,7 @@ class Settlement:
             scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=now_s, split=True)
         else:
             scheduler.finish(slice_, rest, found=True)
-            spent = attempt - 1 if verdict.reason == PUT_ASIDE else attempt
+            spent = attempt - 1 if verdict.reason is Reason.DEFERRED else attempt
             self._letters.give_up(partition, failed[0], verdict, error, spent + _spared(slice_).calls)
             return
         self._endings.failed(partition, failed[0], error, attempt, Ending.RETRIED)
@@ -227,7 +224,7 @@ class Settlement:
         if verdict.kind is not VerdictKind.WAIT:
             for message in failed:
                 partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
-        if verdict.reason == "critical":
+        if verdict.reason is Reason.CRITICAL:
             partition.deadly = failed[0].offset(), failed[-1].offset()
 
     def _spend(self, partition: Partition, messages: Sequence[Message], attempt: int) -> None:
@@ -243,10 +240,10 @@ class Settlement:
         parks = self._room(self._blame(slice_, error)) is not None
         if not parks and (gate is None or not gate.breaker.counts(error)):
             return self._judge(slice_, error, attempts=attempts)
-        if slice_.held is None or slice_.held.charges < attempts:
+        if slice_.held is None or slice_.held.history.charges < attempts:
             return self._judge(slice_, error, attempts=attempts, spares=True)
         verdict = self._judge(slice_, error, attempts=slice_.attempt)
-        return replace(verdict, reason="fails_alone") if verdict.reason == "exhausted" else verdict
+        return replace(verdict, reason=Reason.FAILS_ALONE) if verdict.reason is Reason.EXHAUSTED else verdict
 
     def _hold_spared(
         self,
@@ -269,7 +266,7 @@ class Settlement:
         due_s = gate.retry_at_s(permit, self._stages.of(slice_).backoff.delay_s(spared.calls, error))
         held = self._hold(slice_, failed, rest, spared=spared, due_s=due_s)
         if permit.trial:
-            gate.suspect(held)
+            gate.suspect(held.history)
 
     def _park(
         self,
@@ -308,11 +305,9 @@ class Settlement:
         self, slice_: LaneSlice, failed: Sequence[Message], rest: Sequence[Message], *, spared: Spared, due_s: float
     ) -> Held:
         """Keep what was spared, with what is known of it."""
-        scheduler, before = self._stages.of(slice_).scheduler, slice_.held
+        scheduler = self._stages.of(slice_).scheduler
         held = scheduler.hold(slice_, failed, rest, attempt=slice_.attempt - 1, due_s=due_s)
-        held.spared = spared
-        if before is not None:
-            held.charges, held.turn = before.charges, before.turn
+        held.history.spared = spared
         return held
 
     def _blame(self, slice_: LaneSlice, error: BaseException) -> Blame | None:
@@ -381,7 +376,7 @@ def _is_first(slice_: LaneSlice) -> bool:
 
 def _spared(slice_: LaneSlice) -> Spared:
     """Calls for its records that failed and spent no attempt."""
-    return Spared() if slice_.held is None else slice_.held.spared
+    return Spared() if slice_.held is None else slice_.held.history.spared
 
 
 def _between(messages: Sequence[Message], indices: Sequence[int]) -> list[Sequence[Message]]:

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.config import FlowConfig
+    from streamworker.config import Config, FlowConfig
     from streamworker.declaration import Declaration
     from streamworker.dlq.retries import RetryRoutes
     from streamworker.dlq.writer import DeadLetterWriter
+    from streamworker.events import Listener
+    from streamworker.interfaces import Source
     from streamworker.offsets.committer import Committer
     from streamworker.record import Message, TopicPartition
     from streamworker.resilience.breaker import CircuitBreaker
     from streamworker.scheduling.backpressure import Backpressure
+    from streamworker.scheduling.lane import LaneSlice
     from streamworker.source.assignment import Assignment
     from streamworker.source.flow import PauseLedger
     from streamworker.waiting import WaitingRoom
@@ -56,13 +59,18 @@ class HandlerStages:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """What all partitions share, and what is said of retry topics."""
+    """What all partitions share, and what is told to every neighbour of the worker."""
 
+    config: Config
+    clock: Clock
+    listener: Listener
+    source: Callable[[], Source]  # another one after the consumer was made anew
     handlers: Sequence[HandlerStages]  # by their numbers
     assignment: Assignment
     ledger: PauseLedger
     backpressure: Backpressure
     rooms: Mapping[str, WaitingRoom]  # by the name of what single calls need
+    running: set[LaneSlice]  # with handlers
     committer: Committer
     writer: DeadLetterWriter
     routes: RetryRoutes

@@ -17,21 +17,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streamworker.offsets.suspects import FATAL_DEATHS
+from streamworker.reason import Reason
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from streamworker.clock import Clock
-    from streamworker.interfaces import Source
-    from streamworker.offsets.committer import Committer
     from streamworker.offsets.progress import Progress
     from streamworker.offsets.tracker import OffsetTracker
     from streamworker.partition import Partition
     from streamworker.partitions import Partitions
+    from streamworker.stages import Stages
     from streamworker.work import Ownership
 
-_KILLS = "kills_before_delivery"
 # Deaths at which a partition is fetched alone.
 _ALONE_AT = 2
 # The wait at the third death, short because the count may be wrong, and the longest: by then a person has seen it.
@@ -58,13 +54,11 @@ class _Trial:
 class Unread:
     """The partitions that are fetched with care; `any` spares the loop a call where none is."""
 
-    def __init__(
-        self, partitions: Partitions, committer: Committer, *, source: Callable[[], Source], clock: Clock
-    ) -> None:
+    def __init__(self, stages: Stages, partitions: Partitions) -> None:
         self._partitions = partitions
-        self._committer = committer
-        self._source = source
-        self._clock = clock
+        self._committer = stages.committer
+        self._source = stages.source
+        self._clock = stages.clock
         self._trials: dict[Ownership, _Trial] = {}
 
     @property
@@ -89,7 +83,7 @@ class Unread:
                 f"{deaths} processes died before anything from offset {left.offset} on was delivered;"
                 f" fetched again in {wait_s:g} s"
             )
-            self._partitions.stop(partition, _KILLS, detail, mends_itself=True)
+            self._partitions.stop(partition, Reason.KILLS_BEFORE_DELIVERY, detail, mends_itself=True)
         partition.tracker.unread, partition.tracker.unfetched = deaths, True
         self._trials[partition.ownership] = _Trial(partition, self._clock.monotonic_s() + wait_s)
         self._partitions.hold(partition, PauseReason.SUSPECTED)
@@ -107,7 +101,7 @@ class Unread:
             elif not trial.fetched and _is_named(trial.tracker):
                 trial.fetched = True
                 self._partitions.release(trial.partition, PauseReason.SUSPECTED)
-                if trial.partition.stop is not None and trial.partition.stop.reason == _KILLS:
+                if trial.partition.stop is not None and trial.partition.stop.reason is Reason.KILLS_BEFORE_DELIVERY:
                     self._partitions.mend(trial.partition)
         busy = any(one.turn_s is not None and now_s - one.turn_s < _LONGEST_S for one in self._trials.values())
         for trial in self._trials.values():

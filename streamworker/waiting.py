@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from streamworker.clock import Clock
     from streamworker.declaration import Declaration
     from streamworker.resilience.breaker import CircuitBreaker
-    from streamworker.scheduling.lane import Held, Lane
+    from streamworker.scheduling.lane import Held, History, Lane
     from streamworker.scheduling.scheduler import Scheduler
 
 # A record that was let out for a trial and has not come back by then may be stuck behind something else.
@@ -40,9 +40,9 @@ class WaitingRoom:
         self._monotonic_s = clock.monotonic_s
         self._places: list[_Place] = []  # a heap: by turn, then by number
         self._numbers = 0
-        self._out: Held | None = None  # let out for a trial and not back
+        self._out: History | None = None  # let out for a trial and not back
         self._out_since_s = 0.0
-        self._suspect: Held | None = None  # whose trial failed last
+        self._suspect: History | None = None  # whose trial failed last
         self._trials_seen = 0
         self._next_step_s: float | None = None  # while more and more go: when the next step begins
         self._steps = self._gone = 0  # since the breaker closed
@@ -50,15 +50,16 @@ class WaitingRoom:
     def enter(self, scheduler: Scheduler, lane: Lane, held: Held, *, trial_failed: bool) -> None:
         """`held` waits from now on; it keeps its turn, if it has one, unless its trial failed."""
         self._numbers += 1
-        if trial_failed or not held.turn:
-            held.turn = self._numbers
+        history = held.history
+        if trial_failed or not history.turn:
+            history.turn = self._numbers
         if trial_failed:
-            self._suspect, self._trials_seen = held, self.breaker.trials_succeeded
-        heapq.heappush(self._places, (held.turn, self._numbers, scheduler, lane, held))
+            self._suspect, self._trials_seen = history, self.breaker.trials_succeeded
+        heapq.heappush(self._places, (history.turn, self._numbers, scheduler, lane, held))
 
     def came_back(self, held: Held) -> None:
         """What was handed over is back, whatever became of it."""
-        if self._out is held:
+        if self._out is held.history:
             self._out = None
 
     def let_out(self) -> None:
@@ -114,7 +115,7 @@ class WaitingRoom:
                 stay.append(place)
                 continue
             scheduler.release(lane, held, now_s)
-            self._out, self._out_since_s = held, now_s
+            self._out, self._out_since_s = held.history, now_s
             gone += 1
         for place in stay:
             heapq.heappush(self._places, place)

@@ -38,6 +38,7 @@ from streamworker.overdue import Overdue
 from streamworker.parking import Parking
 from streamworker.partitions import Partitions
 from streamworker.quarantine import Quarantine
+from streamworker.reason import Reason
 from streamworker.rebalance import Rebalancing
 from streamworker.scheduling.backpressure import Backpressure
 from streamworker.settlement import Settlement
@@ -166,111 +167,41 @@ class Worker:
             sift=lambda key, messages: self.settlement.sift(key, messages),
         )
         stages = Stages(
+            config=config,
+            clock=clock,
+            listener=listener,
+            source=lambda: self.source,
             handlers=self._handlers,
             assignment=self.assignment,
             ledger=self.ledger,
             backpressure=self.backpressure,
             rooms=rooms_of(declarations, breakers, clock),
+            running=self.running,
             committer=self.committer,
             writer=self.writer,
             routes=self.routes,
         )
-        self.partitions = Partitions(
-            stages, config=config, clock=clock, listener=listener, identity=f"{random.getrandbits(32):08x}"
-        )
-        self.gatekeeper = Gatekeeper(
-            breakers,
-            stages,
-            self.partitions,
-            listener=listener,
-            max_inflight=config.flow.max_inflight,
-        )
-        self.lease = LeaseKeeper(
-            stages,
-            self.partitions,
-            source=lambda: self.source,
-            running=self.running,
-            kafka=config.kafka,
-            clock=clock,
-            listener=listener,
-        )
-        self.delays = Delays(self.partitions, source=lambda: self.source, clock=clock)
-        self.parking = Parking(
-            key_log,
-            self.partitions,
-            self.writer,
-            log=log,
-            group=config.kafka.group,
-            clock=clock,
-            listener=listener,
-        )
-        endings = Endings(stages, listener)
-        self.letters = Letters(
-            stages,
-            self.partitions,
-            self.parking,
-            endings,
-            config=config,
-            clock=clock,
-            listener=listener,
-            max_bytes=letter_max_bytes,
-        )
-        self.settlement = Settlement(
-            stages,
-            self.partitions,
-            endings,
-            self.letters,
-            clock=clock,
-            listener=listener,
-            fail=self.fail,
-        )
-        self.quarantine = Quarantine(
-            self.partitions,
-            self.committer,
-            listener,
-            records=config.commit.max_uncommitted,
-            wake=lambda partition: partition.handler.scheduler.wake(partition.key),
-            condemn=self.settlement.condemn,
-        )
-        self.unread = Unread(self.partitions, self.committer, source=lambda: self.source, clock=clock)
-        self.heads = Heads(
-            stages,
-            self.partitions,
-            config=config.lifecycle,
-            clock=clock,
-            listener=listener,
-            running=self.running,
-            divert=self.letters.divert,
-        )
-        self.overdue = Overdue(
-            stages,
-            self.partitions,
-            clock=clock,
-            listener=listener,
-            running=self.running,
-            replace=executor.replace,
-            settle=self.settlement.settle,
-        )
-        self._closing = Closing(
-            stages,
-            self.partitions,
-            self.gatekeeper,
-            clock=clock,
-            running=self.running,
-            take_handled=self.settlement.take_handled,
-        )
+        self.partitions = Partitions(stages, identity=f"{random.getrandbits(32):08x}")
+        self.gatekeeper = Gatekeeper(stages, self.partitions, breakers)
+        self.lease = LeaseKeeper(stages, self.partitions)
+        self.delays = Delays(stages, self.partitions)
+        self.parking = Parking(stages, self.partitions, key_log=key_log, log=log)
+        endings = Endings(stages)
+        self.letters = Letters(stages, self.partitions, self.parking, endings, max_bytes=letter_max_bytes)
+        self.settlement = Settlement(stages, self.partitions, endings, self.letters, fail=self.fail)
+        self.quarantine = Quarantine(stages, self.partitions, condemn=self.settlement.condemn)
+        self.unread = Unread(stages, self.partitions)
+        self.heads = Heads(stages, self.partitions, divert=self.letters.divert)
+        self.overdue = Overdue(stages, self.partitions, replace=executor.replace, settle=self.settlement.settle)
+        self._closing = Closing(stages, self.partitions, self.gatekeeper, take_handled=self.settlement.take_handled)
         self._rebalancing = Rebalancing(
-            source=lambda: self.source,
-            log=log,
+            stages,
+            self.partitions,
+            self._closing,
             quarantine=self.quarantine,
             parking=self.parking,
             unread=self.unread,
-            stages=stages,
-            partitions=self.partitions,
-            config=config,
-            clock=clock,
-            listener=listener,
-            closing=self._closing,
+            log=log,
             step=self._step_without_fetching,
         )
 
@@ -396,7 +327,7 @@ class Worker:
         if first < partition.tracker.next_offset:
             detail = f"delivered {first}, expected {partition.tracker.next_offset} or later: was the topic made anew?"
             partition.admits = False
-            self.partitions.stop(partition, "offset_went_back", detail, mends_itself=False)
+            self.partitions.stop(partition, Reason.OFFSET_WENT_BACK, detail, mends_itself=False)
             return
         if partition.route is not None:
             messages = self.delays.due(partition, messages)
@@ -460,9 +391,9 @@ class Worker:
             case FaultKind.FATAL:
                 self.reopen(fault.detail, otherwise=ExitCode.FATAL)
             case FaultKind.OUT_OF_RANGE | FaultKind.TRUNCATED if partition:
-                self.partitions.stop(partition, fault.kind.value, fault.detail, mends_itself=False)
+                self.partitions.stop(partition, Reason(fault.kind.value), fault.detail, mends_itself=False)
             case FaultKind.UNAUTHORIZED if partition:
-                self.partitions.stop(partition, fault.kind.value, fault.detail, mends_itself=True, retry=True)
+                self.partitions.stop(partition, Reason(fault.kind.value), fault.detail, mends_itself=True, retry=True)
             case FaultKind.UNREADABLE if partition:
                 self._count_unreadable(partition, fault)
 
@@ -473,7 +404,8 @@ class Worker:
         times = times + 1 if offset == before else 1
         partition.unreadable_at = (offset, times)
         if times >= _UNREADABLE_TRIES:
-            self.partitions.stop(partition, fault.kind.value, f"offset {offset}: {fault.detail}", mends_itself=False)
+            detail = f"offset {offset}: {fault.detail}"
+            self.partitions.stop(partition, Reason(fault.kind.value), detail, mends_itself=False)
 
     def _take_commit_answers(self, answers: Sequence[CommitAnswer]) -> None:
         for key in self.committer.answered(answers):
@@ -514,7 +446,7 @@ class Worker:
             if stop is None:
                 continue
             tried_again = partition.retry_at_s is not None and now_s >= partition.retry_at_s
-            taken_again = stop.reason == "dead_letter_refused" and not self.writer.refused(partition.key)
+            taken_again = stop.reason is Reason.DEAD_LETTER_REFUSED and not self.writer.refused(partition.key)
             if tried_again or taken_again:
                 self.partitions.mend(partition)
 

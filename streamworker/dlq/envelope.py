@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamworker.interfaces import Letter
+from streamworker.reason import Reason
 from streamworker.record import Origin, Returned, TopicPartition, calls_before, origin_of, read_headers, timestamp_ms_of
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 PREFIX = "sw-"
 VERSION = "1"
-SKIPPED = "skipped"  # the reason that is written as a pointer: a skip leaves an audit, not a copy
 
 _NAME_MAX_BYTES = 256  # of an exception's class; made-up classes can have any name
 _MESSAGE_MAX_BYTES = 512
@@ -93,7 +93,7 @@ class Envelope:
     copied: Sequence[Header]  # the record's own headers
     facts: Sequence[Header]  # ours, in every form
     details: Sequence[Header]  # ours, the first to go
-    reason: str
+    reason: Reason
     now_ms: int
     max_bytes: int
     whole: bool
@@ -107,7 +107,7 @@ class Envelope:
     def _forms(self) -> tuple[tuple[str, ...], ...]:
         if self.whole:
             return _WHOLE_FORMS
-        return _POINTER_FORMS if self.reason == SKIPPED else _FORMS
+        return _POINTER_FORMS if self.reason is Reason.SKIPPED else _FORMS
 
     def letters(self, partition_count: int) -> Iterator[Letter]:
         """The forms within `max_bytes`, each smaller than the one before; if none is, the barest.
@@ -165,7 +165,7 @@ def envelope(
     topic: str,
     group: str,
     handler: str,
-    reason: str,
+    reason: Reason,
     error: BaseException,
     attempts: int,
     attempt_log: Sequence[Attempt],

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from streamworker.interfaces import ReadStatus
+    from streamworker.reason import Reason
 
 
 class LifeState(enum.Enum):
@@ -41,7 +42,7 @@ class PauseStatus:
 class StopStatus:
     """Why a partition is stopped. `mends_itself`: it is tried again without a person."""
 
-    reason: str
+    reason: Reason
     detail: str
     mends_itself: bool
     since_s: float

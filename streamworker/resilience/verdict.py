@@ -33,6 +33,7 @@ from streamworker.errors import (
     RetryableError,
 )
 from streamworker.options import Action, OnExhausted
+from streamworker.reason import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,34 +59,30 @@ class VerdictKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be done and why.
-
-    `reason` is one of retryable, unavailable, poison, undecodable_key, undecodable_value, exhausted, fails_alone,
-    deferred, rule, skipped, blocked, no_dead_letter, killed_worker, critical, fatal; head_of_line is decided by no
-    call. `note` tells of rules whose predicate raised; it is empty if none did.
-    """
+    """What is to be done and why; `note` tells of rules whose predicate raised, and is empty if none did."""
 
     kind: VerdictKind
-    reason: str
+    reason: Reason
     note: str = ""
 
 
-PUT_ASIDE = "deferred"  # the reason of a record that spends no attempt
 _NEEDS_DEAD_LETTER = (VerdictKind.DEAD_LETTER, VerdictKind.SKIP)
-_RETRY = Verdict(VerdictKind.RETRY, "retryable")
-_EXHAUSTED = Verdict(VerdictKind.DEAD_LETTER, "exhausted")
-_DEFERRED = Verdict(VerdictKind.DEFER, "exhausted")
-_ASIDE = Verdict(VerdictKind.DEFER, PUT_ASIDE)
-_SPARED = Verdict(VerdictKind.SPARE, "unavailable")
-_BLOCKED = Verdict(VerdictKind.BLOCK, "blocked")
-_NO_DEAD_LETTER = Verdict(VerdictKind.BLOCK, "no_dead_letter")
-_POISON = Verdict(VerdictKind.DEAD_LETTER, "poison")
-_FATAL = Verdict(VerdictKind.STOP, "fatal")
+_RETRY = Verdict(VerdictKind.RETRY, Reason.RETRYABLE)
+_EXHAUSTED = Verdict(VerdictKind.DEAD_LETTER, Reason.EXHAUSTED)
+_DEFERRED = Verdict(VerdictKind.DEFER, Reason.EXHAUSTED)
+_ASIDE = Verdict(VerdictKind.DEFER, Reason.DEFERRED)
+_SPARED = Verdict(VerdictKind.SPARE, Reason.DEPENDENCY_UNAVAILABLE)
+_BLOCKED = Verdict(VerdictKind.BLOCK, Reason.BLOCKED)
+_NO_DEAD_LETTER = Verdict(VerdictKind.BLOCK, Reason.NO_DEAD_LETTER)
+_POISON = Verdict(VerdictKind.DEAD_LETTER, Reason.POISON)
+_UNDECODABLE_KEY = Verdict(VerdictKind.DEAD_LETTER, Reason.UNDECODABLE_KEY)
+_UNDECODABLE_VALUE = Verdict(VerdictKind.DEAD_LETTER, Reason.UNDECODABLE_VALUE)
+_FATAL = Verdict(VerdictKind.STOP, Reason.FATAL)
 _OF_ACTION = {
     Action.RETRY: _RETRY,
-    Action.DEAD_LETTER: Verdict(VerdictKind.DEAD_LETTER, "rule"),
-    Action.SKIP: Verdict(VerdictKind.SKIP, "skipped"),
-    Action.STOP: Verdict(VerdictKind.STOP, "rule"),
+    Action.DEAD_LETTER: Verdict(VerdictKind.DEAD_LETTER, Reason.RULE),
+    Action.SKIP: Verdict(VerdictKind.SKIP, Reason.SKIPPED),
+    Action.STOP: Verdict(VerdictKind.STOP, Reason.RULE),
 }
 
 
@@ -107,7 +104,7 @@ def judge(
     with `puts_aside` one for what spends no attempt.
     """
     if isinstance(error, _CRITICAL):
-        return Verdict(VerdictKind.STOP, "critical")
+        return Verdict(VerdictKind.STOP, Reason.CRITICAL)
     if isinstance(error, Defect):
         return _FATAL
     action, note = _action_of_rules(rules, error)
@@ -120,7 +117,7 @@ def judge(
         blocks = has_dead_letter and on_exhausted is OnExhausted.BLOCK
         verdict = _BLOCKED if blocks else _DEFERRED if defers else _EXHAUSTED
         if isinstance(error, CallKilled):
-            verdict = replace(verdict, reason="killed_worker")
+            verdict = replace(verdict, reason=Reason.KILLED_WORKER)
     if verdict.kind in _NEEDS_DEAD_LETTER and not has_dead_letter:
         verdict = _NO_DEAD_LETTER
     return replace(verdict, note=note) if note else verdict
@@ -190,10 +187,9 @@ def _of_class(link: BaseException) -> Verdict | None:
         case PoisonError():
             return _POISON
         case DecodeError():
-            part = "key" if link.part == "key" else "value"
-            return Verdict(VerdictKind.DEAD_LETTER, f"undecodable_{part}")
+            return _UNDECODABLE_KEY if link.part == "key" else _UNDECODABLE_VALUE
         case DependencyUnavailable():
-            return Verdict(VerdictKind.WAIT, "unavailable")
+            return Verdict(VerdictKind.WAIT, Reason.DEPENDENCY_UNAVAILABLE)
         case RetryableError() | Defer():
             return _ASIDE if isinstance(link, Defer) else _RETRY
         case _:

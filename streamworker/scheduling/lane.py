@@ -35,34 +35,48 @@ class Spared:
         return Spared(self.calls + 1, lately + 1, closings)
 
 
+@dataclass(slots=True, eq=False)
+class History:
+    """What is remembered of records as long as they are held, whatever they are held for.
+
+    `charges` counts calls that failed for a dependency and after which another record's call succeeded; `turn` is
+    their place among all that wait for the dependency, 0 without.
+    """
+
+    spared: Spared = Spared()
+    charges: int = 0
+    turn: int = 0
+
+
 class Held:
     """Records that wait until `due_s` for their next try; `attempt` calls were spent on the first of them.
 
-    They go together, or in `parts` after a batch failed as a whole too often and is taken apart. `spared` calls failed
-    that spent no attempt, because a dependency was away; `charges` counts those after which another record's call
-    succeeded. `turn` is its place among all that wait for the dependency, 0 without. With an infinite `due_s` they wait
-    until `Scheduler.release`.
+    They go together, or in `parts` after a batch failed as a whole too often and is taken apart. With an infinite
+    `due_s` they wait until `Scheduler.release`.
     """
 
-    __slots__ = (
-        "attempt",
-        "charges",
-        "due_s",
-        "followers",
-        "messages",
-        "parts",
-        "spared",
-        "turn",
-    )
+    __slots__ = ("attempt", "due_s", "followers", "history", "messages", "parts")
 
-    def __init__(self, messages: Sequence[Message], *, attempt: int, due_s: float, parts: Parts | None = None) -> None:
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        *,
+        attempt: int,
+        due_s: float,
+        parts: Parts | None = None,
+        history: History | None = None,
+    ) -> None:
         self.messages = messages
-        self.spared = Spared()
-        self.charges = self.turn = 0
         self.attempt = attempt
         self.due_s = due_s
         self.parts = parts
+        self.history = History() if history is None else history
         self.followers: list[Message] = []  # later records of the same keys
+
+    @property
+    def calls(self) -> int:
+        """Calls that failed of the first of them."""
+        return self.attempt + self.history.spared.calls
 
     @property
     def next(self) -> Sequence[Message]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
 from streamworker.options import Ordering
-from streamworker.scheduling.lane import Held, Lane, LaneSlice, PartitionLanes
+from streamworker.scheduling.lane import Held, History, Lane, LaneSlice, PartitionLanes
 from streamworker.scheduling.parts import Part, Parts
 from streamworker.scheduling.slices import SliceSizer
 from streamworker.scheduling.turns import Turns
@@ -179,7 +179,8 @@ class Scheduler:
         remaining = [*rest, *self._take_back(slice_, ())]
         if remaining:
             parts = held.parts.back(len(rest))
-            self._keep_parts(slice_.lane, remaining, parts.found_one() if found else parts, due_s=0.0)
+            history = held.history if rest else None
+            self._keep_parts(slice_.lane, remaining, parts.found_one() if found else parts, history, due_s=0.0)
 
     def _next_in_turn(self, lane: Lane, held: Held, pace: KeyPace) -> None:
         """The first of those that followed a record is held in its place: of a hot key there may be many."""
@@ -199,8 +200,7 @@ class Scheduler:
         if held is None or held.parts is not None:
             self.finish(slice_, rest)
             return
-        again = self.hold(slice_, rest, (), attempt=held.attempt, due_s=held.due_s)
-        again.spared, again.charges = held.spared, held.charges
+        self.hold(slice_, rest, (), attempt=held.attempt, due_s=held.due_s)
 
     def hold(
         self,
@@ -214,12 +214,14 @@ class Scheduler:
     ) -> Held:
         """The slice is back; `failed` of it waits for another try until `due_s`; returns how it is kept.
 
-        `attempt` calls were spent on it. With `split` it goes in halves then.
+        `attempt` calls were spent on it, and its history goes on. With `split` it goes in halves then, of which each
+        begins its own: what is known of all of them together says nothing of one.
         """
         before = None if slice_.held is None else slice_.held.parts
+        history = None if slice_.held is None or split else slice_.held.history
         if before is None and not split:
             self._take_back(slice_, rest)
-            held = Held(failed, attempt=attempt, due_s=due_s)
+            held = Held(failed, attempt=attempt, due_s=due_s, history=history)
             self._keep(slice_.lane, held)
             return held
         if before is None:
@@ -228,7 +230,7 @@ class Scheduler:
         else:
             parts = before.failed(len(failed), len(rest), attempt, split=split)
             messages = [*failed, *rest, *self._take_back(slice_, ())]
-        return self._keep_parts(slice_.lane, messages, parts, due_s=due_s)
+        return self._keep_parts(slice_.lane, messages, parts, history, due_s=due_s)
 
     def release(self, lane: Lane, held: Held, now_s: float) -> None:
         """What was held without end goes now. Its ownership lasts."""
@@ -241,7 +243,7 @@ class Scheduler:
     def calls_spent(self, partition: TopicPartition, offset: int) -> int | None:
         """How many calls failed of the record at `offset`, if it waits for another; else None."""
         found = self._held_first(partition, offset)
-        return None if found is None else found[1].attempt + found[1].spared.calls
+        return None if found is None else found[1].calls
 
     def withdraw(self, partition: TopicPartition, offset: int) -> Message | None:
         """Take the record at `offset` out, if it waits for another try; what waited behind it goes on.
@@ -249,7 +251,7 @@ class Scheduler:
         One that waits for its first, because of its key's pace, stays.
         """
         found = self._held_first(partition, offset)
-        if found is None or not found[1].attempt + found[1].spared.calls:
+        if found is None or not found[1].calls:
             return None
         lane, held = found
         lane.held.remove(held)
@@ -257,11 +259,9 @@ class Scheduler:
         message, *rest = held.messages
         if rest and held.parts is not None:
             parts = held.parts.back(held.parts.next.records - 1)
-            self._keep_parts(lane, rest, parts, due_s=held.due_s)
+            self._keep_parts(lane, rest, parts, held.history, due_s=held.due_s)
         elif rest:
-            again = Held(rest, attempt=held.attempt, due_s=held.due_s)
-            again.spared, again.charges = held.spared, held.charges
-            self._keep(lane, again)
+            self._keep(lane, Held(rest, attempt=held.attempt, due_s=held.due_s, history=held.history))
         lane.pending = sorted(held.followers + lane.pending, key=_offset)
         self._turns.enqueue(lane)
         return message
@@ -331,23 +331,21 @@ class Scheduler:
         self._turns.enqueue(lane)
 
     def _cut(self, lane: Lane, now_s: float, most: int | None) -> LaneSlice | None:
-        if lane.of.blocked:
-            return None
-        if lane.out and self._ordering is not Ordering.UNORDERED:
+        if lane.of.blocked or (lane.out and self._ordering is not Ordering.UNORDERED):
             return None
         if lane.held:
             allowed = [held for held in lane.held if held.messages[0].offset() < lane.of.end]
             held = min(allowed, key=_due, default=None)
-            if held is not None and held.due_s <= now_s and not self._postpones(lane, held, now_s):
-                return self._cut_held(lane, held, now_s)
-            if self._ordering is Ordering.PARTITION:
-                return None
-        if lane.waiting and self._ordering is Ordering.PARTITION:
-            return None
-        return self._cut_pending(lane, now_s, most)
+            if held is not None and held.due_s <= now_s:
+                if self._sift is not None and not self._sift_held(lane, held, self._sift):
+                    return None
+                if not self._postpone(lane, held, now_s):
+                    return self._cut_held(lane, held)
+        waits = self._ordering is Ordering.PARTITION and _holds(lane)
+        return None if waits else self._cut_pending(lane, now_s, most)
 
-    def _postpones(self, lane: Lane, held: Held, now_s: float) -> bool:
-        """Whether its key's pace, or the number of retries, forbids to make this call now; then it is due later."""
+    def _postpone(self, lane: Lane, held: Held, now_s: float) -> bool:
+        """Let it be due later if its key's pace, or the number of retries, forbids to make this call now."""
         wait_s = 0.0
         if self._key_pace is not None:
             wait_s = max((self._key_pace.wait_s(key, now_s) for key in _keys(held.next)), default=0.0)
@@ -360,20 +358,18 @@ class Scheduler:
             self._turns.wake_at(lane, held.due_s)
         return wait_s > 0
 
-    def _cut_held(self, lane: Lane, held: Held, now_s: float) -> LaneSlice | None:
+    def _cut_held(self, lane: Lane, held: Held) -> LaneSlice:
         lane.held.remove(held)
-        if self._sift is not None and not self._stays(lane, held, self._sift):
-            return None
         messages = held.next
         if self._key_pace is not None:
             for key in _keys(messages):
-                self._key_pace.spend(key, now_s)
+                self._key_pace.spend(key, self._now_s)
         return LaneSlice(self._handler, lane, messages, held, attempt=held.attempt + 1)
 
-    def _stays(
+    def _sift_held(
         self, lane: Lane, held: Held, sift: Callable[[TopicPartition, Sequence[Message]], Sequence[Message]]
     ) -> bool:
-        """Whether something of `held` is left to be handed over; what waited behind the rest goes on."""
+        """End what has ended of `held`; what waited behind that goes on. Returns whether something is left."""
         left = sift(lane.of.ownership.partition, held.messages)
         if len(left) == len(held.messages):
             return True
@@ -386,6 +382,8 @@ class Scheduler:
         self._hold_keys(lane, held)
         lane.pending = sorted(held.followers + lane.pending, key=_offset)
         held.followers = []
+        if not left:
+            lane.held.remove(held)
         self._turns.enqueue(lane)
         return bool(left)
 
@@ -511,8 +509,10 @@ class Scheduler:
         self._turns.enqueue(lane)
         return remaining
 
-    def _keep_parts(self, lane: Lane, messages: Sequence[Message], parts: Parts, *, due_s: float) -> Held:
-        held = Held(messages, attempt=parts.next.attempt, due_s=due_s, parts=parts)
+    def _keep_parts(
+        self, lane: Lane, messages: Sequence[Message], parts: Parts, history: History | None, *, due_s: float
+    ) -> Held:
+        held = Held(messages, attempt=parts.next.attempt, due_s=due_s, parts=parts, history=history)
         self._keep(lane, held)
         return held
 

@@ -15,7 +15,8 @@ from fuzz.costs import bounded
 from fuzz.target import target
 from hypothesis import strategies as st
 
-from streamworker.dlq.envelope import PREFIX, SKIPPED, Attempt, Envelope, envelope
+from streamworker.dlq.envelope import PREFIX, Attempt, Envelope, envelope
+from streamworker.reason import Reason
 from streamworker.record import read_headers
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _check_nothing_is_left_out_for_no_reason(case: Case, letter: Letter) -> None
     )
     own_bytes = sum(20 + len(name.encode()) + len(value or b"") for name, value in case["headers"])
     own_bytes += len(case["key"] or b"") + len(case["value"] or b"")
-    if most_bytes + own_bytes <= case["max_bytes"] and case["reason"] != SKIPPED:
+    if most_bytes + own_bytes <= case["max_bytes"] and case["reason"] != Reason.SKIPPED:
         assert not _trimmed(letter)
 
 
@@ -201,7 +202,7 @@ _CASES: st.SearchStrategy[Case] = st.fixed_dictionaries(
         "timestamp": st.tuples(st.integers(0, 2), st.integers(-(2**63), 2**63 - 1)),
         "group": st.text(max_size=20),
         "handler": st.text(max_size=20),
-        "reason": st.sampled_from((SKIPPED, "poison", "exhausted", "undecodable")) | st.text(max_size=20),
+        "reason": st.sampled_from(Reason),
         "error": st.tuples(st.sampled_from(("builtins", "app")) | st.text(max_size=20), _CLASSES, st.none() | _TEXTS),
         "log": st.lists(st.tuples(st.integers(0, 2**63), _CLASSES), max_size=12),
         "max_bytes": st.integers(1, 30_000) | st.just(1_000_000),

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from streamworker import errors
+from streamworker.interfaces import FaultKind
+from streamworker.reason import Reason
 from streamworker.record import Ending
 from streamworker.source.flow import PauseReason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "failures.md").read_text("utf-8")
@@ -25,30 +22,15 @@ NO_FAILURES = {"StreamworkerError", "ConfigurationError", "HandlerSignal", "Clie
 BY_REASON = {"HeadOfLine": "head_of_line", "WorkerKilled": "killed_worker"}
 
 
-def _reasons() -> Iterator[str]:
-    """The reasons of verdicts and of partitions that stop, as they are written in the code."""
-    for module in (ROOT / "streamworker").rglob("*.py"):
-        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("Verdict", "partitions.stop")):
-                yield from _text(node.args[1] if len(node.args) > 1 else None)
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "replace":
-                yield from (text for one in node.keywords if one.arg == "reason" for text in _text(one.value))
+def test_every_reason_is_on_the_page() -> None:
+    assert [one for one in Reason if f"`{one}`" not in PAGE] == []
 
 
-def _text(node: ast.expr | None) -> Iterator[str]:
-    if isinstance(node, ast.Constant):
-        yield str(node.value)
-    elif isinstance(node, ast.JoinedStr):
-        yield from (f"undecodable_{part}" for part in ("key", "value"))
-    elif node is not None and ast.unparse(node) == "fault.kind.value":
-        yield from ("offset_out_of_range", "log_truncated", "unreadable_batch", "unauthorized")
+def test_every_reason_has_its_cause_in_the_code() -> None:
+    code = "".join(module.read_text("utf-8") for module in (ROOT / "streamworker").rglob("*.py"))
+    of_faults = {kind.value for kind in FaultKind}
 
-
-def test_every_reason_of_the_code_is_on_the_page() -> None:
-    reasons = set(_reasons())
-
-    assert {"poison", "exhausted", "undecodable_key", "fails_alone", "killed_worker", "offset_went_back"} <= reasons
-    assert [one for one in sorted(reasons) if f"`{one}`" not in PAGE] == []
+    assert [one for one in Reason if one not in of_faults and f"Reason.{one.name}" not in code] == []
 
 
 @pytest.mark.parametrize("words", [PauseReason, [one for one in Ending if one is not Ending.HANDLED]])

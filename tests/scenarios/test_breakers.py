@@ -307,6 +307,32 @@ def test_partitions_come_back_one_by_one() -> None:
     assert fetched == [1, 2, 4, 8]
 
 
+def test_a_partition_that_is_not_let_in_yet_stays_paused_when_its_waiting_records_go() -> None:
+    """It has two reasons, and one has passed: it is neither resumed nor paused once more."""
+
+    class Both(Storing):
+        dependencies = (Breaker("geo"),)
+
+    world = make_world(8)
+    member = world.start(Both)
+    DEPENDENCY.away = True
+    for partition in range(8):
+        produce(world, *[b"x"] * 3, partition=partition, key=b"k%d" % partition)
+    world.run(lambda: "open" in states(member), timeout_s=10)
+    last = list(member.worker.partitions)[-1]
+    last.lanes.waiting = 10_000
+    world.run_for(2)
+    DEPENDENCY.away = False
+    world.run(lambda: states(member)[-1] == "closed", timeout_s=70)
+    before = member.story.pauses.copy()
+
+    last.lanes.waiting = 0
+    world.run_for(1)
+
+    assert member.worker.ledger.paused(last.key)
+    assert last.key not in {key for key, _ in member.story.pauses[len(before) :]}
+
+
 def test_the_same_record_is_called_as_in_a_first_call_after_the_outage() -> None:
     world = make_world()
     world.start(Unsteady)

@@ -7,6 +7,8 @@ from scenarios.worlds import IN, OTHER, Obedient, calls, commits, handled, make_
 
 from streamworker.offsets import codec
 from streamworker.offsets.progress import Progress
+from streamworker.testing.memory_clients import MemoryLog
+from streamworker.testing.memory_source import MemorySource
 
 OURS = codec.encode(1, Progress(0)).text
 
@@ -36,6 +38,30 @@ def test_latest_is_resolved_once_and_committed_before_the_first_record() -> None
     world.run_to_end("in")
 
     assert calls(world) == [5, 6]
+
+
+def test_all_questions_of_an_assignment_have_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is answered at the last moment it was given: together they take no longer than one alone."""
+    world = make_world(2, start="latest")
+    produce(world, b"old")
+
+    def late(kind: type, question: str) -> None:
+        answer = getattr(kind, question)
+
+        def answered(self: object, *of: object) -> object:
+            world.time.wait(float(str(of[-1])) * 0.9, lambda: False)
+            return answer(self, *of)
+
+        monkeypatch.setattr(kind, question, answered)
+
+    for kind, question in ((MemorySource, "committed"), (MemoryLog, "partitions"), (MemoryLog, "end_offsets")):
+        late(kind, question)
+    began_s = world.time.monotonic_s()
+    member = world.start(Obedient)
+
+    world.run(lambda: len(member.worker.partitions) == 2, timeout_s=60)
+
+    assert 4.5 < world.time.monotonic_s() - began_s <= 6
 
 
 def test_nothing_is_handled_before_the_chosen_start_is_committed() -> None:

@@ -14,6 +14,7 @@ from streamworker.config import DeadLetterConfig
 from streamworker.dlq.envelope import Envelope, envelope
 from streamworker.dlq.writer import DeadLetterWriter
 from streamworker.errors import ClientError
+from streamworker.reason import Reason
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def enveloped(partition: TopicPartition, offset: int, value: bytes) -> Envelope:
         topic="dlq",
         group="g",
         handler="H",
-        reason="poison",
+        reason=Reason.POISON,
         error=ValueError("m" * 100),
         attempts=1,
         attempt_log=(),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamworker.dlq.envelope import Attempt, Envelope, envelope
+from streamworker.reason import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ def enveloped(
         topic="orders.dlq",
         group=group,
         handler="StoreOrders",
-        reason="exhausted",
+        reason=Reason.EXHAUSTED,
         error=error or ValueError("no such customer"),
         attempts=4,
         attempt_log=attempt_log,

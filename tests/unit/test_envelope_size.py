@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamworker.dlq.envelope import Attempt, Envelope, envelope
+from streamworker.reason import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,7 +116,7 @@ def test_a_pointer_has_room_for_the_details() -> None:
 
 
 def test_a_skip_is_a_pointer_however_small_the_record() -> None:
-    letters = list(enveloped(1_000_000, reason="skipped").letters(1))
+    letters = list(enveloped(1_000_000, reason=Reason.SKIPPED).letters(1))
 
     assert all(letter.value is None and last_value(letter, "sw-pointer") for letter in letters)
     assert last_value(letters[0], "sw-reason") == "skipped"
@@ -123,8 +124,8 @@ def test_a_skip_is_a_pointer_however_small_the_record() -> None:
 
 
 def test_a_pointer_to_a_tombstone_tells_it_from_an_empty_value() -> None:
-    tombstone = first(enveloped(1_000_000, value=None, reason="skipped"))
-    empty = first(enveloped(1_000_000, value=b"", reason="skipped"))
+    tombstone = first(enveloped(1_000_000, value=None, reason=Reason.SKIPPED))
+    empty = first(enveloped(1_000_000, value=b"", reason=Reason.SKIPPED))
 
     assert json.loads(last_value(tombstone, "sw-pointer") or "")["size"] is None
     assert json.loads(last_value(empty, "sw-pointer") or "")["size"] == 0

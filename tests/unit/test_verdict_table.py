@@ -61,7 +61,7 @@ CRITICAL = [SystemExit(1), KeyboardInterrupt(), MemoryError(), GeneratorExit()]
         (PoisonError("bad"), VerdictKind.DEAD_LETTER, "poison"),
         (DecodeError("no JSON"), VerdictKind.DEAD_LETTER, "undecodable_value"),
         (DecodeError("no UTF-8", part="key"), VerdictKind.DEAD_LETTER, "undecodable_key"),
-        (DependencyUnavailable("registry"), VerdictKind.WAIT, "unavailable"),
+        (DependencyUnavailable("registry"), VerdictKind.WAIT, "dependency_unavailable"),
         (Defer("no retry topics"), VerdictKind.RETRY, "retryable"),
         (RetryableError("later"), VerdictKind.RETRY, "retryable"),
         (HandlerSignal("no kind"), VerdictKind.RETRY, "retryable"),

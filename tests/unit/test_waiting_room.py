@@ -150,7 +150,7 @@ def test_what_was_given_away_is_forgotten() -> None:
 def test_all_go_to_find_out_anew_and_keep_their_turns() -> None:
     bench = Bench()
     bench.open()
-    turns = [held.turn for held in bench.enter(0, 1, 2)]
+    turns = [held.history.turn for held in bench.enter(0, 1, 2)]
 
     bench.room.let_all_out()
 

@@ -1,0 +1,130 @@
+"""Records that wait: what is known of them stays with them, and a retry is not spent on one that has ended."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import pytest
+
+from streamworker import Batch, Ordering, TopicPartition
+from streamworker.config import FlowConfig
+from streamworker.scheduling.lane import Spared
+from streamworker.scheduling.scheduler import Scheduler
+from streamworker.testing.memory_broker import MemoryMessage
+from streamworker.work import Ownership
+
+if TYPE_CHECKING:
+    from streamworker.scheduling.lane import Held, LaneSlice
+
+AT = TopicPartition("t", 0)
+SPARED = Spared(calls=3, lately=2, closings=1)
+
+
+class Bench:
+    """A scheduler with a batch of four records that was held once, with a history, and is out again."""
+
+    def __init__(self) -> None:
+        self.ended: set[int] = set()  # offsets
+        self.retries = 0
+        self.scheduler = Scheduler(
+            handler=0,
+            ordering=Ordering.UNORDERED,
+            concurrency=1,
+            lanes=1,
+            batch=Batch(max_records=4, max_wait_s=0.0),
+            flow=FlowConfig(),
+            limit=lambda _key: 1_000,
+            attempts=lambda _key: MappingProxyType({}),
+            retry_wait_s=self._spend_retry,
+            sift=lambda _key, messages: [one for one in messages if one.offset() not in self.ended],
+        )
+        self.scheduler.own(Ownership(AT, 1))
+        self.scheduler.offer(AT, [MemoryMessage(AT, offset, value=b"v") for offset in range(4)], 1, 0.0)
+        slice_ = self.taken()
+        held = self.scheduler.hold(slice_, slice_.messages, (), attempt=1, due_s=0.0)
+        held.history.spared, held.history.charges, held.history.turn = SPARED, 5, 7
+        self.out = self.taken()
+
+    def _spend_retry(self, calls: int, _now_s: float) -> float:
+        self.retries += calls
+        return 0.0
+
+    def taken(self) -> LaneSlice:
+        slice_ = self.scheduler.take(1.0)
+        assert slice_ is not None
+        return slice_
+
+
+def known(held: Held | None) -> tuple[Spared, int, int]:
+    assert held is not None
+    return held.history.spared, held.history.charges, held.history.turn
+
+
+def test_a_retry_keeps_it() -> None:
+    bench = Bench()
+
+    bench.scheduler.hold(bench.out, bench.out.messages, (), attempt=2, due_s=0.0)
+
+    again = bench.taken()
+    assert known(again.held) == (SPARED, 5, 7)
+    assert bench.scheduler.calls_spent(AT, 0) is None
+    assert again.attempt == 3
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["whole", "apart"])
+def test_what_no_thread_began_with_keeps_it(apart: bool) -> None:
+    bench = Bench()
+    if apart:
+        held = bench.scheduler.hold(bench.out, bench.out.messages, (), attempt=2, due_s=0.0, split=True)
+        held.history.spared, held.history.charges, held.history.turn = SPARED, 5, 7
+        bench.out = bench.taken()
+
+    bench.scheduler.put_back(bench.out, bench.out.messages)
+
+    assert known(bench.taken().held) == (SPARED, 5, 7)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["whole", "apart"])
+def test_what_is_left_when_the_first_is_withdrawn_keeps_it(apart: bool) -> None:
+    bench = Bench()
+    held = bench.scheduler.hold(bench.out, bench.out.messages, (), attempt=2, due_s=0.0, split=apart)
+    held.history.spared, held.history.charges, held.history.turn = SPARED, 5, 7
+
+    bench.scheduler.withdraw(AT, 0)
+
+    assert known(bench.taken().held) == (SPARED, 5, 7)
+
+
+def test_each_half_of_a_batch_begins_its_own() -> None:
+    """That a batch failed where others succeeded says nothing of one half of it."""
+    bench = Bench()
+
+    bench.scheduler.hold(bench.out, bench.out.messages, (), attempt=2, due_s=0.0, split=True)
+
+    half = bench.taken()
+    assert len(half.messages) == 2
+    assert known(half.held) == (Spared(), 0, 0)
+
+
+def test_halves_that_follow_one_that_is_done_begin_their_own() -> None:
+    bench = Bench()
+    bench.scheduler.hold(bench.out, bench.out.messages, (), attempt=2, due_s=0.0, split=True)
+    half = bench.taken()
+    assert half.held is not None
+    half.held.history.charges = 5
+
+    bench.scheduler.finish(half)
+
+    assert known(bench.taken().held) == (Spared(), 0, 0)
+
+
+def test_a_retry_is_not_spent_on_what_has_ended() -> None:
+    bench = Bench()
+    bench.scheduler.hold(bench.out, bench.out.messages, (), attempt=2, due_s=0.0)
+    before = bench.retries
+
+    bench.ended = {0, 1, 2, 3}
+
+    assert bench.scheduler.take(1.0) is None
+    assert bench.retries == before
