@@ -17,6 +17,8 @@ UV := build/uv/bin/uv
 KAFKA ?=
 TESTS ?=
 PEERS ?=
+# Processes that run tests side by side: each starts servers of its own.
+JOBS ?= 2
 # How many times larger the tests are, and how long the load and each fuzz target run.
 SOAK ?= 20
 SOAK_S ?= 1800
@@ -27,8 +29,8 @@ help: ## this list
 
 setup: $(INSTALLED) ## the environment in .venv, from requirements/dev.txt
 
-test: setup kafka-jars registry packages ## all tests; TESTS=tests/unit for some of them
-	$(PYTHON) -m pytest $(TESTS)
+test: setup kafka-jars registry packages ## all tests, JOBS=2 files at once; TESTS=tests/unit for some of them
+	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile $(TESTS)
 
 soak: setup kafka-jars registry packages ## hours of load with faults, and all tests SOAK=20 times larger; SOAK_S=1800
 	STREAMWORKER_SOAK_S=$(SOAK_S) $(PYTHON) -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/soak

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from servers.kafka import SharedKafka
 
-_FIGURES = pytest.StashKey[list[tuple[str, str, dict[str, object]]]]()
+_FIGURE = "figure"  # a property of a report: so it comes from all processes of a run
 
 # No deadline: on a machine under load the time of one example says nothing.
 settings.register_profile("dev", deadline=None)
@@ -42,18 +42,19 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
     """Note what a fault did, for the table at the end: the row of the catalogue, what was done, and figures."""
 
     def note(row: str, fault: str, **values: object) -> None:
-        request.config.stash.setdefault(_FIGURES, []).append((row, fault, values))
+        text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+        request.node.user_properties.append((_FIGURE, f"{row:5} {fault}: {text}"))
 
     return note
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    rows = terminalreporter.config.stash.get(_FIGURES, [])
-    if rows:
+    passed = terminalreporter.getreports("passed")
+    figures = sorted(text for report in passed for name, text in report.user_properties if name == _FIGURE)
+    if figures:
         terminalreporter.section("faults")
-    for row, fault, values in sorted(rows, key=lambda one: one[0]):
-        text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
-        terminalreporter.write_line(f"{row:5} {fault}: {text}")
+    for text in figures:
+        terminalreporter.write_line(text)
     reasons = Counter(report.longrepr[2] for report in terminalreporter.getreports("skipped"))
     if reasons:
         terminalreporter.section("skipped on this machine")

@@ -45,6 +45,7 @@ def test_a_stop_in_order_repeats_nothing(
     """F-24. Promises of a bounded repeat and of a drain: a rolling restart under load handles each record once."""
     with _trial(kafka, tmp_path, protocol, total=2000) as trial:
         first, second = trial.fleet.start(), trial.fleet.start()
+        trial.fleet.wait(lambda: trial.fleet.logs().count('"started"') == 2, "both heed signals")
         codes = []
         for share, worker in ((0.25, first), (0.5, second)):
             trial.wait_for_progress(share)

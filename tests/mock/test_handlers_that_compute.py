@@ -35,7 +35,7 @@ def keys_in_order(ledger: Path) -> bool:
 
 
 def release(worker: Running, fifo: Path, before: Callable[[], None] = lambda: None) -> None:
-    """Wait until a child waits at `fifo`, do something, and let it go on."""
+    """Wait until a child waits at `fifo`, do something, and let it go on if it lives."""
     opened: list[int] = []
 
     def reached() -> bool:
@@ -58,10 +58,10 @@ def test_a_child_that_is_killed_loses_its_call_and_nothing_else(mock_kafka: Mock
 
     def kill_the_one_that_waits() -> None:
         os.kill(next(process for process, offset in begun(ledger) if offset == 57), signal.SIGKILL)
-        worker.wait(lambda: worker.recorder.of("failed"), "seen")
 
     with Running(config(servers, app__ledger=ledger), ObeysTwice) as worker:
         release(worker, fifo, before=kill_the_one_that_waits)
+        worker.wait(lambda: worker.recorder.of("failed"), "seen")
         release(worker, fifo)
         worker.wait(lambda: committed(servers, "g", "in", 1) == {0: 200}, "committed")
         assert worker.stop() == 0
