@@ -66,11 +66,23 @@ class Closing:
     def abandon(self, keys: Iterable[TopicPartition]) -> None:
         """Take what is done of slices whose ownership ends while they run: only the call in progress repeats."""
         keys = set(keys)
-        for slice_ in self.living():
+        for slice_ in self._living():
             if slice_.ownership.partition in keys:
                 self._take_handled(self._partitions[slice_.ownership.partition], slice_, 0.0)
 
-    def living(self) -> list[LaneSlice]:
+    def left_over(self) -> list[str]:
+        """What has not ended, in words: calls in progress, and dead letters that are not acknowledged."""
+        calls = [
+            f"{self._stages.of(one).name} {one.ownership.partition}@{one.messages[0].offset()}"
+            for one in self._living()
+        ]
+        writer = self._stages.writer
+        letters = {
+            one.key: max(writer.outstanding(one.key), len(one.parking)) + len(one.unsent) for one in self._partitions
+        }
+        return [*calls, *(f"dead letters of {key}: {count}" for key, count in letters.items() if count)]
+
+    def _living(self) -> list[LaneSlice]:
         """What is with handlers under an ownership that lasts."""
         return [slice_ for slice_ in self._running if not slice_.ownership.ended]
 

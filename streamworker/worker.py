@@ -25,10 +25,11 @@ from streamworker.delays import Delays
 from streamworker.dlq.retries import RetryRoutes
 from streamworker.dlq.writer import DeadLetterWriter
 from streamworker.endings import Endings
-from streamworker.errors import ClientError, Misuse
+from streamworker.errors import Misuse
 from streamworker.exit_code import ExitCode
 from streamworker.gatekeeper import Gatekeeper
 from streamworker.heads import Heads
+from streamworker.intake import Intake
 from streamworker.interfaces import FaultKind
 from streamworker.lease import LeaseKeeper
 from streamworker.letters import Letters
@@ -49,7 +50,7 @@ from streamworker.unread import Unread
 from streamworker.waiting import rooms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from streamworker.clock import Clock
@@ -58,21 +59,16 @@ if TYPE_CHECKING:
     from streamworker.events import Listener
     from streamworker.interfaces import CommitAnswer, Executor, Fault, KeyLog, Log, Outbox, Source
     from streamworker.partition import Partition
-    from streamworker.record import Message, TopicPartition
+    from streamworker.record import TopicPartition
     from streamworker.resilience.breaker import CircuitBreaker
     from streamworker.resilience.fallback import Degradation
     from streamworker.scheduling.lane import LaneSlice
 
-# One fetch takes at most so many records: with fewer the step costs more per record, with more the records leave the
-# processor's cache before they are done with.
-_MAX_FETCH = 1000
 # How long the loop blocks, in its one place per step: when the buffers are full, when only outcomes are
 # waited for, when work waits for a commit, whose answer does not end a poll, when there is nothing to do.
 _FULL_WAIT_S, _OUTCOME_WAIT_S, _ANSWER_WAIT_S, _IDLE_WAIT_S = 0.02, 0.001, 0.005, 0.1
 # How often a full worker polls, for the sake of rebalances: each time a record may come with it.
 _FULL_POLL_S = 0.1
-# A batch that cannot be read so often in a row is not a glitch of the network.
-_UNREADABLE_TRIES = 3
 # For the handlers' close(), within the close timeout.
 _EXECUTOR_STOP_S = 1.0
 
@@ -139,7 +135,6 @@ class Worker:
         self._pid = os.getpid()
         self._stop_reason: str | None = None
         self._exit_code = ExitCode.OK
-        self._admitted = 0
         self._poll_at_s = 0.0
         self._reopened = False
 
@@ -190,6 +185,9 @@ class Worker:
         self.letters = Letters(stages, self.partitions, self.parking, endings, max_bytes=letter_max_bytes)
         self.settlement = Settlement(stages, self.partitions, endings, self.letters, fail=self.fail)
         self.quarantine = Quarantine(stages, self.partitions, condemn=self.settlement.condemn)
+        self._intake = Intake(
+            stages, self.partitions, delays=self.delays, quarantine=self.quarantine, max_records=bounds.max_records
+        )
         self.unread = Unread(stages, self.partitions)
         self.heads = Heads(stages, self.partitions, divert=self.letters.divert)
         self.overdue = Overdue(stages, self.partitions, replace=executor.replace, settle=self.settlement.settle)
@@ -283,11 +281,10 @@ class Worker:
         self.heads.look()
         self._observe(self)
         self._dispatch()
-        if self._bounds_reached():
-            self.stop("the bounds of the run are reached")
+        self._heed_bounds()
 
     def _fetch(self) -> None:
-        room = min(self.backpressure.room(), self._left_to_fetch(), _MAX_FETCH)
+        room = self._intake.room()
         if room == 0:
             self.settle_outcomes(_FULL_WAIT_S)
             if self._clock.monotonic_s() < self._poll_at_s:
@@ -298,7 +295,7 @@ class Worker:
         self.assignment.begin_fetch()
         fetched = self.source.fetch(room, timeout_s)
         for key, messages in fetched.runs:
-            self._admit(key, messages)
+            self._intake.admit(key, messages)
         for fault in fetched.faults:
             self._take_fault(fault)
         if fetched.commits:
@@ -313,70 +310,6 @@ class Worker:
         dues += [self.gatekeeper.next_trial_s(), self.writer.next_due_s(), self.committer.next_due_s()]
         longest_s = _ANSWER_WAIT_S if self.committer.awaited or self.parking.waits else _IDLE_WAIT_S
         return max(0.0, min([longest_s, *(due_s - now_s for due_s in dues if due_s is not None)]))
-
-    def _admit(self, key: TopicPartition, messages: Sequence[Message]) -> None:
-        partition = self.partitions.get(key)
-        if partition is None or not partition.positioned or self.state is not LifeState.RUNNING:
-            return
-        if not partition.admits:
-            return
-        if key in self.assignment.began:
-            self._fetch_anew(partition)
-            return
-        first = messages[0].offset()
-        if first < partition.tracker.next_offset:
-            detail = f"delivered {first}, expected {partition.tracker.next_offset} or later: was the topic made anew?"
-            partition.admits = False
-            self.partitions.stop(partition, Reason.OFFSET_WENT_BACK, detail, mends_itself=False)
-            return
-        if partition.route is not None:
-            messages = self.delays.due(partition, messages)
-        left = self._left_to_fetch()
-        partition.admits = len(messages) <= left
-        messages = messages[:left]
-        if not messages:
-            return
-        now_s = self._clock.monotonic_s()
-        messages = self._deliver(partition, messages)
-        if not messages:
-            return
-        sizes = list(map(len, messages))
-        size_bytes = sum(sizes)
-        self._admitted += len(messages)
-        self.backpressure.admitted(key, len(messages), size_bytes)
-        messages = self.quarantine.admitted(partition, messages)
-        if messages:
-            partition.handler.scheduler.offer(key, messages, max(sizes), now_s)
-        self._listener.fetched(key, len(sizes), size_bytes)
-
-    def _deliver(self, partition: Partition, messages: Sequence[Message]) -> Sequence[Message]:
-        """Let the tracker know what was delivered; returns what is not done, as an earlier ownership knew."""
-        tracker = partition.tracker
-        located, remembers = tracker.located, tracker.remembers
-        for first, count in _consecutive(messages):
-            tracker.deliver(first, count)
-        if not located:
-            self.committer.hurry(partition.key)
-        if not remembers:
-            return messages
-        left = [message for message in messages if not tracker.is_done(message.offset())]
-        if len(left) < len(messages):
-            self.committer.progressed(partition.key)
-            self._listener.remembered(partition.key, len(messages) - len(left))
-        return left
-
-    def _fetch_anew(self, partition: Partition) -> None:
-        """Drop what a fetch brought that crossed the assignment: it may belong to an ownership before it."""
-        try:
-            self.source.seek(partition.key, partition.start_offset)
-        except ClientError:
-            # Going on would leave a gap: its start is found out again instead.
-            partition.positioned = False
-            self.partitions.hold(partition, PauseReason.OFFSETS_UNKNOWN)
-
-    def _left_to_fetch(self) -> int:
-        limit = self._bounds.max_records
-        return _MAX_FETCH if limit is None else max(limit - self._admitted, 0)
 
     def _take_fault(self, fault: Fault) -> None:
         partition = None if fault.partition is None else self.partitions.get(fault.partition)
@@ -395,17 +328,7 @@ class Worker:
             case FaultKind.UNAUTHORIZED if partition:
                 self.partitions.stop(partition, Reason(fault.kind.value), fault.detail, mends_itself=True, retry=True)
             case FaultKind.UNREADABLE if partition:
-                self._count_unreadable(partition, fault)
-
-    def _count_unreadable(self, partition: Partition, fault: Fault) -> None:
-        told = -1 if fault.offset is None else fault.offset
-        offset = told if told >= 0 else partition.tracker.next_offset
-        before, times = partition.unreadable_at
-        times = times + 1 if offset == before else 1
-        partition.unreadable_at = (offset, times)
-        if times >= _UNREADABLE_TRIES:
-            detail = f"offset {offset}: {fault.detail}"
-            self.partitions.stop(partition, Reason(fault.kind.value), detail, mends_itself=False)
+                self._intake.unreadable(partition, fault)
 
     def _take_commit_answers(self, answers: Sequence[CommitAnswer]) -> None:
         for key in self.committer.answered(answers):
@@ -463,43 +386,21 @@ class Worker:
         if change.resume:
             self.source.resume(change.resume)
         for key, records in pressure.shed.items():
-            self._shed(self.partitions[key], records)
+            self._intake.shed(self.partitions[key], records)
 
-    def _shed(self, partition: Partition, records: int) -> None:
-        """Give the places of a paused partition's latest records to others; they are fetched again later."""
-        if partition.unsent or partition.parking or self.writer.outstanding(partition.key) or not partition.admits:
-            return
-        in_hand = [slice_.highest for slice_ in self.running if slice_.ownership is partition.ownership]
-        first = max([partition.tracker.highest_done, *in_hand]) + 1
-        scheduler = partition.handler.scheduler
-        dropped = scheduler.shed(partition.key, records, first)
-        if not dropped:
-            return
-        try:
-            self.source.seek(partition.key, dropped[0].offset())
-        except ClientError:
-            scheduler.offer(partition.key, dropped, max(map(len, dropped)), self._clock.monotonic_s())
-            return
-        partition.tracker.take_back(dropped[0].offset())
-        self._admitted -= len(dropped)
-        partition.at_end = False
-        self.backpressure.settled(partition.key, len(dropped), sum(map(len, dropped)))
-
-    def _bounds_reached(self) -> bool:
-        bounds = self._bounds
-        if bounds.max_records is None and not bounds.until_end:
-            return False
-        fetched = bounds.max_records is not None and self._admitted >= bounds.max_records
-        if bounds.until_end and len(self.partitions):
+    def _heed_bounds(self) -> None:
+        """End a bounded run where nothing is left to be done."""
+        fetched = self._intake.full
+        if self._bounds.until_end and len(self.partitions):
             fetched = fetched or all(one.at_end or self._waits_for_a_person(one) for one in self.partitions)
         if not fetched or self.running or not self.writer.idle:
-            return False
+            return
         stuck = [one for one in self.partitions if self._waits_for_a_person(one)]
         if sum(self.backpressure.buffered(one.key) for one in stuck) < self.backpressure.records:
-            return False
+            return
         if stuck:
             self.fail("the bounds of the run are reached, but partitions stand still", ExitCode.PARTIAL)
-        return True
+        self.stop("the bounds of the run are reached")
 
     def _waits_for_a_person(self, partition: Partition) -> bool:
         stopped = partition.stop is not None and not partition.stop.mends_itself
@@ -544,14 +445,7 @@ class Worker:
             self._serve(0.0)
             self._step_without_fetching(until_s - self._clock.monotonic_s())
             self._observe(self)
-        abandoned = [
-            f"{self._name(one)} {one.ownership.partition}@{one.messages[0].offset()}" for one in self._closing.living()
-        ]
-        letters = {
-            one.key: max(self.writer.outstanding(one.key), len(one.parking)) + len(one.unsent)
-            for one in self.partitions
-        }
-        abandoned += [f"dead letters of {key}: {count}" for key, count in letters.items() if count]
+        abandoned = self._closing.left_over()
         keys = [one.key for one in self.partitions]
         self._closing.abandon(keys)
         self.partitions.give_back(keys)
@@ -600,22 +494,3 @@ class Worker:
         for fault in fetched.faults:
             self._take_fault(fault)
         self._take_commit_answers(fetched.commits)
-
-    def _name(self, slice_: LaneSlice) -> str:
-        return self.declarations[slice_.handler].name
-
-
-def _consecutive(messages: Sequence[Message]) -> Iterable[tuple[int, int]]:
-    """Runs of consecutive offsets as (first, count)."""
-    first, last = messages[0].offset(), messages[-1].offset()
-    if last - first + 1 == len(messages):
-        return [(first, len(messages))]
-    runs: list[tuple[int, int]] = []
-    start = previous = first
-    for message in messages[1:]:
-        offset = message.offset()
-        if offset != previous + 1:
-            runs.append((start, previous + 1 - start))
-            start = offset
-        previous = offset
-    return [*runs, (start, previous + 1 - start)]

@@ -13,9 +13,9 @@ import pytest
 
 import streamworker
 from streamworker import Batch, BatchHandler, DeadLetter, Handler, PoisonError, Retry
+from streamworker.intake import Intake
 from streamworker.testing.virtual_world import VirtualWorld
 from streamworker.work import Slice
-from streamworker.worker import Worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,14 +108,14 @@ def test_a_record_costs_no_more_calls_than_it_did(handler: type[Handler[bytes]])
 
 def test_one_needless_call_per_record_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The check can fail: an engine that asks each message for its offset once more is over the limit."""
-    admit = Worker._admit
+    admit = Intake.admit
 
-    def slower(self: Worker, key: object, messages: object) -> None:
+    def slower(self: Intake, key: object, messages: object) -> None:
         _touch_each(messages)
         admit(self, key, messages)
 
-    monkeypatch.setattr(Worker, "_admit", slower)
-    code = _touch_each.__code__.replace(co_filename=f"{_ENGINE}/worker.py")
+    monkeypatch.setattr(Intake, "admit", slower)
+    code = _touch_each.__code__.replace(co_filename=f"{_ENGINE}/intake.py")
     monkeypatch.setattr(_touch_each, "__code__", code)
 
     assert calls_per_record(Many) > LIMITS[Many]

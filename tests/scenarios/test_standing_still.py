@@ -37,8 +37,8 @@ def test_offsets_that_went_back_close_the_partition_to_all_that_follows() -> Non
     produce(world, *[b"new"] * 10)
     records = world.broker.records("in")
 
-    member.worker._admit(IN, records[4:10])
-    member.worker._admit(IN, records[10:])
+    member.worker._intake.admit(IN, records[4:10])
+    member.worker._intake.admit(IN, records[10:])
     world.run_for(5)
 
     assert world.broker.committed(IN) == 6
