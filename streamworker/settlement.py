@@ -86,7 +86,7 @@ class Settlement:
         permit = self._report_calls(outcome)
         if slice_.ownership.ended:
             scheduler.forget()
-            self._listener.late_outcome(self._name(slice_), slice_.ownership.partition, len(slice_.messages))
+            self._listener.late_outcome(handler.name, slice_.ownership.partition, len(slice_.messages))
             return
         partition = self._of(slice_)
         scheduler.sizer.measured(slice_.done + (failure is not None), outcome.seconds)
@@ -216,7 +216,7 @@ class Settlement:
             self._letters.give_up(partition, failed[0], verdict, error, spent + _spared(slice_).calls)
             return
         self._endings.failed(partition, failed[0], error, attempt, Ending.RETRIED)
-        self._listener.ended(self._name(slice_), partition.key, Ending.RETRIED, len(failed), 0.0)
+        self._listener.ended(partition.handler.name, partition.key, Ending.RETRIED, len(failed), 0.0)
 
     def _remember_failure(
         self, partition: Partition, failed: Sequence[Message], verdict: Verdict, error: BaseException
@@ -237,8 +237,8 @@ class Settlement:
         route = self._of(slice_).route
         attempts = self._stages.of(slice_).declared.retry.attempts if route is None else route.attempts
         gate = self._stages.of(slice_).gate
-        parks = self._room(self._blame(slice_, error)) is not None
-        if not parks and (gate is None or not gate.breaker.counts(error)):
+        waits = self._room(self._blame(slice_, error)) is not None
+        if not waits and (gate is None or not gate.breaker.counts(error)):
             return self._judge(slice_, error, attempts=attempts)
         if slice_.held is None or slice_.held.history.charges < attempts:
             return self._judge(slice_, error, attempts=attempts, spares=True)
@@ -257,7 +257,7 @@ class Settlement:
         blamed = self._blame(slice_, error)
         room = self._room(blamed)
         if room is not None and blamed is not None:
-            self._park(slice_, failed, rest, error, room, blamed)
+            self._wait_for(slice_, failed, rest, error, room, blamed)
             return
         gate = self._stages.of(slice_).gate
         assert gate is not None
@@ -268,7 +268,7 @@ class Settlement:
         if permit.trial:
             gate.suspect(held.history)
 
-    def _park(
+    def _wait_for(
         self,
         slice_: LaneSlice,
         failed: Sequence[Message],
@@ -304,7 +304,7 @@ class Settlement:
     def _hold(
         self, slice_: LaneSlice, failed: Sequence[Message], rest: Sequence[Message], *, spared: Spared, due_s: float
     ) -> Held:
-        """Keep what was spared, with what is known of it."""
+        """Keep what was spared, and count that."""
         scheduler = self._stages.of(slice_).scheduler
         held = scheduler.hold(slice_, failed, rest, attempt=slice_.attempt - 1, due_s=due_s)
         held.history.spared = spared
@@ -364,9 +364,6 @@ class Settlement:
 
     def _of(self, slice_: LaneSlice) -> Partition:
         return self._partitions[slice_.ownership.partition]
-
-    def _name(self, slice_: LaneSlice) -> str:
-        return self._stages.of(slice_).name
 
 
 def _is_first(slice_: LaneSlice) -> bool:

@@ -51,8 +51,8 @@ class WaitingRoom:
         """`held` waits from now on; it keeps its turn, if it has one, unless its trial failed."""
         self._numbers += 1
         history = held.history
-        if trial_failed or not history.turn:
-            history.turn = self._numbers
+        if trial_failed or history.room is not self:
+            history.room, history.turn = self, self._numbers
         if trial_failed:
             self._suspect, self._trials_seen = history, self.breaker.trials_succeeded
         heapq.heappush(self._places, (history.turn, self._numbers, scheduler, lane, held))
@@ -61,6 +61,8 @@ class WaitingRoom:
         """What was handed over is back, whatever became of it."""
         if self._out is held.history:
             self._out = None
+        if self._suspect is held.history and self._trials_seen != self.breaker.trials_succeeded:
+            self._suspect, self._trials_seen = None, self.breaker.trials_succeeded  # the trial was its own
 
     def let_out(self) -> None:
         """Let those go whose turn it is."""

@@ -28,7 +28,7 @@ _STEP_S = 1.0  # of the slow start
 
 
 class Suspect(Protocol):
-    """A record or batch that waits, and how often it failed where another one did not."""
+    """What is known of a record or batch that waits: how often it failed where another one did not."""
 
     charges: int
 
@@ -83,13 +83,13 @@ class Gate:
         opens_at_s = self.breaker.wakes_at_s
         return at_s if opens_at_s is None or not permit.trial else max(at_s, opens_at_s + _LAST_IN_TURN_S)
 
-    def suspect(self, held: Suspect) -> None:
+    def suspect(self, of_failed: Suspect) -> None:
         """Its trial failed; if the next one's succeeds, the dependency is not to blame."""
-        self._suspect = held
+        self._suspect = of_failed
 
-    def trial_succeeded(self, held: Suspect | None) -> None:
-        """A trial succeeded: of `held`, or of records that go for the first time (None)."""
-        if self._suspect is not None and self._suspect is not held:
+    def trial_succeeded(self, of_tried: Suspect | None) -> None:
+        """A trial succeeded: of records that were held, or that go for the first time (None)."""
+        if self._suspect is not None and self._suspect is not of_tried:
             self._suspect.charges += 1
         self._suspect = None
 

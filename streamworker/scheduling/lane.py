@@ -39,12 +39,13 @@ class Spared:
 class History:
     """What is remembered of records as long as they are held, whatever they are held for.
 
-    `charges` counts calls that failed for a dependency and after which another record's call succeeded; `turn` is
-    their place among all that wait for the dependency, 0 without.
+    `charges` counts calls that failed for a dependency, whichever, and after which another record's call succeeded;
+    `turn` is their place among all that wait in one of the `WaitingRoom`s, `room`.
     """
 
     spared: Spared = Spared()
     charges: int = 0
+    room: object = None
     turn: int = 0
 
 
@@ -110,10 +111,10 @@ class Lane:
     @property
     def records(self) -> int:
         """Records that wait here."""
-        return len(self.pending) + self.parked
+        return len(self.pending) + self.held_records
 
     @property
-    def parked(self) -> int:
+    def held_records(self) -> int:
         """Records that wait for a retry, their own or the one before them."""
         return sum(len(held.messages) + len(held.followers) for held in (*self.held, *self.waiting))
 
@@ -139,7 +140,7 @@ class LaneSlice(Slice):
         return seen
 
     @property
-    def parked(self) -> int:
+    def held_records(self) -> int:
         """Records that wait behind it for its return."""
         held = self.held
         return 0 if held is None else len(held.messages) - len(self.messages) + len(held.followers)
@@ -175,6 +176,6 @@ class PartitionLanes:
         return sum(lane.records for lane in self.lanes)
 
     @property
-    def parked(self) -> int:
+    def held_records(self) -> int:
         """Records that wait for a retry, in all lanes."""
-        return sum(lane.parked for lane in self.lanes)
+        return sum(lane.held_records for lane in self.lanes)

@@ -1,9 +1,18 @@
 """Which records are handed over next: lanes, their order, and records that wait for another try.
 
+Where a record is, from `offer` until it is done:
+
+    pending ────────────► a slice that is out ────────────► done
+     ▲  │                  ▲          │
+     │  │ its key is held  │ due      │ failed
+     │  ▼                  │          ▼
+     └─ a follower ◄──── held until a time, or waiting until `release`
+
 Rules. A *lane* is an order domain of one partition: the partition itself (PARTITION, UNORDERED) or
 one of `lanes` shares of its keys (KEY). One slice of a lane is out at a time, except when UNORDERED. A
 record that must be tried again is *held*: with PARTITION the lane waits for it, with KEY only records of
-its key do (they follow it when it is done), with UNORDERED nobody. No slice is cut beyond the partition's limit.
+its key do (they follow it, and go back to their places when it is done), with UNORDERED nobody. No slice is cut beyond
+the partition's limit.
 
 Pure; the loop thread owns a scheduler per handler.
 """
@@ -39,7 +48,7 @@ class KeyPace(Protocol):
     def spend(self, key: bytes, now_s: float) -> None:
         """One record of `key` goes."""
 
-    def parked(self, seconds: float) -> None:
+    def waits(self, seconds: float) -> None:
         """A record has to wait for its key's turn."""
 
 
@@ -97,7 +106,7 @@ class Scheduler:
         return self._out < self._concurrency
 
     @property
-    def presses(self) -> bool:
+    def saturated(self) -> bool:
         """Whether more slices could be out if more were allowed."""
         return not self.idle and any(
             lane.pending and not (lane.out and self._ordering is not Ordering.UNORDERED) for lane in self._turns
@@ -179,7 +188,7 @@ class Scheduler:
         remaining = [*rest, *self._take_back(slice_, ())]
         if remaining:
             parts = held.parts.back(len(rest))
-            history = held.history if rest else None
+            history = held.history if rest and not found else None
             self._keep_parts(slice_.lane, remaining, parts.found_one() if found else parts, history, due_s=0.0)
 
     def _next_in_turn(self, lane: Lane, held: Held, pace: KeyPace) -> None:
@@ -192,7 +201,7 @@ class Scheduler:
             again = Held([first], attempt=spent, due_s=self._now_s + wait_s)
             again.followers = others
             self._keep(lane, again)
-            pace.parked(wait_s)
+            pace.waits(wait_s)
 
     def put_back(self, slice_: LaneSlice, rest: Sequence[Message]) -> None:
         """The slice is back, and a thread did not start with `rest` of it: no attempt is spent, and none forgotten."""
@@ -259,7 +268,8 @@ class Scheduler:
         message, *rest = held.messages
         if rest and held.parts is not None:
             parts = held.parts.back(held.parts.next.records - 1)
-            self._keep_parts(lane, rest, parts, held.history, due_s=held.due_s)
+            history = held.history if held.parts.next.records > 1 else None
+            self._keep_parts(lane, rest, parts, history, due_s=held.due_s)
         elif rest:
             self._keep(lane, Held(rest, attempt=held.attempt, due_s=held.due_s, history=held.history))
         lane.pending = sorted(held.followers + lane.pending, key=_offset)
@@ -376,7 +386,10 @@ class Scheduler:
         self._free_keys(lane, held)
         if left and held.parts is not None:
             stay = set(map(id, left))
-            held.parts = held.parts.without([id(message) not in stay for message in held.messages])
+            gone = [id(message) not in stay for message in held.messages]
+            if all(gone[: held.parts.next.records]):
+                held.history = History()
+            held.parts = held.parts.without(gone)
             held.attempt = held.parts.next.attempt
         held.messages = left
         self._hold_keys(lane, held)
@@ -439,8 +452,7 @@ class Scheduler:
             held = None if key is None else lane.held_keys.get(key)
             wait_s = 0.0 if key is None or held is not None else pace.wait_s(key, now_s)
             if held is not None:
-                held.followers.append(message)
-                lane.of.waiting += held.due_s == inf
+                _follow(lane, held, message)
             elif not wait_s:
                 taken.append(message)
                 if key is not None:
@@ -452,7 +464,7 @@ class Scheduler:
             else:
                 spent = attempts.get(message.offset(), 0)
                 self._keep(lane, Held([message], attempt=spent, due_s=now_s + wait_s))
-                pace.parked(wait_s)
+                pace.waits(wait_s)
         if len(taken) < len(messages):
             self._turns.enqueue(lane)
         return taken
@@ -479,8 +491,7 @@ class Scheduler:
             key = message.key()
             held = None if key is None else lane.held_keys.get(key)
             if held is not None:
-                held.followers.append(message)
-                lane.of.waiting += held.due_s == inf
+                _follow(lane, held, message)
                 continue
             taken.append(message)
             if len(taken) == size:
@@ -563,6 +574,12 @@ def _keys(messages: Sequence[Message]) -> list[bytes]:
 
 def _offset(message: Message) -> int:
     return message.offset()
+
+
+def _follow(lane: Lane, held: Held, message: Message) -> None:
+    """Let a record wait behind one of its key."""
+    held.followers.append(message)
+    lane.of.waiting += held.due_s == inf
 
 
 def _holds(lane: Lane) -> bool:

@@ -68,7 +68,6 @@ def test_a_retry_keeps_it() -> None:
 
     again = bench.taken()
     assert known(again.held) == (SPARED, 5, 7)
-    assert bench.scheduler.calls_spent(AT, 0) is None
     assert again.attempt == 3
 
 
@@ -83,6 +82,38 @@ def test_what_no_thread_began_with_keeps_it(apart: bool) -> None:
     bench.scheduler.put_back(bench.out, bench.out.messages)
 
     assert known(bench.taken().held) == (SPARED, 5, 7)
+
+
+def test_a_part_that_follows_one_that_is_gone_begins_its_own() -> None:
+    """Withdrawn, ended, or given up by its name: what is known of it says nothing of the next."""
+    for gone in ("withdrawn", "ended", "given up"):
+        bench = Bench()
+        bench.scheduler.hold(bench.out, bench.out.messages, (), attempt=2, due_s=0.0, split=True)
+        half = bench.taken()
+        held = bench.scheduler.hold(half, half.messages, (), attempt=2, due_s=0.0, split=True)
+        held.history.charges = 5
+
+        if gone == "withdrawn":
+            bench.scheduler.withdraw(AT, 0)
+        elif gone == "ended":
+            bench.ended = {0}
+        else:
+            bench.scheduler.finish(bench.taken(), (), found=True)
+
+        following = bench.taken()
+        assert [message.offset() for message in following.messages] == [1]
+        assert known(following.held) == (Spared(), 0, 0), gone
+
+
+def test_those_around_a_record_that_is_given_up_begin_their_own() -> None:
+    bench = Bench()
+    held = bench.scheduler.hold(bench.out, bench.out.messages, (), attempt=2, due_s=0.0, split=True)
+    held.history.charges = 5
+    half = bench.taken()
+
+    bench.scheduler.finish(half, half.messages[1:], found=True)
+
+    assert known(bench.taken().held) == (Spared(), 0, 0)
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["whole", "apart"])

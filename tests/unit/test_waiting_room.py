@@ -16,7 +16,7 @@ from streamworker.waiting import WaitingRoom
 from streamworker.work import Ownership
 
 if TYPE_CHECKING:
-    from streamworker.scheduling.lane import Held
+    from streamworker.scheduling.lane import Held, LaneSlice
 
 ONE, TWO = TopicPartition("in", 0), TopicPartition("in", 1)
 
@@ -40,6 +40,7 @@ class Bench:
             limit=lambda _partition: 1000,
             attempts=lambda _: {},
         )
+        self.out: LaneSlice
         self.ownerships = {key: Ownership(key, 1) for key in (ONE, TWO)}
         for ownership in self.ownerships.values():
             self.scheduler.own(ownership)
@@ -61,8 +62,22 @@ class Bench:
         self.room.let_out()
         found: list[int] = []
         while (slice_ := self.scheduler.take(self.time.monotonic_s())) is not None:
+            self.out = slice_
             found += [message.offset() for message in slice_.messages]
         return found
+
+    def try_it(self, *, succeeds: bool) -> Held:
+        """Make the trial of what was let out, and hold it again: without end, or for a retry of its own."""
+        trial = self.breaker.acquire()
+        assert trial is not None
+        trial.end(int(succeeds), int(not succeeds))
+        slice_ = self.out
+        assert slice_.held is not None
+        self.room.came_back(slice_.held)
+        held = self.scheduler.hold(slice_, slice_.messages, [], attempt=0, due_s=1e9 if succeeds else inf)
+        if not succeeds:
+            self.room.enter(self.scheduler, slice_.lane, held, trial_failed=True)
+        return held
 
     def open(self) -> None:
         self.breaker.trip("test")
@@ -91,6 +106,33 @@ def test_one_goes_for_the_trial_and_the_next_when_it_is_back() -> None:
     assert bench.let_out() == []
     bench.room.came_back(first)
     assert bench.let_out() == [1]
+
+
+def test_a_record_is_charged_when_the_trial_of_another_succeeds_and_not_when_its_own_does() -> None:
+    """Its own call succeeded, then its handler failed for another reason: it may be back before anybody looks."""
+    bench = Bench()
+    bench.open()
+    bench.enter(0)
+    bench.wait(5)
+    bench.let_out()
+    bench.try_it(succeeds=False)
+    bench.wait(10)
+    bench.let_out()
+    own = bench.try_it(succeeds=True)
+    bench.room.let_out()
+    assert own.history.charges == 0
+
+    bench = Bench()
+    bench.open()
+    bench.enter(0, 1)
+    bench.wait(5)
+    bench.let_out()
+    blamed = bench.try_it(succeeds=False)
+    bench.wait(10)
+    assert bench.let_out() == [1]
+    bench.try_it(succeeds=True)
+    bench.room.let_out()
+    assert blamed.history.charges == 1
 
 
 def test_nobody_goes_while_the_trial_of_a_record_that_never_waited_is_out() -> None:
