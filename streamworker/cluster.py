@@ -97,9 +97,9 @@ class Cluster:
         self, partitions: Sequence[TopicPartition], timestamp_ms: int, timeout_s: float
     ) -> Mapping[TopicPartition, int]:
         """As `Log.offsets_at`."""
-        found = self._offsets(partitions, OffsetSpec.for_timestamp(timestamp_ms), timeout_s)
+        found = self._offsets(partitions, OffsetSpec.for_timestamp(timestamp_ms), timeout_s / 2)
         beyond = [partition for partition, offset in found.items() if offset < 0]
-        return {**found, **self.end_offsets(beyond, timeout_s)}
+        return {**found, **self.end_offsets(beyond, timeout_s / 2)}
 
     def partitions(self, topic: str, timeout_s: float) -> Sequence[TopicPartition]:
         """As `Log.partitions`."""
@@ -112,11 +112,11 @@ class Cluster:
     def topic_ids(self, topics: Sequence[str], timeout_s: float) -> Mapping[str, str]:
         """As `Log.topic_ids`."""
         with self._call():
-            metadata = self._client.list_topics(topics[0], timeout=timeout_s)
+            metadata = self._client.list_topics(topics[0], timeout=timeout_s / 2)
             if metadata.controller_id not in metadata.brokers:
                 return {}  # a mock cluster, which would let us wait for its controller
-            asked = self._client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
-            described = {topic: _answer_or_none(answer, timeout_s) for topic, answer in asked.items()}
+            asked = self._client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s / 2)
+            described = {topic: _answer_or_none(answer, timeout_s / 2) for topic, answer in asked.items()}
         found = {topic: str(one.topic_id) for topic, one in described.items() if one is not None}
         # The client writes base64 with + and /, all others, and Kafka itself, with - and _.
         return {topic: text.translate(_URL_SAFE).rstrip("=") for topic, text in found.items()}

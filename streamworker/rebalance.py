@@ -7,7 +7,8 @@ time, end the ownership. Lost: the broker has given the partition away already, 
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from streamworker.errors import ClientError
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from streamworker.stages import HandlerStages, Stages
     from streamworker.unread import Unread
 
-# How long the assignment waits for the group's offsets before it goes on without them.
+# How long the assignment waits for answers to all its questions before it goes on without them.
 _OFFSETS_TIMEOUT_S = 5.0
-# Then they are asked for each second, and each time the loop waits no longer than this.
+# Then they are asked again each second, and the first that is not answered within this ends it.
 _ASK_AGAIN_S, _ASK_TIMEOUT_S = 1.0, 0.5
 # The commit's share of the revoke timeout.
 _COMMIT_SHARE_S = 2.0
@@ -41,6 +42,14 @@ _COMMIT_SHARE_S = 2.0
 _COORDINATOR_SILENCE_S = 6.5
 
 _EARLIEST = StartPolicy(StartKind.EARLIEST)
+
+
+@dataclass(frozen=True, slots=True)
+class _Patience:
+    """How long questions are waited for: all of them until a monotonic time, each no longer than `each_s`."""
+
+    until_s: float
+    each_s: float = inf
 
 
 class Rebalancing:
@@ -83,7 +92,7 @@ class Rebalancing:
     def assigned(self, keys: Sequence[TopicPartition]) -> Mapping[TopicPartition, Start]:
         """Begin ownerships and say where they start."""
         began_s = self._clock.monotonic_s()
-        plans = {} if self.draining else self._plans(keys, began_s + _OFFSETS_TIMEOUT_S)
+        plans = {} if self.draining else self._plans(keys, _Patience(began_s + _OFFSETS_TIMEOUT_S))
         starts = {key: self._begin(key, plans.get(key)) for key in keys}
         if keys:
             self._listener.assigned(keys)
@@ -124,7 +133,9 @@ class Rebalancing:
         if not unknown or now_s < self._ask_at_s:
             return
         self._ask_at_s = now_s + _ASK_AGAIN_S
-        plans = self._plans([partition.key for partition in unknown], now_s + _ASK_TIMEOUT_S)
+        plans = self._plans(
+            [partition.key for partition in unknown], _Patience(now_s + _OFFSETS_TIMEOUT_S, _ASK_TIMEOUT_S)
+        )
         for partition in unknown:
             plan = plans.get(partition.key)
             if plan is not None:
@@ -167,70 +178,74 @@ class Rebalancing:
         self._quarantine.begin(partition, plan.progress, plan.end)
         self._unread.begin(partition, plan.progress, plan.end)
 
-    def _plans(self, keys: Sequence[TopicPartition], until_s: float) -> Mapping[TopicPartition, StartPlan]:
+    def _plans(self, keys: Sequence[TopicPartition], patience: _Patience) -> Mapping[TopicPartition, StartPlan]:
         """Plans with their offsets resolved; empty if the cluster does not say in time."""
         if not keys:
             return {}
         try:
-            committed = self._committed_of_topics(keys, until_s)
+            committed = self._committed_of_topics(keys, patience)
             retried = [key for key in keys if self._routes.of(key.topic) is not None]
             # Whatever is in a retry topic is there because it is still to be handled.
             plans = {**plan_starts(keys, committed, self._policy), **plan_starts(retried, committed, _EARLIEST)}
-            plans = dict(self._resolved(plans, until_s))
+            plans = dict(self._resolved(plans, patience))
         except ClientError:
             return {}
-        return self._with_topic_ids(self._with_ends(plans))
+        return self._with_topic_ids(self._with_ends(plans, patience), patience)
 
-    def _with_topic_ids(self, plans: Mapping[TopicPartition, StartPlan]) -> Mapping[TopicPartition, StartPlan]:
+    def _with_topic_ids(
+        self, plans: Mapping[TopicPartition, StartPlan], patience: _Patience
+    ) -> Mapping[TopicPartition, StartPlan]:
         """The plans, with what tells their topics from others of the same name; without where nobody says it."""
         topics = sorted({key.topic for key in plans})
         if not topics:
             return plans
         try:
-            ids = self._log.topic_ids(topics, _ASK_TIMEOUT_S)
+            ids = self._log.topic_ids(topics, min(_ASK_TIMEOUT_S, self._left_s(patience)))
         except ClientError:
             return plans
         return {key: replace(plan, topic_id=ids.get(key.topic, "")) for key, plan in plans.items()}
 
-    def _with_ends(self, plans: Mapping[TopicPartition, StartPlan]) -> Mapping[TopicPartition, StartPlan]:
+    def _with_ends(
+        self, plans: Mapping[TopicPartition, StartPlan], patience: _Patience
+    ) -> Mapping[TopicPartition, StartPlan]:
         """The plans, with the end of the log where a worker has died; it is done without where nobody knows it."""
         concerned = (self._quarantine.concerns, self._unread.concerns)
         suspected = [key for key, plan in plans.items() if any(concerns(plan.progress) for concerns in concerned)]
         if not suspected:
             return plans
         try:
-            ends = self._log.end_offsets(suspected, _ASK_TIMEOUT_S)
+            ends = self._log.end_offsets(suspected, min(_ASK_TIMEOUT_S, self._left_s(patience)))
         except ClientError:
             return plans
         return {key: replace(plan, end=ends.get(key)) for key, plan in plans.items()}
 
-    def _left_s(self, until_s: float) -> float:
+    def _left_s(self, patience: _Patience) -> float:
         """What is left for another question; raises ClientError without any."""
-        left_s = until_s - self._clock.monotonic_s()
+        left_s = patience.until_s - self._clock.monotonic_s()
         if left_s <= 0:
             raise ClientError("the time for an assignment is up", code="_TIMED_OUT")
-        return left_s
+        return min(left_s, patience.each_s)
 
     def _committed_of_topics(
-        self, keys: Sequence[TopicPartition], until_s: float
+        self, keys: Sequence[TopicPartition], patience: _Patience
     ) -> Mapping[TopicPartition, OffsetMark | None]:
-        committed = dict(self._source().committed(keys, self._left_s(until_s)))
+        committed = dict(self._source().committed(keys, self._left_s(patience)))
         for topic in {key.topic for key, mark in committed.items() if mark is None}:
-            siblings = [one for one in self._log.partitions(topic, self._left_s(until_s)) if one not in committed]
+            siblings = [one for one in self._log.partitions(topic, self._left_s(patience)) if one not in committed]
             if siblings:
-                committed.update(self._source().committed(siblings, self._left_s(until_s)))
+                committed.update(self._source().committed(siblings, self._left_s(patience)))
         return committed
 
     def _resolved(
-        self, plans: Mapping[TopicPartition, StartPlan], until_s: float
+        self, plans: Mapping[TopicPartition, StartPlan], patience: _Patience
     ) -> Mapping[TopicPartition, StartPlan]:
         chosen = [key for key, plan in plans.items() if plan.kind in (StartKind.LATEST, StartKind.TIMESTAMP)]
         if not chosen:
             return plans
         if self._policy.kind is StartKind.LATEST:
-            offsets = self._log.end_offsets(chosen, self._left_s(until_s))
+            offsets = self._log.end_offsets(chosen, self._left_s(patience))
         else:
-            offsets = self._log.offsets_at(chosen, self._policy.timestamp_ms, self._left_s(until_s))
+            offsets = self._log.offsets_at(chosen, self._policy.timestamp_ms, self._left_s(patience))
         found = {key: plans[key].at(offset) for key, offset in offsets.items() if key in chosen}
         return {key: plan for key, plan in plans.items() if key not in chosen} | found
 
