@@ -16,6 +16,7 @@ from streamworker.errors import (
     RetryableError,
     StreamworkerError,
 )
+from streamworker.events import Listener
 from streamworker.handler import BatchHandler, Context, Handler
 from streamworker.interfaces import AsyncReader, Dependency, Reader, Reading, Serde
 from streamworker.options import (
@@ -72,6 +73,7 @@ __all__ = [
     "HandlerTimeout",
     "Headers",
     "Json",
+    "Listener",
     "OnExhausted",
     "Ordering",
     "Origin",

@@ -37,7 +37,7 @@ class Endings:
                 tracker.complete_run(first, last)
             else:
                 tracker.complete([message.offset() for message in messages])
-            _forget(partition.attempts, messages)
+            _forget(partition.failures, messages)
             _forget(tracker.attempts, messages)
         records = sum(map(len, parts))
         size_bytes = self._backpressure.size_of(partition.key, parts, partition.lanes.largest_bytes)

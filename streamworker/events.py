@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Listener:
-    """Empty methods to override."""
+    """Empty methods to override. All are called on the loop thread and must not block."""
 
     def started(self, handlers: Sequence[str], group: str) -> None:
         """The worker is about to join its group."""

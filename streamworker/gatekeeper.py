@@ -13,7 +13,6 @@ from streamworker.source.flow import PauseReason
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from streamworker.partition import Partition
     from streamworker.partitions import Partitions
     from streamworker.resilience.breaker import CircuitBreaker
     from streamworker.resilience.gate import Gate
@@ -43,14 +42,12 @@ class Gatekeeper:
         """The next slice of a handler that may be handed over."""
         gate, scheduler, pace = handler.gate, handler.scheduler, handler.pace
         if handler.adaptive is not None:
-            handler.adaptive.presses = scheduler.presses
-        if pace is None:
-            return scheduler.take(now_s) if gate is None else self._take_through(gate, scheduler, now_s, None)
-        most = pace.most(now_s, needed=scheduler.ready)
-        if not most:
+            handler.adaptive.saturated = scheduler.saturated
+        most = None if pace is None else pace.most(now_s, needed=scheduler.ready)
+        if most == 0:
             return None
         slice_ = scheduler.take(now_s, most) if gate is None else self._take_through(gate, scheduler, now_s, most)
-        if slice_ is not None:
+        if slice_ is not None and pace is not None:
             pace.spend(len(slice_.messages))
         return slice_
 
@@ -117,7 +114,7 @@ class Gatekeeper:
             owned = [one for one in self._partitions if one.handler is handler]
             admitted = handler.gate.admitted(len(owned), fresh=handler.scheduler.fresh)
             for place, partition in enumerate(owned):
-                self._hold_if(partition, needed=partition.crowded or place >= admitted)
+                self._partitions.hold_if(partition, PauseReason.BREAKER, needed=partition.crowded or place >= admitted)
 
     def _report_waits(self) -> None:
         for handler in self._stages.handlers:
@@ -137,13 +134,7 @@ class Gatekeeper:
             partition.crowded = waiting >= (most // 2 if before else most)
             gate = partition.handler.gate
             if partition.crowded is not before and (gate is None or gate.at_rest):  # else its gate says, with this
-                self._hold_if(partition, needed=partition.crowded)
-
-    def _hold_if(self, partition: Partition, *, needed: bool) -> None:
-        if needed:
-            self._partitions.hold(partition, PauseReason.BREAKER)
-        else:
-            self._partitions.release(partition, PauseReason.BREAKER)
+                self._partitions.hold_if(partition, PauseReason.BREAKER, needed=partition.crowded)
 
 
 def _smaller(one: int | None, other: int | None) -> int | None:

@@ -104,12 +104,12 @@ class Letters:
                 partition.parking.add(next_.parks)
             writer.write(next_.letter, next_.acknowledged)
         has_room = not unsent or self._has_room(partition, unsent[0])
-        self._hold_if(partition, PauseReason.DEAD_LETTER_BUDGET, needed=bool(unsent) and has_room)
-        self._hold_if(partition, PauseReason.PARKED_KEYS_FULL, needed=not has_room)
+        self._partitions.hold_if(partition, PauseReason.DEAD_LETTER_BUDGET, needed=bool(unsent) and has_room)
+        self._partitions.hold_if(partition, PauseReason.PARKED_KEYS_FULL, needed=not has_room)
         limit = self._config.dead_letters.max_unacknowledged
         pending = writer.waiting(partition.key) > 0 or writer.outstanding(partition.key) >= limit
         # What is parked now is known to the lanes once its note has come back.
-        self._hold_if(partition, PauseReason.DEAD_LETTERS_PENDING, needed=pending or bool(partition.parking))
+        self._partitions.hold_if(partition, PauseReason.DEAD_LETTERS_PENDING, needed=pending or bool(partition.parking))
 
     def refused(self, key: TopicPartition, offset: int, topic: str, error: str) -> None:
         """Stop the partition of a dead letter that was not taken; the writer keeps trying."""
@@ -148,7 +148,7 @@ class Letters:
             reason=reason,
             error=error,
             attempts=attempt,
-            attempt_log=partition.attempts.get(message.offset(), ()),
+            attempt_log=partition.failures.get(message.offset(), ()),
             now_ms=self._clock.wall_ms(),
             max_bytes=self._max_bytes,
             comes_back=comes_back,
@@ -188,12 +188,6 @@ class Letters:
         most = self._config.dead_letters.max_parked_keys
         needs_none = unsent.parks is None or unsent.parks in partition.parked
         return needs_none or len(partition.parked) + len(partition.parking) < most
-
-    def _hold_if(self, partition: Partition, reason: PauseReason, *, needed: bool) -> None:
-        if needed:
-            self._partitions.hold(partition, reason)
-        else:
-            self._partitions.release(partition, reason)
 
     def _acknowledged(
         self, partition: Partition, message: Message, letter: Envelope, ending: Ending, *, parks: bool

@@ -148,7 +148,7 @@ class Observer:
         positions = worker.source.positions()
         behind_retries: Counter[Ownership] = Counter()
         for slice_ in worker.running:
-            behind_retries[slice_.ownership] += slice_.parked
+            behind_retries[slice_.ownership] += slice_.held_records
         return [
             PartitionStatus(
                 topic=one.key.topic,
@@ -158,7 +158,7 @@ class Observer:
                 next_offset=one.tracker.committable if one.positioned else None,
                 position=max(positions.get(one.key, 0), one.tracker.next_offset),
                 buffered_records=worker.backpressure.buffered(one.key),
-                parked_records=one.lanes.parked + behind_retries[one.ownership],
+                held_records=one.lanes.held_records + behind_retries[one.ownership],
                 parked_keys=len(one.parked),
                 throttled=worker.gatekeeper.throttled(one.handler),
                 awaits_commit=worker.partitions.awaits_commit(one),

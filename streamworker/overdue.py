@@ -70,7 +70,7 @@ class Overdue:
         if began_s is None:
             return False
         seconds = self._monotonic_s() - began_s
-        self._listener.came_back_late(self._name(slice_), slice_.ownership.partition, seconds)
+        self._listener.came_back_late(self._stages.of(slice_).name, slice_.ownership.partition, seconds)
         self._hold_the_full()
         return True
 
@@ -94,17 +94,14 @@ class Overdue:
         self._running.discard(slice_)
         self.written_off[slice_] = self._monotonic_s() - seconds
         self._replace(slice_)
-        self._listener.written_off(self._name(slice_), slice_.ownership.partition, offset, seconds)
+        self._listener.written_off(self._stages.of(slice_).name, slice_.ownership.partition, offset, seconds)
         error = HandlerTimeout(f"the call has run for {seconds:.1f} s, expected at most {self._timeout_of(slice_):g} s")
         self._settle(SliceOutcome(seen, seconds, Failure(None if is_batch else index, error)))
 
     def _hold_the_full(self) -> None:
         """Hand nothing more to handlers that have no thread left to be replaced."""
         for partition in self._partitions:
-            if self._full(partition.handler):
-                self._partitions.hold(partition, PauseReason.WRITTEN_OFF)
-            else:
-                self._partitions.release(partition, PauseReason.WRITTEN_OFF)
+            self._partitions.hold_if(partition, PauseReason.WRITTEN_OFF, needed=self._full(partition.handler))
 
     def _full(self, handler: HandlerStages) -> bool:
         written_off = sum(slice_.handler == handler.number for slice_ in self.written_off)
@@ -112,6 +109,3 @@ class Overdue:
 
     def _timeout_of(self, slice_: LaneSlice) -> float | None:
         return self._stages.of(slice_).declared.timeout_s
-
-    def _name(self, slice_: LaneSlice) -> str:
-        return self._stages.of(slice_).name

@@ -53,7 +53,7 @@ class Partition:
     stop: StopStatus | None = None
     retry_at_s: float | None = None  # when to let a stopped partition go on, to see
     retries_until_s: float = 0.0  # once it closes: what is due later is not waited for
-    attempts: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of records that failed
+    failures: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of calls that failed
     unsent: deque[Unsent] = field(default_factory=deque)  # without a budget, or without room for another parked key
     parked: Mapping[bytes, int] = field(default_factory=dict)  # keys, and the offset from which on each is parked
     parking: set[bytes] = field(default_factory=set)  # keys whose dead letter or note is on its way
@@ -67,7 +67,7 @@ class Partition:
 
     def failed(self, offset: int, attempt: Attempt) -> None:
         """Remember a failed call; the latest are kept."""
-        log = self.attempts.setdefault(offset, [])
+        log = self.failures.setdefault(offset, [])
         log.append(attempt)
         del log[:-_KEPT_ATTEMPTS]
 

@@ -165,6 +165,13 @@ class Partitions:
             self.troubled.pop(partition.key, None)
         self._listener.resumed(partition.key, reason.value, self._clock.monotonic_s() - since_s)
 
+    def hold_if(self, partition: Partition, reason: PauseReason, *, needed: bool) -> None:
+        """Put a reason up as long as it is needed."""
+        if needed:
+            self.hold(partition, reason)
+        else:
+            self.release(partition, reason)
+
     def end_by(self, keys: Iterable[TopicPartition], at_s: float) -> None:
         """Let calls in progress know when the ownership of these will end."""
         for key in keys:

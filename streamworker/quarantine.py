@@ -97,6 +97,6 @@ class Quarantine:
 def _has_one_alone(partition: Partition) -> bool:
     """Whether a record goes alone and is with a handler, or soon will be: one that waits or stands still is not."""
     suspects = partition.suspects
-    if suspects is None or partition.lanes.blocked or partition.lanes.parked:
+    if suspects is None or partition.lanes.blocked or partition.lanes.held_records:
         return False
     return suspects.alone and suspects.in_work(partition.tracker)

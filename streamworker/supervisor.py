@@ -99,7 +99,7 @@ class Supervisor:
         self._children = tuple(Child(number=number, since_s=now_s, next_start_s=now_s) for number in range(processes))
         self._processes: dict[int, _Process] = {}
         self._happened: queue.SimpleQueue[_Exited | _Told] = queue.SimpleQueue()
-        self._sockets = Path()
+        self._sockets = Path()  # set before other threads begin
         self._asked = False
         self._stopping = False
         self._kill_at_s: float | None = None

@@ -36,7 +36,7 @@ class Lease:
 
 
 class Ownership:
-    """One epoch of one partition.
+    """One epoch of one partition. The loop thread writes, pool threads read: single values, hence no lock.
 
     `closing`: only records below `closes_at` may still be started; pool threads look before each record.
     `ended`: results are dropped, and no record is started any more; `ends_s` is the monotonic time of that, once it is

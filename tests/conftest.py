@@ -49,8 +49,8 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    passed = terminalreporter.getreports("passed")
-    figures = sorted(text for report in passed for name, text in report.user_properties if name == _FIGURE)
+    ran = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    figures = sorted(text for report in ran for name, text in report.user_properties if name == _FIGURE)
     if figures:
         terminalreporter.section("faults")
     for text in figures:

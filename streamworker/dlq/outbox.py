@@ -57,7 +57,7 @@ class KafkaOutbox:
         self._fatal = False
         self._unanswered: dict[int, Done] = {}
         self._sent = 0
-        self._parked: BaseException | None = None
+        self._raised: BaseException | None = None
         self._counts: dict[str, tuple[int, float]] = {}  # partitions of a topic, and when to ask again
 
     def send(self, letter: Letter, done: Done) -> None:
@@ -76,9 +76,9 @@ class KafkaOutbox:
     def poll(self) -> None:
         """As `Outbox.poll`; raises what a `done` raised, after all reports were served."""
         self._serve(0)
-        parked, self._parked = self._parked, None
-        if parked is not None:
-            raise parked
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
 
     def partitions(self, topic: str, timeout_s: float) -> int | None:
         """As `Outbox.partitions`; answers are kept for `PARTITIONS_VALID_S`.
@@ -147,8 +147,8 @@ class KafkaOutbox:
             return
         try:
             done(code)
-        except BaseException as error:  # noqa: BLE001 - parked for the caller of poll, whatever it is
-            self._parked = self._parked or error
+        except BaseException as error:  # noqa: BLE001 - kept for the caller of poll, whatever it is
+            self._raised = self._raised or error
 
     def _renew(self) -> None:
         """Make the producer anew; what the old one still has to report is served first."""
@@ -163,7 +163,7 @@ class KafkaOutbox:
         if _cause(error).fatal():
             self._fatal = True
         else:
-            self._parked = self._parked or ClientError(str(error), code=_cause(error).name())
+            self._raised = self._raised or ClientError(str(error), code=_cause(error).name())
 
     def _translated(self, error: KafkaException, topic: str) -> ClientError:
         cause = _cause(error)

@@ -242,7 +242,7 @@ class Metric(enum.Enum):
     )
     INFLIGHT_RECORDS = _gauge("inflight_records", "records", (), "Records fetched and not settled.")
     INFLIGHT_BYTES = _gauge("inflight_bytes", "bytes", (), "Bytes of their values.")
-    PARKED = _gauge("parked_records", "records", (), "Records that wait for their retry.")
+    HELD = _gauge("held_records", "records", (), "Records that wait for their retry.")
     PARKED_KEYS = _gauge(
         "parked_keys",
         "keys",

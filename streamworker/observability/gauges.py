@@ -51,7 +51,7 @@ def _of_partitions(partitions: tuple[PartitionStatus, ...], group: str) -> Gauge
     stopped = [one.stopped for one in partitions if one.stopped is not None]
     return {
         Metric.ASSIGNED: {(): len(partitions)},
-        Metric.PARKED: {(): sum(one.parked_records for one in partitions)},
+        Metric.HELD: {(): sum(one.held_records for one in partitions)},
         Metric.PAUSED: Counter((pause.reason,) for one in partitions for pause in one.pauses),
         Metric.STOPPED: Counter((stop.reason, str(stop.mends_itself).lower()) for stop in stopped),
         **_of_topics(partitions),

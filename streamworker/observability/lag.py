@@ -7,6 +7,7 @@ the logs. It owns nothing of the worker: partitions come and figures go by refer
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ _QUESTION_TIMEOUT_S = 5.0
 _SPACING_S = 1.0
 # After so many failures in a row the figures are too old to be called lag.
 _FAILURES_UNTIL_UNKNOWN = 3
+_log = logging.getLogger(__name__)
 
 
 class LagWatch:
@@ -35,7 +37,6 @@ class LagWatch:
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="streamworker-lag", daemon=True)
-        self.last_error: Exception | None = None  # of the last question; None when it was answered
 
     def start(self) -> None:
         """Start the side thread."""
@@ -62,20 +63,20 @@ class LagWatch:
         return self._ends
 
     def refresh(self) -> None:
-        """Ask once; an error is remembered and not raised. Side thread only."""
+        """Ask once; an error is logged when it makes the lag unknown, and not raised. Side thread only."""
         watched = self._watched
         try:
             self._ends = self._log.end_offsets(sorted(watched), _QUESTION_TIMEOUT_S) if watched else {}
         except Exception as error:  # noqa: BLE001 - the top of a thread: an unknown lag harms nobody, its end would
             self._failed(error)
         else:
-            self.last_error, self._failures = None, 0
+            self._failures = 0
 
     def _failed(self, error: Exception) -> None:
-        self.last_error = error
         self._failures += 1
-        if self._failures >= _FAILURES_UNTIL_UNKNOWN:
+        if self._failures == _FAILURES_UNTIL_UNKNOWN:
             self._ends = {}
+            _log.warning("the lag is unknown: %s", error)
 
     def _run(self) -> None:
         while not self._stopping.is_set():

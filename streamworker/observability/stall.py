@@ -97,7 +97,7 @@ class Stillness:
 
 
 def _could_move(partition: PartitionStatus) -> bool:
-    if partition.pauses or partition.stopped is not None or partition.parked_records:
+    if partition.pauses or partition.stopped is not None or partition.held_records:
         return False
     if partition.awaits_commit or partition.throttled:
         return False

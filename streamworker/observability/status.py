@@ -76,7 +76,7 @@ class PartitionStatus:
 
     `next_offset` is the lowest offset that is not done, `position` the next one to be fetched (past
     transaction markers at the end of the log). `buffered_records` were fetched and are not settled;
-    `parked_records` of them wait for their retry. Records of so many `parked_keys` follow a dead letter.
+    `held_records` of them wait for their retry. Records of so many `parked_keys` follow a dead letter.
     `lag_records` is None while it is unknown.
     With `awaits_commit` nothing more is begun until the coordinator takes a commit; `throttled`, until the rate of its
     handler allows it. `still_since_s`: since when it
@@ -90,7 +90,7 @@ class PartitionStatus:
     next_offset: int | None = None
     position: int | None = None
     buffered_records: int = 0
-    parked_records: int = 0
+    held_records: int = 0
     pauses: tuple[PauseStatus, ...] = ()
     stopped: StopStatus | None = None
     head: HeadStatus | None = None
@@ -224,7 +224,7 @@ def _partition(partition: PartitionStatus, now_s: float) -> dict[str, object]:
         "position": partition.position,
         "lag_records": partition.lag_records,
         "buffered_records": partition.buffered_records,
-        "parked_records": partition.parked_records,
+        "held_records": partition.held_records,
         "parked_keys": partition.parked_keys,
         "pauses": [
             {"reason": pause.reason, "age_s": _age(pause.since_s, now_s), "detail": safe_text(pause.detail)}

@@ -48,7 +48,7 @@ class EventLoop(Generic[S]):
         clock: Clock,
         max_record_bytes: int,
     ) -> None:
-        self.last_s = inf
+        self.last_s = inf  # of a `Pool`; nobody reads it here
         self._declaration = declaration
         self._context = context
         self._runner = AsyncSliceRunner(
@@ -56,7 +56,7 @@ class EventLoop(Generic[S]):
         )
         self._report = report
         self._monotonic_s = clock.monotonic_s
-        self._beat_s = inf
+        self._beat_s = inf  # the event loop's thread writes it, the loop thread reads it
         self._work: deque[S] = deque()
         self._called = False  # to look at `_work`
         self._tasks: dict[S, asyncio.Task[SliceOutcome[S]]] = {}

@@ -1,9 +1,10 @@
 """A pool of threads for a plain `def` handler.
 
 Each thread makes, opens and closes an instance of its own. A slice goes to the thread that became
-idle last, so that a fast handler keeps few threads warm and a slow one uses them all. The loop thread
-owns the idle list; threads own the slice in hand. Where an instance lives is the pool's `open` to say:
-here it is the thread itself, in `processes.py` a child process that the thread drives.
+idle last, so that a fast handler keeps few threads warm and a slow one uses them all. The queue of slices and the
+list of idle threads are everybody's, by operations that are atomic; threads own the slice in hand. Where an
+instance lives is the pool's `open` to say: here it is the thread itself, in `processes.py` a child process that the
+thread drives.
 """
 
 from __future__ import annotations
@@ -174,7 +175,8 @@ class _OnThread(Generic[S]):
 class _PoolThread(Generic[S]):
     """With `patient`, it tries again until its instance can be opened; else the loop thread hears of it.
 
-    In place of an instance that is gone it opens another, patiently.
+    In place of an instance that is gone it opens another, patiently. Its own thread writes `instance` and `in_hand`,
+    the loop thread `leaves`; each reads the other's, single references that may be a moment old.
     """
 
     def __init__(self, pool: ThreadPool[S], number: int, *, patient: bool = False) -> None:

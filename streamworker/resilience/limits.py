@@ -125,12 +125,12 @@ class KeyPace:
         if len(self._even_s) > self._max_keys:
             self._even_s.popitem(last=False)
 
-    def parked(self, seconds: float) -> None:
+    def waits(self, seconds: float) -> None:
         """A record has to wait for its key's turn."""
         self._waited_s += seconds
 
     def waited_s(self) -> float:
-        """For how long records have to wait that were parked since the last call."""
+        """For how long records have to wait that were made to wait since the last call."""
         waited_s, self._waited_s = self._waited_s, 0.0
         return waited_s
 
@@ -138,7 +138,7 @@ class KeyPace:
 class AdaptiveLimit:
     """How many calls at once: less by a share after a failure, one more after as many successes as it allows.
 
-    Successes count only while the limit is what holds records back (`presses`): else it would grow in quiet times
+    Successes count only while the limit is what holds records back (`saturated`): else it would grow in quiet times
     without having been tried. Each failure counts: to count those of one moment once lets it grow, where failures come
     slowly as timeouts do, to several times of what can be taken.
     """
@@ -148,7 +148,7 @@ class AdaptiveLimit:
         self._most = most
         self._limit = float(most)
         self._successes = 0
-        self.presses = False
+        self.saturated = False
 
     @property
     def calls(self) -> int:
@@ -161,7 +161,7 @@ class AdaptiveLimit:
             self._successes = 0
             self._limit = max(self._limit * self._rules.backoff, float(self._rules.least))
             return
-        if self.presses:
+        if self.saturated:
             self._successes += succeeded
         if self._successes >= self.calls:
             self._successes = 0

@@ -32,14 +32,14 @@ class Backoff:
         self._default = wait_random_exponential(multiplier=retry.base_s, max=longest_s)
         self._wait: Callable[..., float] = retry.wait or self._default
         self._retrying = Retrying(wait=self._wait)
-        self._complained = False
+        self._said: set[str] = set()
 
     def delay_s(self, attempt: int, error: BaseException) -> float:
         """Seconds from now until the call after call number `attempt` (the first is 1), which raised `error`.
 
         A `retry_after_s` on the error or one of its causes goes before the strategy. Neither is held to
         `cap_s`, but what is no finite number from 0 becomes `cap_s`. Never raises: the default stands in for a
-        strategy that does, and the log says so once.
+        strategy that does. The log says either once.
         """
         for link in causes(error):
             if isinstance(link, RetryableError) and link.retry_after_s is not None:
@@ -56,19 +56,21 @@ class Backoff:
         try:
             return self._wait(state)
         except Exception as broken:  # noqa: BLE001 - a user's strategy must not cost the record its retry
-            self._complain(broken)
+            self._say_once(f"Retry.wait {self._wait!r} failed, the default back-off stands in", broken)
             return self._default(state)
 
-    def _complain(self, broken: Exception) -> None:
-        if not self._complained:
-            self._complained = True
-            logging.getLogger(__name__).error(
-                "Retry.wait %r failed, the default back-off stands in; said once", self._wait, exc_info=broken
-            )
+    def _say_once(self, what: str, broken: Exception | None = None) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            logging.getLogger(__name__).error("%s; said once", what, exc_info=broken)
 
     def _sound(self, delay: object) -> float:
         try:
             seconds = float(delay)  # type: ignore[arg-type]  # what a user's strategy returned: anything
         except (TypeError, ValueError, OverflowError):
-            return self._cap_s
-        return seconds if math.isfinite(seconds) and seconds >= 0 else self._cap_s
+            seconds = math.nan
+        if math.isfinite(seconds) and seconds >= 0:
+            return seconds
+        what = type(delay).__name__
+        self._say_once(f"Retry.wait or retry_after_s gave what cannot be waited ({what}), cap_s stands in")
+        return self._cap_s

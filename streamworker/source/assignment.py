@@ -1,6 +1,6 @@
 """Who owns which partition, and since when. Pure.
 
-The loop thread owns the assignment; pool threads only read `Ownership.closing` and the lease.
+The loop thread owns the assignment; pool threads read its ownerships and the lease, see `work.py`.
 """
 
 from __future__ import annotations

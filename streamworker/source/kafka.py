@@ -2,7 +2,7 @@
 
 Everything behind it speaks our own types. Loop thread only, which is checked: the client lets
 one thread at a time in, and a call from another one can block the loop for seconds. An exception inside a
-client callback silently drops the records of that call, so callbacks never raise: they park the
+client callback silently drops the records of that call, so callbacks never raise: they keep the
 error, and the fetch that ran them raises it after its records are safe.
 """
 
@@ -91,7 +91,7 @@ class KafkaSource:
         self._clock = clock
         self._pid = os.getpid()
         self._thread = threading.get_ident()
-        self._parked: list[BaseException] = []
+        self._raised: list[BaseException] = []
         self._noted: list[Fault] = []
         self._answers: list[CommitAnswer] = []
         self._membership: Membership | None = None
@@ -122,8 +122,8 @@ class KafkaSource:
     def fetch(self, max_records: int, timeout_s: float) -> Fetched:
         """Wait for the first record, then take what else is there."""
         self._check_caller()
-        if self._parked:
-            raise self._parked.pop(0)
+        if self._raised:
+            raise self._raised.pop(0)
         batch = self._take(max_records) if timeout_s <= 0 and max_records else self._wait(max_records, timeout_s)
         if any(map(ClientMessage.error, batch)):
             batch = self._without_errors(batch)
@@ -222,7 +222,7 @@ class KafkaSource:
         try:
             return self._consumer.consume(max_records, 0)
         except KafkaException as error:
-            self._parked.append(_client_error(error))
+            self._raised.append(_client_error(error))
             return []
 
     def _runs(self, batch: Sequence[ClientMessage]) -> list[tuple[TopicPartition, Sequence[Message]]]:
@@ -269,7 +269,7 @@ class KafkaSource:
             try:
                 callback(*args, **kwargs)
             except BaseException as error:  # noqa: BLE001 - must not reach the client, which would drop records
-                self._parked.append(error)
+                self._raised.append(error)
 
         return call
 

@@ -41,6 +41,7 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "HandlerTimeout",
         "Headers",
         "Json",
+        "Listener",
         "OnExhausted",
         "Ordering",
         "Origin",

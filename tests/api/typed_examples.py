@@ -26,6 +26,7 @@ from streamworker import (
     DeadLetter,
     DecodeError,
     Dependency,
+    Ending,
     Execution,
     Fallback,
     FatalError,
@@ -33,6 +34,7 @@ from streamworker import (
     HandlerTimeout,
     Headers,
     Json,
+    Listener,
     OnExhausted,
     Ordering,
     Origin,
@@ -261,6 +263,13 @@ class Computing(Handler[bytes]):
 
     def handle(self, record: Record[bytes]) -> None:
         assert_type(record.value, bytes)
+
+
+class Counting(Listener):
+    """What a worker reports."""
+
+    def ended(self, handler: str, partition: TopicPartition, ending: Ending, records: int, seconds: float) -> None:
+        assert_type(ending, Ending)
 
 
 class Located(Handler[bytes]):

@@ -115,10 +115,10 @@ def test_a_limit_that_holds_nothing_back_does_not_grow() -> None:
         limit.ended(0, TimeoutError())
     shrunk = limit.calls
 
-    limit.presses = False
+    limit.saturated = False
     limit.ended(1000, None)
     quiet = limit.calls
-    limit.presses = True
+    limit.saturated = True
     limit.ended(shrunk, None)
 
     assert (shrunk, quiet, limit.calls) == (3, 3, 4)
@@ -126,7 +126,7 @@ def test_a_limit_that_holds_nothing_back_does_not_grow() -> None:
 
 def test_it_keeps_within_its_bounds_and_bad_records_do_not_count() -> None:
     limit = AdaptiveLimit(Adaptive(least=2), 4)
-    limit.presses = True
+    limit.saturated = True
 
     limit.ended(0, ValueError())
     limit.ended(100, None)

@@ -145,5 +145,5 @@ def test_many_distinct_keys_leave_nothing_behind() -> None:
     lanes = member.worker.partitions[IN].lanes
     assert lanes.records == 0
     assert sum(len(lane.held_keys) for lane in lanes.lanes) == 0
-    assert member.worker.partitions[IN].attempts == {}
+    assert member.worker.partitions[IN].failures == {}
     assert member.worker.backpressure.records == member.worker.backpressure.size_bytes == 0

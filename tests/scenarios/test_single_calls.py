@@ -132,8 +132,8 @@ def open_the_breaker(world: VirtualWorld, member: Member, *, key: bytes = b"firs
     world.run(lambda: "open" in states(member), timeout_s=10, what="an open breaker")
 
 
-def parked(member: Member) -> int:
-    return sum(one.lanes.parked for one in member.worker.partitions)
+def held_records(member: Member) -> int:
+    return sum(one.lanes.held_records for one in member.worker.partitions)
 
 
 @pytest.mark.parametrize("handler", [Enriching, EnrichingBatches])
@@ -212,7 +212,7 @@ def test_all_that_waits_is_not_called_at_each_trial() -> None:
     # Open for 5, 10, 20 and 40 s.
     assert SERVICE.in_vain - before == 3
     assert len(world.effects) - called == 3
-    assert parked(member) == 91
+    assert held_records(member) == 91
 
 
 def test_what_waited_longest_goes_first_and_the_rest_in_growing_steps() -> None:
@@ -245,7 +245,7 @@ def test_a_partition_with_too_many_that_wait_is_paused_until_half_of_them_have_g
         produce(world, b"geo", key=b"key %d" % number)
     world.run(lambda: member.worker.ledger.paused(IN), timeout_s=10)
 
-    assert parked(member) == 150
+    assert held_records(member) == 150
     assert set(member.story.pauses) == {(IN, "breaker")}
     SERVICE.away = False
     world.run(lambda: not member.worker.ledger.paused(IN), timeout_s=60)

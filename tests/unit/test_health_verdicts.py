@@ -14,6 +14,7 @@ from streamworker.observability.status import (
     StopStatus,
     WorkerStatus,
 )
+from streamworker.reason import Reason
 
 NOW_S = 1_000.0
 PARTITION = PartitionStatus(topic="orders", partition=0, epoch=1)
@@ -114,7 +115,7 @@ def test_draining_is_not_ready_and_still_alive() -> None:
 
 
 def test_a_stopped_partition_is_not_ready_and_still_alive() -> None:
-    stop = StopStatus("out_of_range", "offset 5", mends_itself=False, since_s=NOW_S)
+    stop = StopStatus(Reason.OFFSET_OUT_OF_RANGE, "offset 5", mends_itself=False, since_s=NOW_S)
     stopped = replace(WELL, partitions=(PARTITION, replace(PARTITION, stopped=stop)))
 
     assert failing(ready(stopped, NOW_S, LIMITS)) == ["none_stopped"]

@@ -411,14 +411,14 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost(self) -> None:
         for epoch in self.epochs.values():
-            behind_retries = sum(slice_.parked for slice_, (of, _) in self.out.items() if of is epoch)
+            behind_retries = sum(slice_.held_records for slice_, (of, _) in self.out.items() if of is epoch)
             assert epoch.lanes.records + behind_retries == len(epoch.open) - len(epoch.out)
 
     @invariant()
-    def what_waits_for_a_retry_is_counted_as_parked(self) -> None:
+    def what_waits_for_a_retry_is_counted_as_held(self) -> None:
         for epoch in self.epochs.values():
             waiting = sum(len(group.messages) for group in epoch.groups)
-            assert waiting <= epoch.lanes.parked <= epoch.lanes.records
+            assert waiting <= epoch.lanes.held_records <= epoch.lanes.records
 
     @invariant()
     def something_is_due_when_a_retry_waits(self) -> None:
@@ -567,4 +567,4 @@ def test_what_waits_without_end_is_not_shed_and_counts_what_follows_it() -> None
 
     assert before == 3
     assert offsets(dropped) == [1, 2]
-    assert first.lane.of.waiting == first.lane.of.parked == 1
+    assert first.lane.of.waiting == first.lane.of.held_records == 1

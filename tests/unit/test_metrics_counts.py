@@ -30,6 +30,7 @@ from streamworker.observability.status import (
     StopStatus,
     WorkerStatus,
 )
+from streamworker.reason import Reason
 
 ORDERS = TopicPartition("orders", 3)
 
@@ -223,9 +224,9 @@ def test_gauges_follow_the_latest_status() -> None:
         topic="orders",
         partition=3,
         epoch=1,
-        parked_records=2,
+        held_records=2,
         pauses=(PauseStatus("backpressure", 990.0), PauseStatus("stopped", 995.0)),
-        stopped=StopStatus("out_of_range", "offset 5", mends_itself=False, since_s=995.0),
+        stopped=StopStatus(Reason.OFFSET_OUT_OF_RANGE, "offset 5", mends_itself=False, since_s=995.0),
         lag_records=120,
     )
     world = World(
@@ -241,9 +242,9 @@ def test_gauges_follow_the_latest_status() -> None:
     assert samples["consumer_lag_records group=shop partition=3 topic=orders"] == 120
     assert samples["assigned_partitions"] == 1
     assert samples["paused_partitions reason=stopped"] == 1
-    assert samples["stopped_partitions mends_itself=false reason=out_of_range"] == 1
+    assert samples["stopped_partitions mends_itself=false reason=offset_out_of_range"] == 1
     assert samples["inflight_records"] == 8
-    assert samples["parked_records"] == 2
+    assert samples["held_records"] == 2
     assert samples["oldest_call_seconds handler=StoreOrder"] == 4.5
     assert samples["last_poll_timestamp_seconds"] == 1_700_000_000 - 1
     assert samples["build_info protocol=classic version=1.2.3"] == 1

@@ -79,8 +79,17 @@ def test_the_time_that_a_server_asked_for_is_found_in_a_cause() -> None:
 
 
 @pytest.mark.parametrize("nonsense", [-1, math.nan, math.inf, -math.inf, 10**400, "soon", None], ids=repr)
-def test_what_is_no_delay_becomes_the_cap(nonsense: float) -> None:
-    assert delay_of(lambda _: nonsense) == CAP_S
+def test_what_is_no_delay_becomes_the_cap_and_the_log_says_so_once(
+    nonsense: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    backoff = Backoff(Retry(wait=lambda _: nonsense, cap_s=CAP_S))
+
+    assert [backoff.delay_s(attempt, OSError()) for attempt in (1, 2)] == [CAP_S, CAP_S]
+    (record,) = caplog.records
+    assert record.message == (
+        "Retry.wait or retry_after_s gave what cannot be waited"
+        f" ({type(nonsense).__name__}), cap_s stands in; said once"
+    )
 
 
 def test_a_server_that_asks_for_nonsense_gets_the_cap() -> None:

@@ -11,6 +11,7 @@ from streamworker.observability.status import (
     StopStatus,
     WorkerStatus,
 )
+from streamworker.reason import Reason
 
 WAITING = PartitionStatus(topic="orders", partition=0, epoch=1, next_offset=100, position=100, lag_records=5)
 WORKER = WorkerStatus(
@@ -55,8 +56,11 @@ def test_a_partition_that_was_idle_is_not_stalled_by_its_first_record() -> None:
 
 def test_a_partition_that_is_kept_on_purpose_is_not_stalled() -> None:
     assert stalls_after(61.0, replace(WAITING, pauses=(PauseStatus("backpressure", 0.0),))) == []
-    assert stalls_after(61.0, replace(WAITING, stopped=StopStatus("block", "", mends_itself=False, since_s=0.0))) == []
-    assert stalls_after(61.0, replace(WAITING, buffered_records=1, parked_records=1)) == []
+    assert (
+        stalls_after(61.0, replace(WAITING, stopped=StopStatus(Reason.BLOCKED, "", mends_itself=False, since_s=0.0)))
+        == []
+    )
+    assert stalls_after(61.0, replace(WAITING, buffered_records=1, held_records=1)) == []
 
 
 def test_markers_at_the_end_of_the_log_are_not_waited_for() -> None:
