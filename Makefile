@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz lint demo bench bench-peers bench-scale docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz mutants lint demo bench bench-peers bench-scale docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,6 +39,10 @@ soak: setup kafka-jars registry packages ## hours of load with faults, and all t
 
 fuzz: setup ## search each fuzz target for FUZZ_S=300 seconds
 	cd tests && ../$(PYTHON) -m fuzz --seconds $(FUZZ_S)
+
+mutants: setup build/mutants/bin/mutmut ## change the engine's decisions, one at a time, and list what no test notices
+	CI=true build/mutants/bin/mutmut run --max-children $(JOBS)
+	build/mutants/bin/mutmut results
 
 lint: setup ## style, types and the architecture
 	@$(BIN)/ruff check . || { echo "→ some are mended by: $(BIN)/ruff check --fix ."; exit 1; }
@@ -75,10 +79,13 @@ lock: $(UV) ## pin the newest versions that pyproject.toml and requirements/dev.
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --output-file requirements/dev.txt pyproject.toml requirements/dev.in
-	@! grep -n '://' requirements/dev.txt || { echo "→ an address has no place in the lock"; exit 1; }
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --constraint requirements/dev.txt \
+	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	    --output-file requirements/mutants.txt requirements/mutants.in
+	@! grep -n '://' requirements/*.txt || { echo "→ an address has no place in the lock"; exit 1; }
 
 clean: ## all that was made here
-	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist site mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The jars of the tests' Kafka. Without them its tests are skipped, with the reason, or fail if CI=true.
@@ -118,6 +125,11 @@ $(LOCKED): requirements/dev.txt | $(PYTHON)
 
 $(INSTALLED): $(LOCKED) pyproject.toml
 	$(BIN)/pip install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+build/mutants/bin/mutmut: requirements/dev.txt requirements/mutants.txt | $(PYTHON)
+	$(PYTHON) -m venv build/mutants
+	build/mutants/bin/pip install --quiet --require-hashes --requirement requirements/dev.txt --requirement requirements/mutants.txt
 	@touch $@
 
 $(UV): | $(PYTHON)

@@ -162,9 +162,7 @@ class Rebalancing:
             )
             self._use(partition, plan)
         self._parking.begin(partition)
-        paused = self._ledger.paused(key)
-        self._ledger.own(key, paused=paused)
-        return Start(partition.start_offset, paused)
+        return Start(partition.start_offset, self._ledger.own(key))
 
     def _handler_of(self, topic: str) -> HandlerStages:
         return next(one for one in self._handlers if one.declared.subscribes_to(topic))

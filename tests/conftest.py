@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from missing import IN_CI, obtained
 
 # By name as well as by entry point, so that the tests also run where the package is on the path only.
@@ -23,6 +23,8 @@ _FIGURE = "figure"  # a property of a report: so it comes from all processes of 
 # No deadline: on a machine under load the time of one example says nothing.
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
+# Of a change that is to be noticed nobody reads the example: it is not made small.
+settings.register_profile("mutants", deadline=None, derandomize=True, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("ci" if IN_CI else "dev")
 
 

@@ -58,7 +58,6 @@ class Assignment:
         for ownership in ended:
             ownership.closes_at = 0
             ownership.closing = ownership.ended = True
-            self._began.discard(ownership.partition)
         return ended
 
     def __iter__(self) -> Iterator[TopicPartition]:

@@ -52,17 +52,16 @@ class PauseLedger:
         self._told: dict[TopicPartition, bool] = {}
         self._changed: set[TopicPartition] = set()
 
-    def own(self, partition: TopicPartition, *, paused: bool) -> None:
-        """`partition` was assigned and the client told whether it is paused."""
-        self._told[partition] = paused
-        self._changed.add(partition)
+    def own(self, partition: TopicPartition) -> bool:
+        """`partition` was assigned; returns whether it is paused, which counts as told to the client."""
+        paused = self._told[partition] = self.paused(partition)
+        return paused
 
     def disown(self, partitions: Iterable[TopicPartition]) -> None:
         """Forget these."""
         for partition in partitions:
             self._reasons.pop(partition, None)
             self._told.pop(partition, None)
-            self._changed.discard(partition)
 
     def put(self, partition: TopicPartition, reason: PauseReason, now_s: float) -> bool:
         """Put up a reason; false if it was there."""

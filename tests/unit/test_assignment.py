@@ -40,6 +40,7 @@ class AssignmentMachine(RuleBasedStateMachine):
 
         assert not ownership.closing
         assert not ownership.ended
+        assert ownership.lease is self.assignment.lease
         assert ownership.epoch > max((one.epoch for one in [*self.past, *self.owned.values()]), default=0)
         if partition in self.owned:
             self.past.append(self.owned[partition])
@@ -52,6 +53,8 @@ class AssignmentMachine(RuleBasedStateMachine):
 
         assert {one.partition for one in closed} == partitions & self.owned.keys()
         assert all(one.closing and not one.ended for one in closed)
+        for one in closed:
+            one.closes_at = 7
 
     @rule(partitions=SOME_PARTITIONS)
     def end(self, partitions: set[TopicPartition]) -> None:
@@ -69,6 +72,7 @@ class AssignmentMachine(RuleBasedStateMachine):
     @invariant()
     def what_has_ended_stays_ended(self) -> None:
         assert all(one.closing and one.ended for one in self.past)
+        assert all(one.closes_at == 0 for one in self.past), "a record may still be started"
         assert not any(one.ended for one in self.owned.values())
 
     @invariant()
