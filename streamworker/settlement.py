@@ -9,7 +9,7 @@ import logging
 from dataclasses import replace
 from itertools import pairwise
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from streamworker.dlq.envelope import Attempt
 from streamworker.exit_code import ExitCode
@@ -192,29 +192,32 @@ class Settlement:
         verdict = self._judge_call(slice_, error)
         self._remember_failure(partition, failed, verdict, error)
         now_s = self._clock.monotonic_s()
-        if verdict.kind is VerdictKind.STOP or (verdict.kind is VerdictKind.BLOCK and len(failed) == 1):
-            self._stand_still(partition, failed[0], verdict, error, attempt)
-            scheduler.finish(slice_, left)
-            return
-        if verdict.kind is VerdictKind.WAIT:
-            self._partitions.stop(partition, verdict.reason, error_text(error), mends_itself=True, retry=True)
-            due_s = partition.retry_at_s or now_s
-            scheduler.hold(slice_, failed, rest, attempt=attempt - 1, due_s=due_s)
-        elif verdict.kind is VerdictKind.SPARE:
-            self._hold_spared(slice_, failed, rest, error, permit)
-        elif verdict.kind is VerdictKind.RETRY:
-            self._spend(partition, failed, attempt)
-            due_s = now_s + self._stages.of(slice_).backoff.delay_s(attempt, error)
-            scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=due_s)
-        elif len(failed) > 1:
-            # Somebody in this batch is at fault and nobody said who: in halves from here.
+        if verdict.takes_apart(len(failed)):
             self._spend(partition, failed, attempt)
             scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=now_s, split=True)
         else:
-            scheduler.finish(slice_, rest, found=True)
-            spent = attempt - 1 if verdict.reason is Reason.DEFERRED else attempt
-            self._letters.give_up(partition, failed[0], verdict, error, spent + _spared(slice_).calls)
-            return
+            match verdict.kind:
+                case VerdictKind.RETRY:
+                    self._spend(partition, failed, attempt)
+                    due_s = now_s + self._stages.of(slice_).backoff.delay_s(attempt, error)
+                    scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=due_s)
+                case VerdictKind.SPARE:
+                    self._hold_spared(slice_, failed, rest, error, permit)
+                case VerdictKind.WAIT:
+                    self._partitions.stop(partition, verdict.reason, error_text(error), mends_itself=True, retry=True)
+                    due_s = partition.retry_at_s or now_s
+                    scheduler.hold(slice_, failed, rest, attempt=attempt - 1, due_s=due_s)
+                case VerdictKind.DEFER | VerdictKind.DEAD_LETTER | VerdictKind.SKIP:
+                    scheduler.finish(slice_, rest, found=True)
+                    spent = attempt - 1 if verdict.reason is Reason.DEFERRED else attempt
+                    self._letters.give_up(partition, failed[0], verdict, error, spent + _spared(slice_).calls)
+                    return
+                case VerdictKind.BLOCK | VerdictKind.STOP:
+                    self._stand_still(partition, failed[0], verdict, error, attempt)
+                    scheduler.finish(slice_, left)
+                    return
+                case _:
+                    assert_never(verdict.kind)
         self._endings.failed(partition, failed[0], error, attempt, Ending.RETRIED)
         self._listener.ended(partition.handler.name, partition.key, Ending.RETRIED, len(failed), 0.0)
 

@@ -65,7 +65,12 @@ class Verdict:
     reason: Reason
     note: str = ""
 
+    def takes_apart(self, records: int) -> bool:
+        """Whether so many records that failed together go in halves first: one is at fault, and nobody said which."""
+        return records > 1 and self.kind in _ENDS_A_RECORD
 
+
+_ENDS_A_RECORD = (VerdictKind.DEFER, VerdictKind.DEAD_LETTER, VerdictKind.SKIP, VerdictKind.BLOCK)
 _NEEDS_DEAD_LETTER = (VerdictKind.DEAD_LETTER, VerdictKind.SKIP)
 _RETRY = Verdict(VerdictKind.RETRY, Reason.RETRYABLE)
 _EXHAUSTED = Verdict(VerdictKind.DEAD_LETTER, Reason.EXHAUSTED)

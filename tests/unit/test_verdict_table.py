@@ -20,6 +20,7 @@ from streamworker.errors import (
     RetryableError,
 )
 from streamworker.options import OnExhausted, Rule
+from streamworker.reason import Reason
 from streamworker.resilience.verdict import Verdict, VerdictKind, judge
 
 if TYPE_CHECKING:
@@ -229,3 +230,14 @@ def test_no_rule_makes_dead_letters_of_a_defect_of_ours() -> None:
     verdict = judged(Defect(ValueError("ours")), Rule.dead_letter(Exception))
 
     assert (verdict.kind, verdict.reason) == (VerdictKind.STOP, "fatal")
+
+
+@pytest.mark.parametrize("kind", list(VerdictKind))
+def test_a_group_goes_in_halves_before_one_of_it_is_given_up(kind: VerdictKind) -> None:
+    """What is tried again, and what stops the worker, is no matter of one record."""
+    verdict = Verdict(kind, Reason.POISON)
+
+    assert not verdict.takes_apart(1)
+    assert verdict.takes_apart(2) == (
+        kind in {VerdictKind.DEFER, VerdictKind.DEAD_LETTER, VerdictKind.SKIP, VerdictKind.BLOCK}
+    )
