@@ -20,6 +20,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streamworker.bounds import at_least
 from streamworker.closing import Closing
 from streamworker.delays import Delays
 from streamworker.dlq.retries import RetryRoutes
@@ -75,10 +76,14 @@ _EXECUTOR_STOP_S = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """Where a bounded run ends; without bounds it does not."""
+    """Where a bounded run ends; without bounds it does not. Raises ConfigurationError for none that can be."""
 
     until_end: bool = False
     max_records: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_records is not None:
+            at_least("max_records", self.max_records, 1)
 
 
 UNBOUNDED = Bounds()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 from scenarios.worlds import IN, OTHER, Obedient, calls, handled, make_world, produce, steady
 
 from streamworker import DeadLetter, Ordering, Retry, Rule
 from streamworker.config import DeadLetterConfig, FlowConfig
+from streamworker.errors import ConfigurationError
 from streamworker.exit_code import ExitCode
 from streamworker.interfaces import Fault, FaultKind
 from streamworker.worker import Bounds
@@ -43,6 +45,11 @@ def test_offsets_that_went_back_close_the_partition_to_all_that_follows() -> Non
 
     assert world.broker.committed(IN) == 6
     assert [reason for _, reason, _ in member.story.stops] == ["offset_went_back"]
+
+
+def test_a_bound_below_one_record_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="max_records: expected at least 1, got 0"):
+        Bounds(max_records=0)
 
 
 def test_a_bounded_run_never_goes_past_what_it_left_out() -> None:
