@@ -135,6 +135,15 @@ def ticks(
     return paused, resumed
 
 
+def test_the_mean_stands_for_each_record_as_long_as_none_is_more_than_twice_as_large() -> None:
+    backpressure = owning(P0)
+    backpressure.admitted(P0, 4, 42)
+    parts = [[MemoryMessage(P0, offset, value=b"v" * 20) for offset in range(2)], [MemoryMessage(P0, 2, value=b"v")]]
+
+    assert backpressure.size_of(P0, parts, 21) == 31  # 42 * 3 / 4, in whole bytes
+    assert backpressure.size_of(P0, parts, 22) == 41
+
+
 def test_nothing_is_fetched_while_the_worker_is_full() -> None:
     backpressure = owning(P0)
 
@@ -244,6 +253,32 @@ def test_what_ended_long_ago_of_an_idle_partition_does_not_keep_a_full_worker_fr
     paused, _ = ticks(backpressure, since_s=0.04, seconds=0.8)
 
     assert set(paused) == {P0, P1}
+
+
+def test_one_record_above_an_even_split_is_shed_and_none_at_it() -> None:
+    backpressure = owning(P0, P1)
+    backpressure.admitted(P0, 51, 1)
+    backpressure.admitted(P1, 50, 1)
+
+    backpressure.check(0.0)
+
+    assert backpressure.check(0.6).shed == {P0: 1}
+
+
+def test_what_ended_in_one_look_is_no_part_of_the_next() -> None:
+    """A partition that was quick once and stands still is paused, when what it is above has lasted."""
+    backpressure = owning(P0, P1)
+    backpressure.check(0.0)
+    for _ in range(2):
+        backpressure.admitted(P0, 1_000, 1_000)
+        backpressure.settled(P0, 1_000, 1_000)
+    backpressure.admitted(P0, 60, 60)
+    quick = [now_s for now_s in (0.02, 0.6) if backpressure.check(now_s).pause]
+
+    later, _ = ticks(backpressure, since_s=0.62, seconds=0.6)
+
+    assert quick == []
+    assert later == [P0]
 
 
 def test_who_has_more_than_an_even_split_sheds_it_when_the_worker_stays_full() -> None:

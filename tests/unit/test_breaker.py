@@ -94,6 +94,80 @@ def test_slow_calls_open_it_though_they_succeed() -> None:
     assert bench.breaker.changes()[0].reason == "10 of 10 calls were slow"
 
 
+def test_a_call_is_slow_by_its_own_share_of_the_time() -> None:
+    """Five calls in four seconds are none; the share of slow ones decides, and a call that says nothing is neither."""
+    bench = Bench(Breaker("db", slow_call_s=1.0, slow_rate=0.5, min_calls=10))
+    bench.call(succeeded=4, failed=1, seconds=4.9)
+    bench.call(seconds=100)
+    bench.call(succeeded=4, seconds=4)
+    assert bench.breaker.state is CLOSED
+
+    bench.call(succeeded=1, seconds=1)
+
+    assert [one.reason for one in bench.breaker.changes()] == ["5 of 10 calls were slow"]
+
+
+def test_calls_leave_the_window_as_they_came() -> None:
+    bench = Bench(Breaker("db", in_a_row=None, failure_rate=0.5, min_calls=20))
+    bench.call(succeeded=6, failed=2)
+    bench.call(succeeded=4)
+    bench.wait(15)
+    bench.call(succeeded=6, failed=2)
+    bench.wait(16)
+
+    bench.call(failed=14)
+
+    assert [one.reason for one in bench.breaker.changes()] == ["16 of 22 calls failed"]
+
+
+def test_each_change_is_told_once_with_its_reason_and_counted() -> None:
+    bench = Bench(Breaker("db", jitter=0.0, successes=2, open_s=5.0))
+    told: list[tuple[str, BreakerState, BreakerState, str]] = []
+
+    def changes() -> list[tuple[str, BreakerState, BreakerState, str]]:
+        found = [(one.breaker, one.before, one.after, one.reason) for one in bench.breaker.changes()]
+        told.extend(found)
+        return found
+
+    assert (changes(), bench.breaker.closings, bench.breaker.trials_succeeded) == ([], 0, 0)
+    assert bench.breaker.wakes_at_s is None
+    bench.breaker.trip("told so")
+    assert len(changes()) == 1
+    bench.wait(5)
+    bench.call(succeeded=1, failed=1)  # a trial of a batch
+    bench.wait(10)
+    assert bench.breaker.acquire() is not None
+    bench.wait(TRIAL_S)
+    changes()
+    bench.wait(20)
+    bench.call(succeeded=1)
+    bench.call(succeeded=1)
+    changes()
+
+    assert told == [
+        ("db", CLOSED, OPEN, "told so"),
+        ("db", OPEN, HALF_OPEN, "its time was over"),
+        ("db", HALF_OPEN, OPEN, "a trial failed"),
+        ("db", OPEN, HALF_OPEN, "its time was over"),
+        ("db", HALF_OPEN, OPEN, "a trial did not come back"),
+        ("db", OPEN, HALF_OPEN, "its time was over"),
+        ("db", HALF_OPEN, CLOSED, "2 trials succeeded"),
+    ]
+    assert changes() == []
+    assert (bench.breaker.closings, bench.breaker.trials_succeeded) == (1, 2)
+
+
+def test_a_slow_trial_opens_it_again_and_says_so() -> None:
+    bench = Bench(Breaker("db", slow_call_s=1.0, jitter=0.0))
+    bench.open()
+    bench.wait(5)
+
+    bench.call(succeeded=1, seconds=1)
+
+    assert bench.breaker.changes()[-1].reason == "a trial was slow"
+    assert bench.breaker.trials_succeeded == 0
+
+
 def test_what_says_nothing_of_the_dependency_does_not_count() -> None:
     bench = Bench()
 
@@ -286,6 +360,8 @@ class Model:
     trial: bool = False
     good: int = 0
     epoch: int = 0
+    closings: int = 0
+    good_ever: int = 0
 
     def turn(self, now_s: float) -> None:
         if self.state is OPEN and now_s >= self.until_s:
@@ -314,11 +390,13 @@ class Model:
         if self.state is HALF_OPEN:
             self.trial = False
             self.good += not failed
+            self.good_ever += not failed
             if failed:
                 self.open(now_s)
             elif self.good >= self.rules.successes:
                 self.state, self.openings = CLOSED, 0
                 self.epoch += 1
+                self.closings += 1
                 self.calls.clear()
             return
         self.calls.append((now_s, failed))
@@ -367,6 +445,8 @@ def test_it_is_in_the_state_of_its_model_whatever_happens(
                 model.report(now_s, failed=what == "fail")
         model.turn(bench.time.monotonic_s())
         assert bench.breaker.state is model.state
+        assert bench.breaker.closings == model.closings
+        assert bench.breaker.trials_succeeded == model.good_ever
 
 
 def test_it_holds_no_lock_while_calls_run_and_loses_no_count() -> None:

@@ -52,6 +52,17 @@ def test_a_retry_that_asks_again_when_it_was_told_to_is_made(per_s: float, calls
     assert allowance.postponed() == 1
 
 
+def test_what_is_earned_within_a_second_is_kept_together_and_each_postponed_retry_is_counted() -> None:
+    allowance = RetryAllowance(RetryBudget(ratio=1.0, min_per_s=1.0), 0.0)
+    assert allowance.wait_s(10, 0.0) == 0  # what there is without first calls
+    for _ in range(3):
+        allowance.first_calls(2, 5.5)
+
+    assert allowance.wait_s(8, 5.5) == 0
+    assert [allowance.wait_s(9, 5.5) > 0 for _ in range(3)] == [True, True, True]
+    assert (allowance.postponed(), allowance.postponed()) == (3, 0)
+
+
 def test_the_default_budget_allows_a_fifth_of_the_first_calls_and_ten_a_second() -> None:
     allowance = RetryAllowance(RetryBudget(), 0.0)
     allowance.first_calls(1000, 0.0)
@@ -105,7 +116,11 @@ def test_who_is_refused_is_told_when_to_come_again_and_the_time_is_counted() -> 
     then = pace.most(ready_at_s, needed=True)
 
     assert (refused, ready_at_s, then) == (0, pytest.approx(0.5), 1)
-    assert pace.waited_s() == pytest.approx(0.4)
+    pace.spend(then)
+    for now_s in (0.6, 0.8, 1.0):
+        pace.most(now_s, needed=True)
+    assert pace.waited_s() == pytest.approx(0.4 + 0.4)
+    assert pace.waited_s() == 0
     assert pace.ready_at_s is None
 
 
@@ -151,6 +166,14 @@ def test_of_a_key_no_more_go_than_its_rate_and_burst_and_it_may_go_when_it_was_t
     for begin in range(len(gone)):
         for end in range(begin, len(gone)):
             assert end - begin + 1 <= burst + per_s * (gone[end] - gone[begin]) + 0.01
+
+
+def test_what_keys_have_waited_is_told_once() -> None:
+    pace = KeyPace(Rate(per_s=1, per_key=True))
+    pace.waits(2.0)
+    pace.waits(0.5)
+
+    assert (pace.waited_s(), pace.waited_s()) == (2.5, 0.0)
 
 
 def test_keys_do_not_wait_for_one_another() -> None:

@@ -29,6 +29,17 @@ def search(records: int, poisons: set[int]) -> tuple[list[int], list[int], int]:
     return given_up, done, calls
 
 
+def test_from_the_eighth_on_that_failed_alone_all_go_one_by_one_and_the_count_goes_on() -> None:
+    parts = Parts((Part(3, 2), Part(2, 4)), found=6)
+
+    seventh = parts.found_one()
+    eighth = seventh.found_one()
+
+    assert seventh == Parts((Part(3, 2), Part(2, 4)), found=7)
+    assert eighth == Parts((Part(1, 2),) * 3 + (Part(1, 4),) * 2, found=8)
+    assert eighth.without([True, False, False, True, True]) == Parts((Part(1, 2),) * 2, found=8)
+
+
 @given(st.data(), st.integers(2, 600))
 def test_each_record_is_given_up_or_done_exactly_once(data: st.DataObject, records: int) -> None:
     poisons = data.draw(st.sets(st.integers(0, records - 1), min_size=1))

@@ -76,6 +76,21 @@ def test_without_rules_the_class_of_the_error_decides(error: BaseException, kind
     assert judged(error) == Verdict(kind, reason)
 
 
+@pytest.mark.parametrize("error", [ValueError(), RetryableError(), PoisonError("bad"), FatalError("stop")], ids=repr)
+def test_what_a_dependency_failed_spends_no_attempt_and_other_verdicts_stay(error: BaseException) -> None:
+    spared = Verdict(VerdictKind.SPARE, Reason.DEPENDENCY_UNAVAILABLE)
+    plain = judged(error)
+
+    assert judged(error, attempt=9, spares=True) == (spared if plain.kind is VerdictKind.RETRY else plain)
+
+
+def test_only_what_asks_for_it_is_put_aside() -> None:
+    aside = Verdict(VerdictKind.DEFER, Reason.DEFERRED)
+
+    assert judged(Defer("later"), puts_aside=True) == aside
+    assert judged(RetryableError("later"), puts_aside=True).kind is VerdictKind.RETRY
+
+
 @pytest.mark.parametrize("error", CRITICAL, ids=repr)
 def test_the_end_of_the_process_stops_the_worker_whatever_the_rules_say(error: BaseException) -> None:
     rules = [Rule.dead_letter(BaseException), Rule.skip(type(error)), Rule.retry(lambda _: True)]
