@@ -15,6 +15,8 @@ from streamworker.testing.memory_broker import MemoryMessage
 from streamworker.work import Ownership
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from streamworker.scheduling.lane import Held, LaneSlice
 
 AT = TopicPartition("t", 0)
@@ -24,7 +26,8 @@ SPARED = Spared(calls=3, lately=2, closings=1)
 class Bench:
     """A scheduler with a batch of four records that was held once, with a history, and is out again."""
 
-    def __init__(self) -> None:
+    def __init__(self, spent: Mapping[int, int] = MappingProxyType({})) -> None:
+        """With calls that are `spent` nothing is out yet."""
         self.ended: set[int] = set()  # offsets
         self.retries = 0
         self.scheduler = Scheduler(
@@ -35,12 +38,14 @@ class Bench:
             batch=Batch(max_records=4, max_wait_s=0.0),
             flow=FlowConfig(),
             limit=lambda _key: 1_000,
-            attempts=lambda _key: MappingProxyType({}),
+            attempts=lambda _key: spent,
             retry_wait_s=self._spend_retry,
             sift=lambda _key, messages: [one for one in messages if one.offset() not in self.ended],
         )
         self.scheduler.own(Ownership(AT, 1))
         self.scheduler.offer(AT, [MemoryMessage(AT, offset, value=b"v") for offset in range(4)], 1, 0.0)
+        if spent:
+            return
         slice_ = self.taken()
         held = self.scheduler.hold(slice_, slice_.messages, (), attempt=1, due_s=0.0)
         held.history.spared, held.history.charges, held.history.turn = SPARED, 5, 7
@@ -148,6 +153,48 @@ def test_halves_that_follow_one_that_is_done_begin_their_own() -> None:
     bench.scheduler.finish(half)
 
     assert known(bench.taken().held) == (Spared(), 0, 0)
+
+
+def test_failures_before_the_breaker_closed_last_are_past() -> None:
+    spared = Spared().and_one(0).and_one(0)
+    assert spared == Spared(calls=2, lately=2, closings=0)
+
+    assert spared.and_one(1) == Spared(calls=3, lately=1, closings=1)
+    assert spared.and_one(1).and_one(1) == Spared(calls=4, lately=2, closings=1)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_slice_as_it_stands_does_not_move_on(batch: bool) -> None:
+    out = Bench().out
+    out.done, out.settled = 3, 1
+    out.rejected += [(0, ValueError()), (2, ValueError())]
+
+    seen = out.seen_at(1, batch=batch)
+    out.done, out.rejected[:] = 4, []
+
+    assert (seen.done, seen.settled, seen.attempt) == (1, 1, out.attempt)
+    assert (seen.handler, seen.lane, seen.held, seen.messages) == (out.handler, out.lane, out.held, out.messages)
+    assert [index for index, _ in seen.rejected] == ([0, 2] if batch else [0])
+
+
+def test_records_with_as_many_spent_calls_go_together_and_no_others() -> None:
+    bench = Bench({1: 2, 2: 2})
+
+    cut = []
+    while (slice_ := bench.scheduler.take(9.0)) is not None:
+        cut.append(([message.offset() for message in slice_.messages], slice_.attempt))
+        bench.scheduler.finish(slice_)
+
+    assert cut == [([0], 1), ([1, 2], 3), ([3], 1)]
+
+
+def test_the_calls_of_a_record_that_waits_are_known_and_of_others_not() -> None:
+    bench = Bench()
+    held = bench.scheduler.hold(bench.out, bench.out.messages, (), attempt=2, due_s=5.0)
+
+    assert held.calls == 2 + SPARED.calls
+    assert bench.scheduler.calls_spent(AT, 0) == 2 + SPARED.calls
+    assert bench.scheduler.calls_spent(AT, 1) is None
 
 
 def test_a_retry_is_not_spent_on_what_has_ended() -> None:

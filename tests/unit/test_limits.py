@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamworker import ConfigurationError, Handler, Ordering, Rate, Record, RetryBudget
+from streamworker import Adaptive, ConfigurationError, Handler, Ordering, Rate, Record, RetryBudget
 from streamworker.declaration import declaration
-from streamworker.resilience.limits import KeyPace, Pace, RetryAllowance
+from streamworker.resilience.limits import AdaptiveLimit, KeyPace, Pace, RetryAllowance
 
 KEPT_S = 10.0
 # How long until the next event, how many first calls have ended by then, and how many retries are due.
@@ -174,6 +174,34 @@ def test_what_keys_have_waited_is_told_once() -> None:
     pace.waits(0.5)
 
     assert (pace.waited_s(), pace.waited_s()) == (2.5, 0.0)
+
+
+def test_one_call_more_after_as_many_successes_as_are_allowed_and_fewer_after_a_failure() -> None:
+    limit = AdaptiveLimit(Adaptive(least=1, backoff=0.5), 10)
+    assert limit.calls == 10
+    limit.saturated = True
+
+    limit.ended(3, ConnectionError())
+    assert limit.calls == 5
+    for _ in range(4):
+        limit.ended(1, None)
+    assert limit.calls == 5
+    limit.ended(1, None)
+    assert limit.calls == 6
+    limit.ended(5, ValueError())
+    limit.ended(1, None)
+    assert limit.calls == 7
+    limit.ended(6, None)
+    limit.ended(0, TimeoutError())
+    assert limit.calls == 3
+    limit.ended(1, None)
+    assert limit.calls == 3  # what succeeded before the failure is past
+    for _ in range(10):
+        limit.ended(0, TimeoutError())
+    assert limit.calls == 1
+    for _ in range(100):
+        limit.ended(1, None)
+    assert limit.calls == 10
 
 
 def test_keys_do_not_wait_for_one_another() -> None:
