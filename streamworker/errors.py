@@ -193,5 +193,12 @@ class Misuse(StreamworkerError):
 def nearest(word: str, known: Iterable[str]) -> str:
     """End of an error message for a wrong `word`: the nearest known one, else the list of them."""
     options = sorted(known)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(options)}"
+    close = closest(word, options)
+    return f"known: {', '.join(options)}" if close is None else f"did you mean {close!r}?"
+
+
+def closest(word: str, known: Iterable[str], likeness: float = 0.5) -> str | None:
+    """The known one that `word` is most like, by at least `likeness` of 1; capitals make no difference."""
+    folded = {one.casefold(): one for one in sorted(known)}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
+    return folded[close[0]] if close else None

@@ -63,9 +63,8 @@ def _findings(sources: Sources, handlers: Sequence[str], group: str | None, time
     try:
         classes = import_handlers(handlers, Path.cwd())
         declared = fitting_declarations(classes, config) if classes else ()
-    except Exception as error:  # noqa: BLE001 - importing runs the application's code; what it raises is the finding
-        reason = str(error) if isinstance(error, ConfigurationError) else f"importing raised {error!r}"
-        yield Finding(Level.WRONG, "handlers", reason)
+    except ConfigurationError as error:
+        yield Finding(Level.WRONG, "handlers", str(error))
         return
     for one in declared:
         yield Finding(Level.OK, f"handler {one.name}", f"topics {', '.join(one.topics)}")

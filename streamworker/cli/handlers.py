@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, cast
 
 from streamworker.assembly import refuse_loops
+from streamworker.cli.import_errors import import_refusal
 from streamworker.declaration import declarations
 from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ConfigurationError, nearest
@@ -32,11 +33,11 @@ HandlerClass = type[Handler[object]] | type[BatchHandler[object]]
 def import_handlers(references: Sequence[str], directory: Path) -> list[HandlerClass]:
     """The classes that `references` name; modules are looked for in `directory` first.
 
-    Raises ConfigurationError for names that lead nowhere, and whatever else the modules raise.
+    Raises ConfigurationError for names that lead nowhere, and for what the modules raise.
     """
     if str(directory) not in sys.path:
         sys.path.insert(0, str(directory))
-    return [_handler(reference) for reference in references]
+    return [_handler(reference, directory) for reference in references]
 
 
 def fitting_declarations(classes: Sequence[HandlerClass], config: Config) -> Sequence[Declaration]:
@@ -48,17 +49,17 @@ def fitting_declarations(classes: Sequence[HandlerClass], config: Config) -> Seq
     return found
 
 
-def _handler(reference: str) -> HandlerClass:
+def _handler(reference: str, directory: Path) -> HandlerClass:
     module_name, colon, class_name = reference.partition(":")
     if not (module_name and colon and class_name):
         raise ConfigurationError(f"{reference!r}: expected module:Class, for instance app.handlers:StoreOrders")
     if "/" in module_name or module_name.endswith(".py"):
         dotted = module_name.removesuffix(".py").strip("./").replace("/", ".")
         raise ConfigurationError(f"{reference!r}: expected a module, not a file; did you mean '{dotted}:{class_name}'?")
-    return _class_in(_module(module_name), class_name)
+    return _class_in(_module(module_name, directory), class_name)
 
 
-def _module(name: str) -> ModuleType:
+def _module(name: str, directory: Path) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -66,8 +67,8 @@ def _module(name: str) -> ModuleType:
         if name == missing or name.startswith(f"{missing}."):
             raise ConfigurationError(f"no module {missing!r}; {nearest(missing, _neighbours(missing))}") from error
         raise ConfigurationError(f"{name} cannot be imported: it needs the module {missing!r}") from error
-    except ImportError as error:
-        raise ConfigurationError(f"{name} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # the application's code runs; what it raises is said, in its own words
+        raise import_refusal(name, error, directory) from error
 
 
 def _neighbours(missing: str) -> Iterable[str]:

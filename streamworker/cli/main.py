@@ -31,7 +31,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:
-            say(f"Error: {error}", to_stderr=True)
+            say("\n".join((f"Error: {error}", *getattr(error, "__notes__", ()))), to_stderr=True)
             ctx.exit(ExitCode.USAGE)
         except ClientError as error:
             say(f"Error: {error} [{error.code}]", to_stderr=True)

@@ -226,3 +226,30 @@ def test_a_check_finds_dead_letters_that_would_go_round(tmp_path: Path, monkeypa
     wrong = [one["message"] for one in json.loads(result.stdout)["findings"] if one["level"] == "wrong"]
     assert result.exit_code == 2
     assert wrong[0].startswith("Circling.dead_letter: 'in.dlq' is also a topic of Circling")
+
+
+RAISING = """
+from streamworker import Handler
+
+def settings():
+    raise RuntimeError("no settings")
+
+settings()
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "check", "topics create"])
+def test_an_error_of_the_application_at_import_is_wrong_usage_and_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    (tmp_path / "raising_handlers.py").write_text(RAISING)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    result = streamworker(*command.split(), "raising_handlers:X", "--group", "g")
+
+    message = "raising_handlers cannot be imported: RuntimeError: no settings (raising_handlers.py, line 5)"
+    assert result.exit_code == 2
+    assert message in result.output
+    if command != "check":
+        assert result.stderr.startswith(f"Error: {message}\nTraceback (most recent call last):\n")
+        assert result.stderr.count("File ") == 2
