@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import enum
+from types import UnionType
 from typing import TYPE_CHECKING, TypeVar
 
-from streamworker.errors import ConfigurationError, nearest
+from streamworker.errors import ConfigurationError, closest, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,9 @@ def at_most(name: str, value: float, maximum: float) -> None:
 def one_of(name: str, value: str, options: Sequence[str]) -> None:
     """Refuse a `value` that is none of `options`."""
     if value not in options:
-        raise ConfigurationError(f"{name}: expected one of {', '.join(options)}, got {value!r}")
+        close = closest(value, options)
+        meant = "" if close is None else f"; did you mean {close!r}?"
+        raise ConfigurationError(f"{name}: expected one of {', '.join(options)}, got {value!r}{meant}")
 
 
 def member(name: str, kind: type[E], value: E | str) -> E:
@@ -41,3 +44,33 @@ def member(name: str, kind: type[E], value: E | str) -> E:
     except ValueError:
         known = [str(option.value) for option in kind]
         raise ConfigurationError(f"{name}: got {value!r}; {nearest(str(value), known)}") from None
+
+
+def matching(name: str, matches: object) -> None:
+    """Refuse what could not match any error: neither an exception class, a tuple of those nor a predicate."""
+    for one in matches if isinstance(matches, tuple) else ():
+        if not _is_exception_class(one):
+            raise ConfigurationError(f"{name}: expected an exception class in the tuple, got {one!r}{_instead(one)}")
+    if isinstance(matches, tuple) or (not isinstance(matches, type) and callable(matches)):
+        return
+    if not _is_exception_class(matches):
+        raise ConfigurationError(
+            f"{name}: expected an exception class, a tuple of them or a predicate, got {matches!r}{_instead(matches)}"
+        )
+
+
+def _is_exception_class(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseException)
+
+
+def _instead(value: object) -> str:
+    match value:
+        case str():
+            return "; write it without quotes"
+        case type():
+            return ", which is no exception"
+        case BaseException():
+            return f"; write its class, {type(value).__name__}"
+        case list() | set() | frozenset() | UnionType():
+            return "; write a tuple"
+    return ""

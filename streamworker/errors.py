@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import difflib
 import traceback
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -199,6 +200,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def closest(word: str, known: Iterable[str], likeness: float = 0.5) -> str | None:
     """The known one that `word` is most like, by at least `likeness` of 1; capitals make no difference."""
-    folded = {one.casefold(): one for one in sorted(known)}
-    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=likeness)
-    return folded[close[0]] if close else None
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for one in sorted(known):
+        spellings[one.casefold()].append(one)
+    close = difflib.get_close_matches(word.casefold(), spellings, n=1, cutoff=likeness)
+    return difflib.get_close_matches(word, spellings[close[0]], n=1, cutoff=0)[0] if close else None

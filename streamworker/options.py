@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 
-from streamworker.bounds import at_least, at_most, member
+from streamworker.bounds import at_least, at_most, matching, member
 from streamworker.errors import ConfigurationError
 
 
@@ -59,6 +59,9 @@ class Rule:
 
     matches: Matcher
     action: Action
+
+    def __post_init__(self) -> None:
+        matching(f"Rule.{self.action.value}", self.matches)
 
     @classmethod
     def retry(cls, matches: Matcher) -> Rule:
@@ -172,6 +175,8 @@ class Adaptive:
 
     def __post_init__(self) -> None:
         at_least("Adaptive.least", self.least, 1)
+        if self.counts is not None:
+            matching("Adaptive.counts", self.counts)
         if not 0 < self.backoff < 1:
             raise ConfigurationError(f"Adaptive.backoff: expected a share between 0 and 1, got {self.backoff}")
 
@@ -292,6 +297,8 @@ class Breaker:
         at_least("Breaker.jitter", self.jitter, 0)
         at_most("Breaker.jitter", self.jitter, 0.5)
         at_least("Breaker.successes", self.successes, 1)
+        if self.counts is not None:
+            matching("Breaker.counts", self.counts)
 
     @classmethod
     def consecutive(cls, name: str, failures: int = 4, open_s: float = 5.0) -> Breaker:

@@ -35,6 +35,8 @@ BROKEN = {
     "typo": "from streamworker import Handler\n\nclass Store(Hander): ...",
     "optional": "from streamworker import Retry\n\nretry = Retry(atempts=3)",
     "zero": "from streamworker import Retry\n\nretry = Retry(attempts=0)",
+    "unknown": "from streamworker import Handlr",
+    "absent": "from streamworker import Rule\n\nrule = Rule.dead_leter(ValueError)",
     "inside": "import json\n\njson.loads('{')",
     "caused": "try:\n    {}['DB']\nexcept KeyError as error:\n    raise RuntimeError('no database') from error",
     "leaving": "import sys\n\nsys.exit('usage: app')",
@@ -110,6 +112,17 @@ def test_a_wrong_name_is_answered_with_the_nearest_right_one(application: Path, 
         ),
         ("zero", "Retry.attempts: expected at least 1, got 0 (shop/zero.py, line 3)"),
         (
+            "unknown",
+            "cannot import name 'Handlr' from 'streamworker'; did you mean 'Handler'? (shop/unknown.py, line 1)",
+        ),
+        (
+            "absent",
+            (
+                "AttributeError: type object 'Rule' has no attribute 'dead_leter'; did you mean 'dead_letter'?"
+                " (shop/absent.py, line 3)"
+            ),
+        ),
+        (
             "inside",
             (
                 "JSONDecodeError: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"
@@ -128,7 +141,7 @@ def test_what_a_module_raises_is_said_with_the_place_in_the_application(
     with pytest.raises(ConfigurationError) as caught:
         import_handlers([f"shop.{module}:X"], application)
 
-    assert re.sub(r" \(/\S+/handlers\.py\)", "", str(caught.value)) == f"shop.{module} cannot be imported: {message}"
+    assert re.sub(r" \(/\S+\.py\)", "", str(caught.value)) == f"shop.{module} cannot be imported: {message}"
 
 
 def test_the_way_to_an_error_has_the_applications_own_frames_only(application: Path) -> None:

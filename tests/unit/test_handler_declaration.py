@@ -9,6 +9,7 @@ import pytest
 from streamworker import (
     Batch,
     BatchHandler,
+    Adaptive,
     Breaker,
     ConfigurationError,
     DeadLetter,
@@ -214,6 +215,7 @@ def test_a_wrong_class_is_refused_with_what_was_found_and_what_would_do(handler:
         (lambda: Retry(attempts=0), "Retry.attempts: expected at least 1, got 0"),
         (lambda: Retry(base_s=3.0), "Retry.cap_s: expected at least 3, got 2.0"),
         (lambda: Batch(max_records=0), "Batch.max_records: expected at least 1, got 0"),
+        (declared_with(ordering="KEY"), "Odd.ordering: got 'KEY'; did you mean 'key'?"),
         (lambda: Batch(max_wait_s=float("nan")), "Batch.max_wait_s: expected at least 0, got nan"),
         (lambda: DeadLetter(""), "DeadLetter.topic: expected a topic's name, got an empty string"),
         (lambda: DeadLetter("d", on_exhausted="blok"), "DeadLetter.on_exhausted: got 'blok'; did you mean 'block'?"),
@@ -316,6 +318,56 @@ def test_options_are_inherited() -> None:
 )
 def test_a_topic_belongs_to_a_handler_by_its_whole_name(
     topics: tuple[str, ...], topic: str, *, subscribed: bool
+        (
+            lambda: Rule.dead_letter("ValueError"),  # type: ignore[arg-type]
+            (
+                "Rule.dead_letter: expected an exception class, a tuple of them or a predicate, got 'ValueError';"
+                " write it without quotes"
+            ),
+        ),
+        (
+            lambda: Rule.retry((OSError, "ValueError")),  # type: ignore[arg-type]
+            "Rule.retry: expected an exception class in the tuple, got 'ValueError'; write it without quotes",
+        ),
+        (
+            lambda: Rule.skip([OSError, KeyError]),  # type: ignore[arg-type]
+            (
+                "Rule.skip: expected an exception class, a tuple of them or a predicate,"
+                " got [<class 'OSError'>, <class 'KeyError'>]; write a tuple"
+            ),
+        ),
+        (
+            lambda: Rule.stop(OSError | KeyError),  # type: ignore[arg-type]
+            (
+                "Rule.stop: expected an exception class, a tuple of them or a predicate, got OSError | KeyError;"
+                " write a tuple"
+            ),
+        ),
+        (
+            lambda: Rule.stop(int),  # type: ignore[arg-type]
+            (
+                "Rule.stop: expected an exception class, a tuple of them or a predicate, got <class 'int'>, which is no"
+                " exception"
+            ),
+        ),
+        (
+            lambda: Rule.retry(OSError()),  # type: ignore[arg-type]
+            (
+                "Rule.retry: expected an exception class, a tuple of them or a predicate, got OSError(); write its"
+                " class, OSError"
+            ),
+        ),
+        (
+            lambda: Breaker("db", counts="ConnectionError"),  # type: ignore[arg-type]
+            (
+                "Breaker.counts: expected an exception class, a tuple of them or a predicate, got 'ConnectionError';"
+                " write it without quotes"
+            ),
+        ),
+        (
+            lambda: Adaptive(counts=503),  # type: ignore[arg-type]
+            "Adaptive.counts: expected an exception class, a tuple of them or a predicate, got 503",
+        ),
 ) -> None:
     assert declaration(declared_with(topics=topics)).subscribes_to(topic) == subscribed
 

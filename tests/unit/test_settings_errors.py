@@ -44,6 +44,17 @@ def complaint(
             "kafka.group_protocol: got 'clasic'; did you mean 'classic'? (/streamworker.toml)",
         ),
         (
+            "[log]\nlevel = 'info'",
+            (
+                "log.level: expected one of DEBUG, INFO, WARNING, ERROR, got 'info'; did you mean 'INFO'?"
+                " (log.level: /streamworker.toml)"
+            ),
+        ),
+        (
+            "[log]\nlevel = '7'",
+            "log.level: expected one of DEBUG, INFO, WARNING, ERROR, got '7' (log.level: /streamworker.toml)",
+        ),
+        (
             "[kafka]\nsession_timeout_s = 6",
             (
                 "lifecycle.revoke_timeout_s: expected at most half of kafka.session_timeout_s (3), got 5"
