@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -30,6 +30,7 @@ from streamworker.options import (
     RetryBudget,
     Rule,
 )
+from streamworker.signatures import refuse_bad_methods
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -177,13 +178,17 @@ def _refuse_two_reads(reads: Sequence[Read]) -> None:
 
 def _topics(handler: type[Declared]) -> tuple[str, ...]:
     _refuse_unknown_options(handler)
-    _refuse_bad_handle(handler)
-    topics = handler.topics
+    refuse_bad_methods(handler)
+    topics: object = handler.topics
     if isinstance(topics, str):
         raise ConfigurationError(f'{handler.__name__}.topics: expected a tuple, got a string; write ("{topics}",)')
     if not topics:
         raise ConfigurationError(f'{handler.__name__}.topics is missing; for instance topics = ("orders",)')
+    if not isinstance(topics, Collection):
+        raise ConfigurationError(f'{handler.__name__}.topics: expected a tuple, got {topics!r}; write ("orders",)')
     for topic in topics:
+        if not isinstance(topic, str):
+            raise ConfigurationError(f"{handler.__name__}.topics: expected names, got {topic!r}")
         if topic.startswith("^"):
             try:
                 re.compile(topic)
@@ -212,23 +217,6 @@ def _refuse_unknown_options(handler: type[Declared]) -> None:
         raise ConfigurationError(f"{handler.__name__}.batch: only a BatchHandler has batches; subclass that instead")
 
 
-def _refuse_bad_handle(handler: type[Declared]) -> None:
-    handle = getattr(handler, "handle")  # noqa: B009 - both kinds have it, their common base does not
-    if handle in (Handler.handle, BatchHandler.handle):
-        argument = "records" if issubclass(handler, BatchHandler) else "record"
-        known = [name for name in vars(handler) if callable(getattr(handler, name)) and not name.startswith("_")]
-        hint = f"; {nearest('handle', known)}" if known else ""
-        raise ConfigurationError(f"{handler.__name__} has no handle(self, {argument}){hint}")
-    if inspect.isgeneratorfunction(handle) or inspect.isasyncgenfunction(handle):
-        raise ConfigurationError(
-            f"{handler.__name__}.handle has a yield, so calling it would do nothing; let it return"
-        )
-    try:
-        inspect.signature(handle).bind(None, None)
-    except TypeError as error:
-        raise ConfigurationError(f"{handler.__name__}.handle: expected one argument besides self: {error}") from error
-
-
 def _is_async(handler: type[Declared]) -> bool:
     handle = getattr(handler, "handle")  # noqa: B009 - both kinds have it, their common base does not
     if inspect.iscoroutinefunction(handle):
@@ -246,7 +234,7 @@ def _serde(handler: type[Declared], name: str) -> AnySerde | None:
     if serde is None:
         return None
     if isinstance(serde, type):
-        raise ConfigurationError(f"{handler.__name__}.{name}: got the class {serde.__name__}; expected an instance")
+        raise ConfigurationError(f"{handler.__name__}.{name}: got the class {serde.__name__}; {_serde_of(serde, name)}")
     for method in ("decode", "encode"):
         if not callable(getattr(serde, method, None)):
             raise ConfigurationError(
@@ -254,6 +242,13 @@ def _serde(handler: type[Declared], name: str) -> AnySerde | None:
                 f" Bytes() or an object with decode and encode"
             )
     return serde
+
+
+def _serde_of(kind: type, name: str) -> str:
+    """What to write instead of the class `kind`, which may be what the serde is to give."""
+    if kind in (str, bytes):
+        return f"write {name} = {'Text()' if kind is str else 'Bytes()'}"
+    return "expected an instance" if hasattr(kind, "decode") else f"write {name} = Json({kind.__name__})"
 
 
 def _positive(handler: type[Declared], name: str, number: object) -> int:
@@ -425,6 +420,7 @@ def _reads(handler: type[Declared]) -> tuple[Read, ...]:
 
 
 def _rules(handler: type[Declared]) -> tuple[Rule, ...]:
+    _refuse_no_tuple(handler, "rules", "Rule.retry(...)")
     for rule in handler.rules:
         if not isinstance(rule, Rule):
             raise ConfigurationError(f"{handler.__name__}.rules: expected Rule.retry(...) and the like, got {rule!r}")
@@ -436,7 +432,14 @@ def _rules(handler: type[Declared]) -> tuple[Rule, ...]:
 
 
 def _middleware(handler: type[Declared]) -> tuple[Middleware, ...]:
+    _refuse_no_tuple(handler, "middleware", "...")
     for wrap in handler.middleware:
         if not callable(wrap):
             raise ConfigurationError(f"{handler.__name__}.middleware: {wrap!r} cannot be called")
     return tuple(handler.middleware)
+
+
+def _refuse_no_tuple(handler: type[Declared], name: str, one: str) -> None:
+    found = getattr(handler, name)
+    if isinstance(found, str) or not isinstance(found, Sequence):
+        raise ConfigurationError(f"{handler.__name__}.{name}: expected a tuple, got {found!r}; write {name} = ({one},)")

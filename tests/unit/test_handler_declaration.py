@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from streamworker import (
+    Adaptive,
     Batch,
     BatchHandler,
-    Adaptive,
     Breaker,
     ConfigurationError,
     DeadLetter,
@@ -27,7 +29,7 @@ from streamworker.declaration import declaration, declarations
 from streamworker.serde import Json, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 
 class Orders(Handler[bytes]):
@@ -83,6 +85,53 @@ class HandleOfNone(Orders):
         """One argument too few."""
 
 
+class OnlyInsert(Handler[bytes]):
+    topics = ("orders",)
+
+    def insert(self, record: Record[bytes]) -> None:
+        """Nothing like it."""
+
+
+class Derived(MistypedHandle):
+    """Its base has the mistake."""
+
+
+class OpenOfNone(Orders):
+    def open(self) -> None:  # type: ignore[override]
+        """No context."""
+
+
+class CloseOfOne(Orders):
+    def close(self, context: object = None, *, now: bool) -> None:  # type: ignore[override]
+        """One argument that nobody gives."""
+
+
+class MadeOfSomething(Orders):
+    def __init__(self, db: object) -> None:
+        """Nobody gives it one."""
+
+
+class BatchOfOne(BatchHandler[bytes]):
+    topics = ("orders",)
+
+    def handle(self, record: Record[bytes]) -> None:  # type: ignore[override]
+        """As if it were one."""
+
+
+class OneOfBatch(Handler[bytes]):
+    topics = ("orders",)
+
+    def handle(self, records: Records[bytes]) -> None:  # type: ignore[override]
+        """As if they were many."""
+
+
+def handle_one(self: object, record: object) -> None:
+    """Annotated by an object, as it is without the future import."""
+
+
+handle_one.__annotations__["record"] = Record[bytes]
+
+
 class NoTopics(Handler[bytes]):
     def handle(self, record: Record[bytes]) -> None:
         """Handle it."""
@@ -107,15 +156,51 @@ LATER = Retry(topics=(RetryTopic(delay_s=60),))
         (print, "<built-in function print>: expected a subclass of Handler or BatchHandler"),
         (int, "<class 'int'>: expected a subclass of Handler or BatchHandler"),
         (NoHandle, "NoHandle has no handle(self, record)"),
-        (MistypedHandle, "MistypedHandle has no handle(self, record); did you mean 'handel'?"),
+        (MistypedHandle, "MistypedHandle has no handle(self, record); 'handel' looks like it is meant to be 'handle'"),
+        (OnlyInsert, "OnlyInsert has no handle(self, record)"),
+        (Derived, "Derived has no handle(self, record); 'handel' looks like it is meant to be 'handle'"),
         (BatchWithoutHandle, "BatchWithoutHandle has no handle(self, records)"),
+        (HandleOfTwo, "HandleOfTwo.handle: found handle(self, record, more), write handle(self, record)"),
+        (HandleOfNone, "HandleOfNone.handle: found handle(self), write handle(self, record)"),
         (
-            HandleOfTwo,
-            "HandleOfTwo.handle: expected one argument besides self: missing a required argument: 'more'",
+            type("Odd", (OrderBatches,), {"handle": lambda: None}),
+            "Odd.handle: found handle(), write handle(self, records)",
         ),
-        (HandleOfNone, "HandleOfNone.handle: expected one argument besides self: too many positional arguments"),
+        (declared_with(handle=5), "Odd.handle: 5 cannot be called"),
+        (OpenOfNone, "OpenOfNone.open: found open(self), write open(self, context)"),
+        (CloseOfOne, "CloseOfOne.close: found close(self, context=None, *, now), write close(self)"),
+        (
+            MadeOfSomething,
+            (
+                "MadeOfSomething: found __init__(self, db), write __init__(self): the worker makes each instance"
+                " without arguments; get what it needs in open(self, context)"
+            ),
+        ),
+        (
+            BatchOfOne,
+            (
+                "BatchOfOne.handle: found record: Record, and a BatchHandler is given Records; write"
+                " handle(self, records: Records[...]), or subclass Handler"
+            ),
+        ),
+        (
+            OneOfBatch,
+            (
+                "OneOfBatch.handle: found records: Records, and a Handler is given one Record; write"
+                " handle(self, record: Record[...]), or subclass BatchHandler"
+            ),
+        ),
+        (
+            type("Odd", (OrderBatches,), {"handle": handle_one}),
+            (
+                "Odd.handle: found record: Record, and a BatchHandler is given Records; write"
+                " handle(self, records: Records[...]), or subclass Handler"
+            ),
+        ),
         (NoTopics, 'NoTopics.topics is missing; for instance topics = ("orders",)'),
         (declared_with(topics="orders"), 'Odd.topics: expected a tuple, got a string; write ("orders",)'),
+        (declared_with(topics=5), 'Odd.topics: expected a tuple, got 5; write ("orders",)'),
+        (declared_with(topics=(5,)), "Odd.topics: expected names, got 5"),
         (declared_with(topics=("or ders",)), "Odd.topics: 'or ders' is not a topic's name; a pattern starts with ^"),
         (declared_with(topics=("",)), "Odd.topics: '' is not a topic's name; a pattern starts with ^"),
         (
@@ -130,6 +215,7 @@ LATER = Retry(topics=(RetryTopic(delay_s=60),))
         ),
         (declared_with(batch=Batch()), "Odd.batch: only a BatchHandler has batches; subclass that instead"),
         (declared_with(ordering="keys"), "Odd.ordering: got 'keys'; did you mean 'key'?"),
+        (declared_with(ordering="KEY"), "Odd.ordering: got 'KEY'; did you mean 'key'?"),
         (declared_with(ordering="zzz"), "Odd.ordering: got 'zzz'; known: key, partition, unordered"),
         (declared_with(concurrency=0), "Odd.concurrency: expected a whole number from 1, got 0"),
         (declared_with(concurrency=True), "Odd.concurrency: expected a whole number from 1, got True"),
@@ -193,6 +279,22 @@ LATER = Retry(topics=(RetryTopic(delay_s=60),))
                 " decode and encode"
             ),
         ),
+        (declared_with(value=str), "Odd.value: got the class str; write value = Text()"),
+        (declared_with(key=bytes), "Odd.key: got the class bytes; write key = Bytes()"),
+        (declared_with(value=dict), "Odd.value: got the class dict; write value = Json(dict)"),
+        (
+            declared_with(rules=Rule.retry(ValueError)),
+            (
+                "Odd.rules: expected a tuple, got Rule(matches=<class 'ValueError'>, action=<Action.RETRY: 'retry'>);"
+                " write rules = (Rule.retry(...),)"
+            ),
+        ),
+        (declared_with(rules=None), "Odd.rules: expected a tuple, got None; write rules = (Rule.retry(...),)"),
+        (
+            declared_with(middleware=print),
+            "Odd.middleware: expected a tuple, got <built-in function print>; write middleware = (...,)",
+        ),
+        (declared_with(middleware="abc"), "Odd.middleware: expected a tuple, got 'abc'; write middleware = (...,)"),
         (
             declared_with(rules=(ValueError,)),
             "Odd.rules: expected Rule.retry(...) and the like, got <class 'ValueError'>",
@@ -215,8 +317,57 @@ def test_a_wrong_class_is_refused_with_what_was_found_and_what_would_do(handler:
         (lambda: Retry(attempts=0), "Retry.attempts: expected at least 1, got 0"),
         (lambda: Retry(base_s=3.0), "Retry.cap_s: expected at least 3, got 2.0"),
         (lambda: Batch(max_records=0), "Batch.max_records: expected at least 1, got 0"),
-        (declared_with(ordering="KEY"), "Odd.ordering: got 'KEY'; did you mean 'key'?"),
         (lambda: Batch(max_wait_s=float("nan")), "Batch.max_wait_s: expected at least 0, got nan"),
+        (
+            lambda: Rule.dead_letter("ValueError"),  # type: ignore[arg-type]
+            (
+                "Rule.dead_letter: expected an exception class, a tuple of them or a predicate, got 'ValueError';"
+                " write it without quotes"
+            ),
+        ),
+        (
+            lambda: Rule.retry((OSError, "ValueError")),  # type: ignore[arg-type]
+            "Rule.retry: expected an exception class in the tuple, got 'ValueError'; write it without quotes",
+        ),
+        (
+            lambda: Rule.skip([OSError, KeyError]),  # type: ignore[arg-type]
+            (
+                "Rule.skip: expected an exception class, a tuple of them or a predicate,"
+                " got [<class 'OSError'>, <class 'KeyError'>]; write a tuple"
+            ),
+        ),
+        (
+            lambda: Rule.stop(OSError | KeyError),  # type: ignore[arg-type]
+            (
+                "Rule.stop: expected an exception class, a tuple of them or a predicate, got OSError | KeyError;"
+                " write a tuple"
+            ),
+        ),
+        (
+            lambda: Rule.stop(int),  # type: ignore[arg-type]
+            (
+                "Rule.stop: expected an exception class, a tuple of them or a predicate, got <class 'int'>, which is no"
+                " exception"
+            ),
+        ),
+        (
+            lambda: Rule.retry(OSError()),  # type: ignore[arg-type]
+            (
+                "Rule.retry: expected an exception class, a tuple of them or a predicate, got OSError(); write its"
+                " class, OSError"
+            ),
+        ),
+        (
+            lambda: Breaker("db", counts="ConnectionError"),  # type: ignore[arg-type]
+            (
+                "Breaker.counts: expected an exception class, a tuple of them or a predicate, got 'ConnectionError';"
+                " write it without quotes"
+            ),
+        ),
+        (
+            lambda: Adaptive(counts=503),  # type: ignore[arg-type]
+            "Adaptive.counts: expected an exception class, a tuple of them or a predicate, got 503",
+        ),
         (lambda: DeadLetter(""), "DeadLetter.topic: expected a topic's name, got an empty string"),
         (lambda: DeadLetter("d", on_exhausted="blok"), "DeadLetter.on_exhausted: got 'blok'; did you mean 'block'?"),
     ],
@@ -226,6 +377,63 @@ def test_a_wrong_option_is_refused_where_it_is_made(make: Callable[[], object], 
         make()
 
     assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize("matches", [OSError, (OSError, KeyError), (), lambda error: True, asyncio.CancelledError])
+def test_what_can_match_an_error_is_taken(matches: type[BaseException]) -> None:
+    assert Rule.retry(matches).matches == matches
+    assert Breaker("db", counts=matches).counts == matches
+
+
+def test_what_is_called_without_arguments_may_have_defaults() -> None:
+    class Made(Orders):
+        def __init__(self, table: str = "orders", *more: object, **options: object) -> None:
+            """All have defaults."""
+
+        def open(self, *arguments: object) -> None:
+            """Whatever it is."""
+
+        @staticmethod
+        def close() -> None:
+            """Of nobody's."""
+
+        @classmethod
+        def handle(cls, record: object, more: int = 1) -> None:  # type: ignore[override]
+            """Of the class."""
+
+    assert declaration(Made).name == "Made"
+
+
+def test_what_wraps_a_method_may_give_it_more() -> None:
+    def with_database(method: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(method)
+        def given(self: object, argument: object) -> None:
+            method(self, argument, "db")
+
+        return given
+
+    class Wrapped(Orders):
+        open = with_database(lambda self, context, db: None)  # type: ignore[assignment]
+        handle = with_database(lambda self, record, db: None)  # type: ignore[assignment]
+
+    assert declaration(Wrapped).name == "Wrapped"
+
+
+def test_an_annotation_that_is_not_ours_is_not_judged() -> None:
+    class Record:
+        """The user's own, of many rows."""
+
+    class Rows(BatchHandler[bytes]):
+        topics = ("orders",)
+
+        def handle(self, records: Sequence[Record]) -> None:  # type: ignore[override]
+            """Handle them."""
+
+    class Own(Rows):
+        def handle(self, records) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+            """Not annotated."""
+
+    assert [declaration(one).name for one in (Rows, Own)] == ["Rows", "Own"]
 
 
 def test_what_is_not_said_has_defaults() -> None:
@@ -318,56 +526,6 @@ def test_options_are_inherited() -> None:
 )
 def test_a_topic_belongs_to_a_handler_by_its_whole_name(
     topics: tuple[str, ...], topic: str, *, subscribed: bool
-        (
-            lambda: Rule.dead_letter("ValueError"),  # type: ignore[arg-type]
-            (
-                "Rule.dead_letter: expected an exception class, a tuple of them or a predicate, got 'ValueError';"
-                " write it without quotes"
-            ),
-        ),
-        (
-            lambda: Rule.retry((OSError, "ValueError")),  # type: ignore[arg-type]
-            "Rule.retry: expected an exception class in the tuple, got 'ValueError'; write it without quotes",
-        ),
-        (
-            lambda: Rule.skip([OSError, KeyError]),  # type: ignore[arg-type]
-            (
-                "Rule.skip: expected an exception class, a tuple of them or a predicate,"
-                " got [<class 'OSError'>, <class 'KeyError'>]; write a tuple"
-            ),
-        ),
-        (
-            lambda: Rule.stop(OSError | KeyError),  # type: ignore[arg-type]
-            (
-                "Rule.stop: expected an exception class, a tuple of them or a predicate, got OSError | KeyError;"
-                " write a tuple"
-            ),
-        ),
-        (
-            lambda: Rule.stop(int),  # type: ignore[arg-type]
-            (
-                "Rule.stop: expected an exception class, a tuple of them or a predicate, got <class 'int'>, which is no"
-                " exception"
-            ),
-        ),
-        (
-            lambda: Rule.retry(OSError()),  # type: ignore[arg-type]
-            (
-                "Rule.retry: expected an exception class, a tuple of them or a predicate, got OSError(); write its"
-                " class, OSError"
-            ),
-        ),
-        (
-            lambda: Breaker("db", counts="ConnectionError"),  # type: ignore[arg-type]
-            (
-                "Breaker.counts: expected an exception class, a tuple of them or a predicate, got 'ConnectionError';"
-                " write it without quotes"
-            ),
-        ),
-        (
-            lambda: Adaptive(counts=503),  # type: ignore[arg-type]
-            "Adaptive.counts: expected an exception class, a tuple of them or a predicate, got 503",
-        ),
 ) -> None:
     assert declaration(declared_with(topics=topics)).subscribes_to(topic) == subscribed
 
