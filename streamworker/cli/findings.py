@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, TopicShape]
 
+MISSING_GROUP = "kafka.group is missing: name the consumer group by --group or in the configuration"
+
 
 class Level(enum.Enum):
     """How bad a finding is; only `WRONG` makes the check fail."""
@@ -72,6 +74,8 @@ class Asked(Protocol):
 
 def look(cluster: Asked, config: Config, handlers: Sequence[Declaration], timeout_s: float) -> Iterator[Finding]:
     """All findings, in the order of what depends on what."""
+    if handlers and not config.kafka.group:
+        yield Finding(Level.WRONG, "group", MISSING_GROUP, "streamworker check --group …")
     servers = config.kafka.bootstrap_servers
     try:
         shapes = cluster.topics(timeout_s)
@@ -88,7 +92,8 @@ def look(cluster: Asked, config: Config, handlers: Sequence[Declaration], timeou
     for route in routes:
         yield from _retry_topic(route, handlers[route.handler], config.kafka.group, shapes, settings, servers)
     retried = {one.name: shapes[one.name] for one in routes if one.name in shapes}
-    yield from _group(cluster, config, {**source_topics(handlers, shapes), **retried}, timeout_s)
+    if config.kafka.group or not handlers:
+        yield from _group(cluster, config, {**source_topics(handlers, shapes), **retried}, timeout_s)
 
 
 def source_topics(handlers: Sequence[Declaration], shapes: Shapes) -> Shapes:
@@ -243,7 +248,7 @@ def _max_message_bytes(settings: Mapping[str, str]) -> int:
 def _group(cluster: Asked, config: Config, sources: Shapes, timeout_s: float) -> Iterator[Finding]:
     group = config.kafka.group
     if not group:
-        yield Finding(Level.NOT_CHECKED, "group", "kafka.group is not set", "streamworker check --set kafka.group=…")
+        yield Finding(Level.NOT_CHECKED, "group", "kafka.group is not set", "streamworker check --group …")
         return
     subject = f"group {group}"
     state = cluster.group_state(group, timeout_s)

@@ -13,6 +13,7 @@ import click
 
 from streamworker.assembly import assemble
 from streamworker.cli.exit_codes import listing
+from streamworker.cli.findings import MISSING_GROUP
 from streamworker.cli.handlers import fitting_declarations, import_handlers
 from streamworker.cli.options import connect, examples, settings_options
 from streamworker.cli.reload import Reload
@@ -76,7 +77,7 @@ def run(
     settings = sources.load(group=group)
     config = settings.config if role is None else role.fitted(settings.config)
     if not config.kafka.group:
-        raise ConfigurationError("kafka.group is missing: name the consumer group by --group or in the configuration")
+        raise ConfigurationError(MISSING_GROUP)
     logs.configure(config.log, sys.stderr, None if role is None else role.number)
     log = logging.getLogger(__name__)
     for caution in cautions(config.kafka):

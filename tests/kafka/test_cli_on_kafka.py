@@ -113,9 +113,9 @@ def test_the_dead_letter_topic_is_made_and_then_passes_the_check(
     dead_letters_of(topic, make=False)
     handler = shop(topic)
 
-    before = streamworker(kafka, "check", handler)
+    before = streamworker(kafka, "check", handler, "--group", "g")
     created = streamworker(kafka, "topics", "create", handler)
-    after = streamworker(kafka, "check", handler)
+    after = streamworker(kafka, "check", handler, "--group", "g")
 
     assert before.exit_code == 2
     assert "streamworker topics create kafka_shop:StoreOrders" in before.output
@@ -132,7 +132,7 @@ def test_a_dead_letter_topic_that_forgets_first_is_warned_of(
     topic = kafka.topic("in", retention_ms=str(7 * DAY_MS))
     dead_letters_of(topic, retention_ms=str(DAY_MS), max_message_bytes="2000", cleanup_policy="compact,delete")
 
-    result = streamworker(kafka, "check", shop(topic), "--json")
+    result = streamworker(kafka, "check", shop(topic), "--group", "g", "--json")
 
     warnings = [one for one in json.loads(result.stdout)["findings"] if one["level"] == "warning"]
     assert result.exit_code == 0

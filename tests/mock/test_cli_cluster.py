@@ -102,12 +102,19 @@ def test_a_check_passes_and_says_what_could_not_be_seen(kafka: MockKafka) -> Non
 
 
 def test_a_check_fails_for_missing_topics_and_names_the_mend(kafka: MockKafka) -> None:
-    result = streamworker(kafka, "check", "mock_shop:Elsewhere", "--json")
+    result = streamworker(kafka, "check", "mock_shop:Elsewhere", "--group", "g", "--json")
 
     wrong = [one for one in json.loads(result.stdout)["findings"] if one["level"] == "wrong"]
     assert result.exit_code == 2
     assert [one["subject"] for one in wrong] == ["topic on", "dead-letter topic on.dlq"]
     assert wrong[1]["mend"] == "streamworker topics create mock_shop:Elsewhere"
+
+
+def test_a_check_fails_without_a_group_as_a_run_would(kafka: MockKafka) -> None:
+    result = streamworker(kafka, "check", "mock_shop:StoreOrders")
+
+    assert result.exit_code == 2
+    assert re.search(r"^wrong: +group: kafka\.group is missing", result.output, re.MULTILINE)
 
 
 def test_a_check_creates_no_topic(kafka: MockKafka) -> None:

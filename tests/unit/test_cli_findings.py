@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streamworker import Config, DeadLetter, Handler, Retry, RetryTopic
-from streamworker.cli.findings import Finding, Level, look, retention_ms
+from streamworker.cli.findings import MISSING_GROUP, Finding, Level, look, retention_ms
 from streamworker.cluster import GroupState, TopicShape
 from streamworker.config import KafkaConfig
 from streamworker.declaration import declaration
@@ -168,10 +168,17 @@ def test_a_group_whose_state_is_not_told_is_not_checked() -> None:
     assert finding.subject == "group g"
 
 
-def test_without_a_group_it_is_said_how_to_name_one() -> None:
-    (finding,) = found(FakeCluster(), group="", level=Level.NOT_CHECKED)
+def test_handlers_without_a_group_are_wrong_as_they_would_not_run() -> None:
+    (finding,) = found(FakeCluster(), group="", level=Level.WRONG)
 
-    assert "kafka.group" in str(finding.mend)
+    assert (finding.subject, finding.message) == ("group", MISSING_GROUP)
+    assert finding.mend == "streamworker check --group …"
+
+
+def test_without_handlers_a_group_is_not_asked_for() -> None:
+    findings = list(look(FakeCluster(), Config(), (), 1.0))
+
+    assert [(one.level, one.subject) for one in findings if one.level is not Level.OK] == [(Level.NOT_CHECKED, "group")]
 
 
 @pytest.mark.parametrize("committed", [4, 10])
@@ -264,4 +271,4 @@ def test_a_retry_topic_that_would_lose_records_is_wrong(settings: dict[str, str]
 def test_without_a_group_retry_topics_are_not_checked() -> None:
     not_checked = found(FakeCluster(), Deferring, group="", level=Level.NOT_CHECKED)
 
-    assert [one.subject for one in not_checked][:2] == ["retry topic orders.retry..1", "retry topic orders.retry..2"]
+    assert [one.subject for one in not_checked] == ["retry topic orders.retry..1", "retry topic orders.retry..2"]
