@@ -52,13 +52,14 @@ def check(
 
 def _findings(sources: Sources, handlers: Sequence[str], group: str | None, timeout_s: float) -> Iterator[Finding]:
     try:
-        config = sources.load(group=group).config
+        settings = sources.load(group=group)
+        config = settings.config
         cluster = connect(config.kafka)
     except ConfigurationError as error:
         yield Finding(Level.WRONG, "configuration", str(error), "streamworker config show")
         return
     yield Finding(Level.OK, "configuration", "valid")
-    for caution in cautions(config.kafka):
+    for caution in (*settings.cautions, *cautions(config.kafka)):
         yield Finding(Level.WARNING, "configuration", caution)
     try:
         classes = import_handlers(handlers, Path.cwd())

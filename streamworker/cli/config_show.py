@@ -35,7 +35,7 @@ def config() -> None:
 @settings_options
 def show(sources: Sources, as_json: bool) -> None:
     """Every option with its value and where it came from; secrets are masked."""
-    settings = sources.load()
+    settings = sources.load_aloud()
     about = descriptions()
     shown = [(name, _plain(redact(name, value)), settings.origin(name)) for name, value in settings.values()]
     if as_json:

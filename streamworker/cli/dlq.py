@@ -51,7 +51,7 @@ def keys(sources: Sources, topic: str, group: str | None, as_json: bool, timeout
 
     Keys that are no text are shown as 0x… in hexadecimal digits.
     """
-    parked = _parked(sources.load().config, topic, timeout_s)
+    parked = _parked(sources.load_aloud().config, topic, timeout_s)
     found = sorted((one, first) for one, first in parked.items() if group in (None, one.group))
     if as_json:
         show_json([_plain(one, first) for one, first in found])
@@ -91,7 +91,7 @@ def release_key(
     """
     if bool(key) == all_keys:
         raise click.UsageError("give KEY or --all")
-    config = sources.load().config
+    config = sources.load_aloud().config
     parked = {one: first for one, first in _parked(config, topic, timeout_s).items() if one.group == group}
     chosen = parked if all_keys else _chosen(parked, [_bytes(one, in_hex=in_hex) for one in key], group)
     if yes:

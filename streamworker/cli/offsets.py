@@ -101,7 +101,7 @@ def show(
     offset are done, on how many of the others calls were spent, and which are suspected of killing the process. --json
     has them one by one.
     """
-    cluster = connect(sources.load().config.kafka)
+    cluster = connect(sources.load_aloud().config.kafka)
     positions = _positions(cluster, group, topics, numbers, timeout_s)
     if as_json:
         show_json([_plain(one) for one in positions])
@@ -132,7 +132,7 @@ def set_(
     timeout_s: float,
 ) -> None:
     """Set one offset of GROUP."""
-    cluster = connect(sources.load().config.kafka)
+    cluster = connect(sources.load_aloud().config.kafka)
     positions = _positions(cluster, group, [topic], [number], timeout_s)
     for one in positions:
         if not one.start <= offset <= one.end:
@@ -175,7 +175,7 @@ def reset(
 ) -> None:
     """Move the offsets of GROUP, by default of all partitions it has offsets for."""
     target = Target(to_earliest, to_latest, _moment_ms(to_datetime), shift_by)
-    cluster = connect(sources.load().config.kafka)
+    cluster = connect(sources.load_aloud().config.kafka)
     positions = _positions(cluster, group, topics, numbers, timeout_s)
     ctx.exit(_move(cluster, group, _targets(cluster, positions, target, timeout_s), yes=yes, timeout_s=timeout_s))
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from streamworker.cli.console_output import say
 from streamworker.cli.settings import Settings, load
 from streamworker.cli.sources import DEFAULT_FILE, is_unicode
 from streamworker.cluster import Cluster
@@ -37,6 +38,13 @@ class Sources:
         """Read everything; `options` are kafka options with a switch of their own, None where it was not given."""
         overrides = [f"kafka.{name}={value}" for name, value in options.items() if value is not None]
         return load(files=self._files(), environ=os.environ, overrides=[*self.overrides, *overrides])
+
+    def load_aloud(self, **options: str | None) -> Settings:
+        """The same, and what it may have been meant to say is said on standard error."""
+        settings = self.load(**options)
+        for caution in settings.cautions:
+            say(f"Warning: {caution}", to_stderr=True)
+        return settings
 
     def _files(self) -> list[Path]:
         if self.file is not None:

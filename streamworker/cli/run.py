@@ -77,10 +77,10 @@ def run(
     settings = sources.load(group=group)
     config = settings.config if role is None else role.fitted(settings.config)
     if not config.kafka.group:
-        raise ConfigurationError(MISSING_GROUP)
+        raise ConfigurationError(". ".join((MISSING_GROUP, *settings.cautions)))
     logs.configure(config.log, sys.stderr, None if role is None else role.number)
     log = logging.getLogger(__name__)
-    for caution in cautions(config.kafka):
+    for caution in (*settings.cautions, *cautions(config.kafka)):
         log.warning(caution)
     connect(config.kafka)  # here, a wrong option of the client ends with a message
     classes = import_handlers(handlers, Path.cwd())

@@ -28,6 +28,7 @@ from streamworker.cli.sources import (
     leaves,
     with_file_read,
 )
+from streamworker.cli.variables import unread_variables
 from streamworker.config import FREE_TABLES, Config, tables
 from streamworker.errors import ConfigurationError
 from streamworker.librdkafka import Masked, Option, redact, refusal
@@ -41,10 +42,14 @@ DEFAULT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A configuration, and by dotted name where each value came from that is no default."""
+    """A configuration, and by dotted name where each value came from that is no default.
+
+    `cautions` say what is not in it and may have been meant to be.
+    """
 
     config: Config
     origins: Mapping[str, str]
+    cautions: Sequence[str] = ()
 
     def origin(self, name: str) -> str:
         """Where the value called `name` came from."""
@@ -62,7 +67,8 @@ def load(*, files: Sequence[Path], environ: Mapping[str, str], overrides: Sequen
     settings += map(from_override, overrides)
     chosen = _without_headings({setting.path: setting for setting in map(with_file_read, settings)})
     _refuse_clashes(chosen)
-    return Settings(_config(chosen), {setting.name: setting.origin for setting in chosen.values()})
+    origins = {setting.name: setting.origin for setting in chosen.values()}
+    return Settings(_config(chosen), origins, cautions=tuple(unread_variables(environ)))
 
 
 def _without_headings(chosen: Mapping[Names, Setting]) -> Mapping[Names, Setting]:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_type_hints
 
+from streamworker.cli.variables import PREFIX, meant_variable
 from streamworker.config import FREE_TABLES, Config, tables
 from streamworker.errors import ConfigurationError, nearest
 from streamworker.librdkafka import redact
 
 Names = tuple[str, ...]
 
-PREFIX = "STREAMWORKER__"
 DEFAULT_FILE = Path("streamworker.toml")
 COMMAND_LINE = "command line"
 
@@ -127,6 +127,8 @@ def from_environment(environ: Mapping[str, str]) -> Iterator[Setting]:
     for variable in sorted(environ):
         if variable.startswith(PREFIX):
             names = variable.removeprefix(PREFIX).lower().split("__")
+            if len(names) == 1 and (meant := meant_variable(variable)):
+                raise ConfigurationError(f"{variable}: no such option; did you mean {meant}?")
             if names[:2] == list(CLIENT):
                 names[2:] = map(_client_name, names[2:])
             yield _text_setting(tuple(names), environ[variable], variable)

@@ -68,7 +68,7 @@ def create(
 
     Beside a dead-letter topic with on_exhausted="dlq_key" also the compacted topic with the parked keys.
     """
-    kafka = sources.load(group=group).config.kafka
+    kafka = sources.load_aloud(group=group).config.kafka
     cluster = connect(kafka)
     declared = declarations(import_handlers(handlers, Path.cwd()))
     owners, compacted = _owners(declared, kafka.group), keys_topics(declared)

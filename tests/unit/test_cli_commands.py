@@ -253,3 +253,21 @@ def test_an_error_of_the_application_at_import_is_wrong_usage_and_not_ours(
     if command != "check":
         assert result.stderr.startswith(f"Error: {message}\nTraceback (most recent call last):\n")
         assert result.stderr.count("File ") == 2
+
+
+def test_a_variable_that_is_not_read_is_said_where_its_option_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMWORKER_KAFKA_GROUP", "g")
+
+    run = streamworker("run", "app:Handler")
+    check = streamworker("check", "--json", "--timeout", "0.1", "--bootstrap-servers", "127.0.0.1:1")
+    shown = streamworker("config", "show", "--json")
+
+    caution = "STREAMWORKER_KAFKA_GROUP is not read; did you mean STREAMWORKER__KAFKA__GROUP?"
+    findings = json.loads(check.stdout)["findings"]
+    assert run.exit_code == 2
+    assert run.stderr == (
+        f"Error: kafka.group is missing: name the consumer group by --group or in the configuration. {caution}\n"
+    )
+    assert [one["message"] for one in findings if one["level"] == "warning"] == [caution]
+    assert shown.stderr == f"Warning: {caution}\n"
+    assert json.loads(shown.stdout)["kafka.group"]["value"] == ""

@@ -107,6 +107,12 @@ def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
     assert message == "http.port: expected a whole number, got 'eighty' (STREAMWORKER__HTTP__PORT)"
 
 
+def test_a_variable_with_half_of_its_underscores_is_answered_with_all(tmp_path: Path) -> None:
+    message = complaint(tmp_path, environ={"STREAMWORKER__KAFKA_GROUP": "x"})
+
+    assert message == "STREAMWORKER__KAFKA_GROUP: no such option; did you mean STREAMWORKER__KAFKA__GROUP?"
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -47,10 +47,54 @@ def test_the_last_of_two_equal_overrides_wins() -> None:
     assert loaded(overrides=["kafka.group=a", "kafka.group=b"]).config.kafka.group == "b"
 
 
-def test_variables_without_the_prefix_are_not_ours() -> None:
-    environ = {"STREAMWORKER_TEST_KAFKA": "x", "KAFKA__GROUP": "x", "STREAMWORKER_PORT": "tcp://10.0.0.1"}
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("STREAMWORKER_KAFKA_GROUP", "STREAMWORKER__KAFKA__GROUP"),
+        ("STREAMWORKER_KAFKA__GROUP", "STREAMWORKER__KAFKA__GROUP"),
+        ("streamworker__kafka__group", "STREAMWORKER__KAFKA__GROUP"),
+        ("STREAMWORKER_GROUP", "STREAMWORKER__KAFKA__GROUP"),
+        ("STREAMWORKER_BOOTSTRAP_SERVERS", "STREAMWORKER__KAFKA__BOOTSTRAP_SERVERS"),
+        ("STREAMWORKER_KAFKA_SERVERS", "STREAMWORKER__KAFKA__BOOTSTRAP_SERVERS"),
+        ("STREAMWORKER_KAFAK_GROUP", "STREAMWORKER__KAFKA__GROUP"),
+        ("STREAMWORKER_HTTP_PORT", "STREAMWORKER__HTTP__PORT"),
+        ("STREAMWORKER_DEAD_LETTERS_BUDGET", "STREAMWORKER__DEAD_LETTERS__BUDGET"),
+        ("STREAMWORKER_KAFKA_LIBRDKAFKA_SASL_PASSWORD", "STREAMWORKER__KAFKA__LIBRDKAFKA__SASL_PASSWORD"),
+        ("STREAMWORKER_APP__DB__HOST", "STREAMWORKER__APP__DB__HOST"),
+        ("STREAMWORKER_DEGRADATION_PLACE", "STREAMWORKER__DEGRADATION__PLACE"),
+    ],
+)
+def test_a_variable_that_only_looks_like_an_option_is_said_with_what_is_read(variable: str, meant: str) -> None:
+    settings = loaded(environ={variable: "x"})
 
-    assert loaded(environ=environ).config == Config()
+    assert settings.config == Config()
+    assert settings.cautions == (f"{variable} is not read; did you mean {meant}?",)
+
+
+def test_variables_of_others_are_not_ours() -> None:
+    """Kubernetes sets some in each pod for a service that is called streamworker, or streamworker-http."""
+    environ = {
+        "STREAMWORKER_TEST_KAFKA": "x",
+        "STREAMWORKER_SOAK_S": "60",
+        "STREAMWORKER_ROLE": "{}",
+        "KAFKA__GROUP": "x",
+        "STREAMWORKER_LOG_DIR": "x",
+        "STREAMWORKER_KAFKA_TOPIC": "x",
+        "STREAMWORKER_VERSION": "1",
+        "STREAMWORKER_SERVICE_HOST": "10.0.0.1",
+        "STREAMWORKER_SERVICE_PORT": "80",
+        "STREAMWORKER_SERVICE_PORT_HTTP": "80",
+        "STREAMWORKER_PORT": "tcp://10.0.0.1:80",
+        "STREAMWORKER_PORT_80_TCP": "tcp://10.0.0.1:80",
+        "STREAMWORKER_PORT_80_TCP_ADDR": "10.0.0.1",
+        "STREAMWORKER_HTTP_PORT": "tcp://10.0.0.1:80",
+        "STREAMWORKER_HTTP_PORT_80_TCP_PORT": "80",
+        "STREAMWORKER_HTTP_SERVICE_HOST": "10.0.0.1",
+    }
+
+    settings = loaded(environ=environ)
+
+    assert (settings.config, settings.cautions) == (Config(), ())
 
 
 @pytest.mark.parametrize(
