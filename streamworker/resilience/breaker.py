@@ -22,22 +22,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streamworker.resilience.bulkhead import Seats
-from streamworker.resilience.verdict import causes
+from streamworker.resilience.verdict import is_of_a_dependency
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.options import Breaker, Matcher
+    from streamworker.options import Breaker
 
 _BUCKETS = 10
 # A trial that has not come back by then says that the dependency hangs.
 _TRIAL_S = 30.0
 _KEPT_CHANGES = 100
-# By name, so that no driver is imported: those of Python, of the database API (PEP 249), redis, requests and httpx.
-_COUNTED_NAMES = frozenset(
-    {"ConnectionError", "TimeoutError", "Timeout", "gaierror", "OperationalError", "InterfaceError", "TransportError"}
-)
 
 
 class BreakerState(enum.Enum):
@@ -245,19 +241,3 @@ class _Window:
 
     def _sum(self, counts: Sequence[int], sign: int) -> None:
         self._totals = [total + sign * count for total, count in zip(self._totals, counts, strict=True)]
-
-
-def is_of_a_dependency(error: BaseException, matches: Matcher | None) -> bool:
-    """Whether `error` is a dependency's by what `matches`, None being connection errors and timeouts."""
-    try:
-        if matches is None:
-            return any(map(_has_known_name, causes(error)))
-        if isinstance(matches, type | tuple):
-            return any(isinstance(link, matches) for link in causes(error))
-        return any(map(matches, causes(error)))
-    except Exception:  # noqa: BLE001 - a user's predicate; the record is judged without it
-        return False
-
-
-def _has_known_name(link: BaseException) -> bool:
-    return any(kind.__name__ in _COUNTED_NAMES for kind in type(link).__mro__)

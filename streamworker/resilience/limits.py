@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
-from streamworker.resilience.breaker import is_of_a_dependency
+from streamworker.resilience.verdict import is_of_a_dependency
 
 if TYPE_CHECKING:
     from streamworker.options import Adaptive, Rate, RetryBudget

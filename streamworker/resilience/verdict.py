@@ -1,7 +1,8 @@
 """What follows from a failed call.
 
-Decided here: retry, wait, dead letter, skip, stop. Not decided here: how long a retry waits (`retry.py`) and
-how an ending is settled (`settlement.py`). Pure, any thread; imports the vocabulary and the configuration.
+Decided here: retry, wait, dead letter, skip, stop, and which errors are a dependency's. Not decided here: how long a
+retry waits (`retry.py`) and how an ending is settled (`settlement.py`). Pure, any thread; imports the vocabulary and
+the configuration.
 
 The order of the questions:
 
@@ -38,10 +39,14 @@ from streamworker.reason import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from streamworker.options import Rule
+    from streamworker.options import Matcher, Rule
 
 _CRITICAL = (SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError)
 _MAX_CAUSES = 16  # far beyond what people chain; `raise a from b` can make a circle
+# By name, so that no driver is imported: those of Python, of the database API (PEP 249), redis, requests and httpx.
+_COUNTED_NAMES = frozenset(
+    {"ConnectionError", "TimeoutError", "Timeout", "gaierror", "OperationalError", "InterfaceError", "TransportError"}
+)
 
 
 class VerdictKind(enum.Enum):
@@ -141,6 +146,14 @@ def links(error: BaseException) -> Iterator[BaseException]:
     )
 
 
+def is_of_a_dependency(error: BaseException, matches: Matcher | None) -> bool:
+    """Whether `error` is a dependency's by what `matches`, None being connection errors and timeouts."""
+    try:
+        return any(_has_known_name(link) if matches is None else _is_match(matches, link) for link in causes(error))
+    except Exception:  # noqa: BLE001 - a user's predicate; the record is judged without it
+        return False
+
+
 def _chain(error: BaseException, before: Callable[[BaseException], BaseException | None]) -> Iterator[BaseException]:
     """Each error and those of a group (as a TaskGroup raises them) before what they were raised from."""
     waiting = [error]
@@ -155,6 +168,10 @@ def _chain(error: BaseException, before: Callable[[BaseException], BaseException
             waiting += reversed(link.exceptions)
 
 
+def _has_known_name(link: BaseException) -> bool:
+    return any(kind.__name__ in _COUNTED_NAMES for kind in type(link).__mro__)
+
+
 def _action_of_rules(rules: Sequence[Rule], error: BaseException) -> tuple[Action | None, str]:
     notes: list[str] = []
     for rule in rules:
@@ -165,16 +182,16 @@ def _action_of_rules(rules: Sequence[Rule], error: BaseException) -> tuple[Actio
 
 def _matches(rule: Rule, error: BaseException, notes: list[str]) -> bool:
     try:
-        return any(_is_match(rule, link) for link in causes(error))
+        return any(_is_match(rule.matches, link) for link in causes(error))
     except Exception as broken:  # noqa: BLE001 - a user's predicate; the record is judged without it
         notes.append(f"the predicate of Rule.{rule.action.value}({rule.matches!r}) raised {type(broken).__name__}")
         return False
 
 
-def _is_match(rule: Rule, link: BaseException) -> bool:
-    if isinstance(rule.matches, type | tuple):
-        return isinstance(link, rule.matches)
-    return bool(rule.matches(link))
+def _is_match(matches: Matcher, link: BaseException) -> bool:
+    if isinstance(matches, type | tuple):
+        return isinstance(link, matches)
+    return bool(matches(link))
 
 
 def _built_in(error: BaseException) -> Verdict:

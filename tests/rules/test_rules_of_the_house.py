@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from configparser import ConfigParser
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -268,3 +269,19 @@ def test_the_drawing_of_the_errors_has_them_all() -> None:
     assert set(re.findall(r"^[ │├└─]+ (\w+) {2,}|^    (StreamworkerError)$", errors.__doc__ or "", re.MULTILINE)) == {
         ("", name) if name == "StreamworkerError" else (name, "") for name in known
     }
+
+
+def test_what_calls_itself_pure_is_kept_so_and_named_on_the_design_page() -> None:
+    contracts = ConfigParser()
+    contracts.read(ROOT / ".importlinter", "utf-8")
+    kept = contracts["importlinter:contract:pure"]["source_modules"].split()
+    page = (ROOT / "docs" / "design.md").read_text("utf-8")
+    [paragraph] = re.findall(r"^Pure, .*?\n\n", page, re.DOTALL | re.MULTILINE)
+    pure = [
+        f"streamworker.{module.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}"
+        for module, tree in modules().items()
+        if re.search(r"\bPure\b(?! but)", ast.get_docstring(tree) or "")
+    ]
+
+    assert [one for one in pure if not any(f"{one}.".startswith(f"{whole}.") for whole in kept)] == []
+    assert [one for one in kept if one.rpartition(".")[2].replace("_", " ") not in paragraph] == []
