@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Seats:
-    """A call takes a seat while it lasts. One lock, the semaphore's own, never held across a call."""
+    """A call takes a seat while it lasts, which is the purpose; the lock beside the seats is held for a moment only."""
 
     def __init__(self, rules: Bulkhead) -> None:
         self._seats = threading.BoundedSemaphore(rules.max_concurrent)
