@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from zlib import crc32
 
 from streamworker.interfaces import OffsetMark
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from streamworker.interfaces import Letter
     from streamworker.record import Header
-    from streamworker.testing.memory_source import MemorySource
     from streamworker.testing.virtual_time import VirtualTime
 
 
@@ -130,6 +129,14 @@ class _Log:
     end: int = 0
 
 
+class GroupMember(Protocol):
+    """What the broker knows of a member of the group."""
+
+    name: str
+    topics: tuple[str, ...]
+    expelled: bool  # without being asked; the member finds out, and may join anew
+
+
 class MemoryBroker:
     """Topics and one group."""
 
@@ -153,16 +160,16 @@ class MemoryBroker:
         self.offsets_error: Callable[[], str | None] = lambda: None
         self.ends_error: Callable[[], str | None] = lambda: None
         self.commit_raises: Callable[[], str | None] = lambda: None  # after the marks were taken one by one
-        self.on_read: Callable[[MemorySource, TopicPartition], None] = lambda _source, _key: None  # before delivery
+        self.on_read: Callable[[GroupMember, TopicPartition], None] = lambda _source, _key: None  # before delivery
         self.longest_wait_s = inf  # of a fetch: others wait for their turn meanwhile
         self.coordinator_up = True
         self.leaderless: set[TopicPartition] = set()  # nothing can be fetched from these
         self._logs = {TopicPartition(topic, one): _Log() for topic, count in topics.items() for one in range(count)}
         self._committed: dict[TopicPartition, OffsetMark] = {}
-        self._members: list[MemorySource] = []
-        self._holders: dict[TopicPartition, MemorySource] = {}
+        self._members: list[GroupMember] = []
+        self._holders: dict[TopicPartition, GroupMember] = {}
         self._latest_tenures: dict[tuple[str, TopicPartition], Tenure] = {}
-        self._targets: dict[MemorySource, set[TopicPartition]] | None = None  # until the group or a topic changes
+        self._targets: dict[GroupMember, set[TopicPartition]] | None = None  # until the group or a topic changes
 
     def produce(
         self,
@@ -237,12 +244,12 @@ class MemoryBroker:
         """What tells `topic` from those that had its name before they were deleted."""
         return f"{crc32(topic.encode()):08x}-{self._deleted_topics[topic]}"
 
-    def expel(self, member: MemorySource) -> None:
+    def expel(self, member: GroupMember) -> None:
         """Take a member's partitions away without asking, as after its session timed out."""
         member.expelled = True
         self._take_from(member, TenureEnd.LOST)
 
-    def crash(self, member: MemorySource) -> None:
+    def crash(self, member: GroupMember) -> None:
         """A member is gone without a word, and its session with it."""
         self.expel(member)
         self._members.remove(member)
@@ -252,50 +259,50 @@ class MemoryBroker:
         """Partitions of `topic`."""
         return [key for key in self._logs if key.topic == topic]
 
-    def join(self, member: MemorySource) -> None:
+    def join(self, member: GroupMember) -> None:
         """Add a member to the group."""
         if member not in self._members:
             self._members.append(member)
             self._targets = None
 
-    def leave(self, member: MemorySource) -> None:
+    def leave(self, member: GroupMember) -> None:
         """A member leaves in order."""
         if member in self._members:
             self._members.remove(member)
             self._targets = None
         self._take_from(member, TenureEnd.LEFT)
 
-    def target(self, member: MemorySource) -> set[TopicPartition]:
+    def target(self, member: GroupMember) -> set[TopicPartition]:
         """What the assignor gives to `member`: an even split that moves little."""
         if self._targets is None:
             self._targets = self._split()
         return self._targets.get(member, set())
 
-    def _split(self) -> dict[MemorySource, set[TopicPartition]]:
-        wanted: dict[MemorySource, set[TopicPartition]] = {one: set() for one in self._members}
+    def _split(self) -> dict[GroupMember, set[TopicPartition]]:
+        wanted: dict[GroupMember, set[TopicPartition]] = {one: set() for one in self._members}
         for topic in sorted({topic for one in self._members for topic in one.topics}):
             takers = [one for one in self._members if topic in one.topics]
             for number, key in enumerate(sorted(self.partitions(topic))):
                 wanted[takers[number % len(takers)]].add(key)
         return wanted
 
-    def held_by_others(self, member: MemorySource) -> set[TopicPartition]:
+    def held_by_others(self, member: GroupMember) -> set[TopicPartition]:
         """Partitions that another member has not given back yet."""
         return {key for key, holder in self._holders.items() if holder is not member}
 
-    def hold(self, key: TopicPartition, member: MemorySource) -> None:
+    def hold(self, key: TopicPartition, member: GroupMember) -> None:
         """Give a partition to a member."""
         self._holders[key] = member
         tenure = Tenure(member.name, key, self.time.monotonic_s())
         self.tenures.append(tenure)
         self._latest_tenures[member.name, key] = tenure
 
-    def ask_back(self, keys: Sequence[TopicPartition], member: MemorySource) -> None:
+    def ask_back(self, keys: Sequence[TopicPartition], member: GroupMember) -> None:
         """Note that a member begins to give partitions back."""
         for key in keys:
             self.latest_tenure(member.name, key).asked_s = self.time.monotonic_s()
 
-    def give_back(self, key: TopicPartition, member: MemorySource, ending: TenureEnd) -> None:
+    def give_back(self, key: TopicPartition, member: GroupMember, ending: TenureEnd) -> None:
         """Take a partition from the member that has it; nothing changes if it was taken away meanwhile."""
         if self._holders.get(key) is not member:
             return
@@ -307,7 +314,7 @@ class MemoryBroker:
         """The assignment of `key` to `member` that began last; KeyError if there was none."""
         return self._latest_tenures[member, key]
 
-    def _take_from(self, member: MemorySource, ending: TenureEnd) -> None:
+    def _take_from(self, member: GroupMember, ending: TenureEnd) -> None:
         for key in [key for key, holder in self._holders.items() if holder is member]:
             self.give_back(key, member, ending)
 
@@ -326,7 +333,7 @@ class MemoryBroker:
         return self._logs[key].low
 
     def take_commit(
-        self, member: MemorySource, key: TopicPartition, mark: OffsetMark, *, again: bool = False
+        self, member: GroupMember, key: TopicPartition, mark: OffsetMark, *, again: bool = False
     ) -> str | None:
         """Take a commit; returns librdkafka's name of the error. Ownership is not looked at, as on a broker."""
         if member.expelled or member not in self._members:

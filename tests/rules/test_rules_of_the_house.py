@@ -7,9 +7,11 @@ import re
 import subprocess
 from configparser import ConfigParser
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grimp
 import pytest
 
 from streamworker import errors
@@ -269,6 +271,13 @@ def test_the_drawing_of_the_errors_has_them_all() -> None:
     assert set(re.findall(r"^[ │├└─]+ (\w+) {2,}|^    (StreamworkerError)$", errors.__doc__ or "", re.MULTILINE)) == {
         ("", name) if name == "StreamworkerError" else (name, "") for name in known
     }
+
+
+def test_no_modules_know_each_other_not_even_by_their_types() -> None:
+    graph = grimp.build_graph("streamworker", exclude_type_checking_imports=False, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+
+    TopologicalSorter(imports).prepare()  # raises CycleError, which names the modules
 
 
 def test_what_calls_itself_pure_is_kept_so_and_named_on_the_design_page() -> None:
