@@ -4,8 +4,8 @@
 
 `Worker.step` moves records one stage on. The rooms of this package do not know each other; the worker, and its
 neighbours in this folder, hand values from one to the next. Everything here runs on the loop thread, which owns the
-consumer, the assignment, the lanes, the trackers, the committer and the dead-letter producer. User code never runs on
-it, unless it asks to.
+consumer, the assignment, the lanes, the trackers, the committer and the dead-letter producer. Of user code there run on
+it, and must not block: listeners, predicates, wait strategies, and handlers that ask to.
 
 What becomes of a record is decided in `settlement.py`, and it becomes done in one place, `Endings.complete`: handled,
 expired, or its letter acknowledged (with a parked key: its note read back). What comes and goes with partitions is in

@@ -67,7 +67,7 @@ def read_head(connection: socket.socket, *, timeout_s: float, max_bytes: int) ->
 
 
 class HttpServer:
-    """Serves `site` from `start` to `stop`."""
+    """Serves `site` from `start` to `stop`, which the thread calls that runs the worker or the supervisor."""
 
     def __init__(self, config: HttpConfig, site: Site, *, timeout_s: float = CONNECTION_TIMEOUT_S) -> None:
         self._config = config

@@ -1,8 +1,9 @@
 """An event loop with the calls of one `async def` handler.
 
 It has a thread of its own, one instance of the handler, and a task for each slice; records of a slice go one after the
-other. A handler that blocks it holds up its own slices and those of no other handler. The loop thread hands slices over
-and hears of outcomes; all else happens on the event loop's thread.
+other. A handler that blocks it holds up its own slices and those of no other handler. The loop thread puts slices into
+`_work` and sets `_called`, which the event loop's thread takes back before it looks; both are single operations.
+When that thread has ended, the one that finds a slice gives it back. All else happens on the event loop's thread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The executor of a process: a pool for each handler, of threads, child processes, tasks or nothing but the loop.
 
-Outcomes of all pools come back through one queue. Loop thread only, but for `report`.
+Outcomes of all pools come back through one queue. Loop thread only, but for `_report`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many records are handed over at a time. Pure."""
+"""How many records are handed over at a time. Pure; the loop thread owns each sizer."""
 
 from __future__ import annotations
 

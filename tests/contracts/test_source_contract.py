@@ -161,7 +161,7 @@ def test_nothing_is_lost_or_repeated_where_max_records_cuts_a_fetch(group: Group
     for key in BOTH:
         group.produce(key, 7)
     member = group.join()
-    sizes = []
+    sizes: list[int] = []
 
     while sum(sizes) < 14 and len(sizes) < TURNS:
         sizes.append(sum(len(run) for _, run in member.fetch(max_records=3).runs))
