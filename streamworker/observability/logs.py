@@ -17,6 +17,7 @@ import structlog
 
 from streamworker.errors import Defect, FatalError
 from streamworker.events import Listener
+from streamworker.frames import where_raised
 from streamworker.interfaces import FaultKind
 from streamworker.observability.bursts import Bursts
 from streamworker.observability.redaction import error_text, safe_text, safe_value
@@ -153,6 +154,8 @@ class LogListener(Listener):
             "error_type": type(error).__name__,
             "error": error_text(error),
         }
+        if at := where_raised(error):
+            fields["at"] = at
         self._log.log(level, message, extra=fields, exc_info=error if traced else None)
 
     def expired(self, partition: TopicPartition, offset: int, records: int, age_s: float) -> None:

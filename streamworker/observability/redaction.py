@@ -18,11 +18,11 @@ _SECRET_NAME = re.compile(
     re.IGNORECASE,
 )
 # Both look at each word once, from its beginning, and take nothing back: text of an error may be a payload, and a
-# search that a text can blow up would hold up the loop.
+# search that a text can blow up would hold up the loop. `token.py:27 in refresh` is a place and no secret.
 _IN_TEXT = re.compile(
     r"""(?<![\w.-])
         (?=[\w.-]*?(?:pass(?:word|phrase|wd)|secret|token|credential|authorization|api[._-]?key))
-        (?P<name>[\w.-]++["']?\s*+[=:]\s*+)
+        (?P<name>[\w.-]++(?!(?<=\.py):\d++\ in\ )["']?\s*+[=:]\s*+)
         (?:(?:basic|bearer)\s++)?
         (?:"[^"]*+"|'[^']*+'|[^\s,;&]++)""",
     re.IGNORECASE | re.VERBOSE,

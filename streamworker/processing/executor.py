@@ -148,6 +148,8 @@ class SliceRunner:
             wrong.__cause__ = failed.cause
             return Failure(None, wrong)
         slice_.done = good[failed.index]
+        if failed.cause.__traceback__ is None:  # made and not raised: then it is where it was named
+            failed.cause.with_traceback(failed.__traceback__)
         return Failure(good[failed.index], failed.cause)
 
     def _records(self, slice_: Slice) -> tuple[Sequence[int], Records[object], Failure | None]:

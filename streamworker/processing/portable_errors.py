@@ -1,7 +1,7 @@
 """Errors in a form that survives the way between processes, with what rules ask of them: class, attributes, causes.
 
 Pickle alone loses the causes, and fails for classes whose `__init__` wants other arguments than it keeps. Pure; any
-thread. Imports the standard library only.
+thread. Of streamworker it imports `frames` only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import traceback
 from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Self
+
+from streamworker.frames import ToldTraceback, where_raised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +26,7 @@ class PortableError(NamedTuple):
 
     links: tuple[bytes, ...]
     traceback: str
+    at: str | None
 
     @classmethod
     def of(cls, error: BaseException) -> Self:
@@ -33,14 +36,15 @@ class PortableError(NamedTuple):
         while link is not None and len(links) < _MAX_LINKS:
             links.append(_pickled(link))
             link = link.__cause__
-        return cls(tuple(links), "".join(traceback.format_exception(error))[-_MAX_TRACEBACK_CHARS:])
+        told = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK_CHARS:]
+        return cls(tuple(links), told, where_raised(error))
 
     def error(self) -> BaseException:
         """The error with its causes. Its traceback is a note: a cause would be asked about by the rules."""
         chain: list[BaseException] = [pickle.loads(link) for link in self.links]
         for error, cause in pairwise(chain):
             error.__cause__ = cause
-        chain[0].add_note(f"\nIn the child process:\n{self.traceback}")
+        chain[0].add_note(ToldTraceback(f"\nIn the child process:\n{self.traceback}", self.at))
         return chain[0]
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from streamworker import Ending, FatalError, PoisonError, TopicPartition
 from streamworker.config import LogConfig
 from streamworker.interfaces import Fault, FaultKind
+from streamworker.observability import logs
 from streamworker.observability.bursts import Bursts
 from streamworker.observability.logs import LogListener, configure
 from streamworker.observability.redaction import HIDDEN, error_text, looks_secret, safe_text, safe_value
@@ -69,6 +70,36 @@ def test_a_failure_is_one_line_with_its_place_as_fields() -> None:
     assert (line["topic"], line["partition"], line["offset"], line["attempt"]) == ("orders", 3, 17, 1)
     assert (line["error_type"], line["error"], line["level"]) == ("PoisonError", "qty is negative", "warning")
     assert "exception" not in line
+
+
+def test_a_failure_says_in_which_line_of_the_users_code_it_was() -> None:
+    world = World()
+
+    world.listener.failed("StoreOrder", ORDERS, 17, raised(), 1, Ending.RETRIED)
+
+    (line,) = world.lines()
+    assert line["at"] == f"test_logs_lines.py:{raised.__code__.co_firstlineno + 2} in raised"
+    assert "exception" not in line
+
+
+def test_a_failure_that_is_not_said_is_not_looked_into(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100,000 may fail in a minute."""
+    looked: list[BaseException] = []
+    monkeypatch.setattr(logs, "where_raised", looked.append)
+    world = World()
+
+    for offset in range(1_000):
+        world.listener.failed("StoreOrder", ORDERS, offset, KeyError(), 1, Ending.RETRIED)
+
+    assert len(looked) == len(world.lines()) == 5
+    assert "at" not in world.lines()[0]
+
+
+def raised() -> BaseException:
+    try:
+        raise TypeError("x")  # noqa: TRY301 - it is to have been raised
+    except TypeError as error:
+        return error
 
 
 def test_every_line_of_one_of_several_workers_has_its_number() -> None:
