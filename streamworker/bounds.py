@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 from types import UnionType
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,6 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 E = TypeVar("E", bound=enum.Enum)
+
+# What the client takes: it passes over what it cannot read, and then waits for brokers that nobody has named.
+_ADDRESS = re.compile(
+    r"(?:(?i:PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)://)?"
+    r"(?:[\w.-]+|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\])"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+)
 
 
 def at_least(name: str, value: float, minimum: float, option: str | None = None) -> None:
@@ -74,3 +82,10 @@ def _instead(value: object) -> str:
         case list() | set() | frozenset() | UnionType():
             return "; write a tuple"
     return ""
+
+
+def addresses(name: str, value: str) -> None:
+    """Refuse a `value` that is no list of brokers' addresses."""
+    found = [_ADDRESS.fullmatch(one.strip()) for one in value.split(",")]
+    if not all(one and 1 <= int(one["port"] or 9092) <= 65_535 for one in found):
+        raise ConfigurationError(f"{name}: expected host:port[,host:port], got {value!r}")

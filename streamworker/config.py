@@ -11,7 +11,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from streamworker.bounds import at_least, at_most, member, one_of
+from streamworker.bounds import addresses, at_least, at_most, member, one_of
 from streamworker.errors import ConfigurationError
 from streamworker.options import Fallback
 
@@ -27,7 +27,7 @@ class GroupProtocol(enum.Enum):
 class KafkaConfig:
     """The cluster and this worker's membership."""
 
-    bootstrap_servers: str = "localhost:9092"  # host:port, comma-separated
+    bootstrap_servers: str = "localhost:9092"  # host:port, comma-separated; without a port 9092
     group: str = ""  # consumer group; required to run
     group_protocol: GroupProtocol = GroupProtocol.CLASSIC
     session_timeout_s: float = 45.0  # classic: sent; consumer: the broker's, declared here for `check`
@@ -40,6 +40,7 @@ class KafkaConfig:
     librdkafka: Mapping[str, str | int | float | bool] = field(default_factory=dict)  # the client's own options
 
     def __post_init__(self) -> None:
+        addresses("kafka.bootstrap_servers", self.bootstrap_servers)
         at_least("kafka.session_timeout_s", self.session_timeout_s, 1)
         at_most("kafka.session_timeout_s", self.session_timeout_s, 3600)  # the client's bound
         at_least(

@@ -97,6 +97,50 @@ def test_a_wrong_setting_in_a_file_is_named_with_what_would_do(tmp_path: Path, t
     assert complaint(tmp_path, toml=toml) == message
 
 
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "",
+        " ",
+        "http://localhost:9092",
+        "localhost:abc",
+        "localhost:",
+        "localhost:0",
+        "localhost:70000",
+        ":9092",
+        "kafka-1:9092;kafka-2:9092",
+        "kafka-1:9092 kafka-2:9092",
+        "kafka-1:9092,,kafka-2:9092",
+        "kafka-1:9092,",
+        "::1",
+        "[::1",
+        "localhost:9092/path",
+    ],
+)
+def test_what_names_no_broker_is_refused_with_where_it_stood(tmp_path: Path, servers: str) -> None:
+    assert complaint(tmp_path, override=f"kafka.bootstrap_servers={servers}") == (
+        f"kafka.bootstrap_servers: expected host:port[,host:port], got {servers!r}"
+        " (kafka.bootstrap_servers: command line)"
+    )
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "localhost:9092",
+        "localhost",
+        "kafka-1:9092,kafka_2.example.org:65535",
+        "kafka-1:9092, kafka-2:9092",
+        "10.0.0.1:9092",
+        "[::1]:9092",
+        "[fe80::1%eth0]",
+        "PLAINTEXT://a:1,ssl://b:2,SASL_PLAINTEXT://c,SASL_SSL://[::1]:4",
+    ],
+)
+def test_what_names_brokers_is_taken(servers: str) -> None:
+    assert KafkaConfig(bootstrap_servers=servers).bootstrap_servers == servers
+
+
 def test_a_file_that_is_no_toml_says_where(tmp_path: Path) -> None:
     assert complaint(tmp_path, toml="[kafka\n").startswith("/streamworker.toml: not TOML: ")
 
