@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _MULTI_LINE = ("exception", "stack")
 _MENDS_ITSELF = "tried again by itself"
 _NEEDS_A_PERSON = "needs a person: see /status for the reason, then `streamworker offsets set` or `offsets reset`"
+_NO_SUCH_TOPIC = (
+    "it is waited for; `streamworker check` names the topic that is most like it, and the command that makes it"
+)
 
 _FAILURES = {
     Ending.HANDLED: (logging.INFO, "call failed, record handled"),
@@ -268,6 +271,8 @@ class LogListener(Listener):
         place = {} if fault.partition is None else _place(fault.partition, fault.offset)
         level = logging.ERROR if fault.kind is FaultKind.FATAL else logging.WARNING
         fields = {**place, "kind": fault.kind.value, "detail": fault.detail}
+        if fault.kind is FaultKind.UNKNOWN_TOPIC:
+            fields["mend"] = _NO_SUCH_TOPIC
         self._say_sparingly(("fault", fault.kind.value), level, "client reports a fault", fields)
 
     def memory_high(self, resident_bytes: int, limit_bytes: int) -> None:

@@ -182,6 +182,18 @@ def test_a_stopped_partition_says_what_will_mend_it() -> None:
     assert (by_hand["level"], by_hand["reason"], by_hand["topic"]) == ("error", "out_of_range", "orders")
 
 
+def test_a_topic_that_does_not_exist_is_said_with_the_command_that_says_more() -> None:
+    world = World()
+
+    world.listener.fault(Fault(FaultKind.UNKNOWN_TOPIC, TopicPartition("nmaes", 0), None, "UNKNOWN_TOPIC_OR_PART: no"))
+    world.listener.fault(Fault(FaultKind.PASSING, None, None, "_TRANSPORT: gone"))
+
+    unknown, passing = world.lines()
+    assert (unknown["topic"], unknown["kind"]) == ("nmaes", "unknown_topic")
+    assert "`streamworker check`" in str(unknown["mend"])
+    assert "mend" not in passing
+
+
 def test_each_event_of_the_life_is_a_line() -> None:
     world = World()
     listener = world.listener
