@@ -78,6 +78,12 @@ class Listener:
     ) -> None:
         """The lowest open record of a partition is open for too long; `records_behind` are done and not committed."""
 
+    def waiting_for_group(self, seconds: float) -> None:
+        """The worker has subscribed so many `seconds` ago and has not joined yet; told once."""
+
+    def no_broker_reached(self, servers: str, seconds: float) -> None:
+        """None of the brokers at `servers` has ever answered, for so many `seconds`; told each 30 s."""
+
     def lease_expired(self, silent_s: float) -> None:
         """Membership was proven `silent_s` ago for the last time: no call is started and nothing is fetched."""
 

@@ -199,7 +199,7 @@ class Membership:
     """What the client's statistics say of the group. `heard_s` is the monotonic time at which they were made.
 
     `proven_s` is when the coordinator was heard last by a member that has joined; None if it is not one now, or the
-    coordinator was not heard on its present connection.
+    coordinator was not heard on its present connection. `reached` says whether any broker has ever answered.
     """
 
     joined: bool
@@ -207,6 +207,7 @@ class Membership:
     coordinator_idle_s: float
     heard_s: float
     proven_s: float | None
+    reached: bool = True
 
 
 class Rebalance(Protocol):

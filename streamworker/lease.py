@@ -50,6 +50,9 @@ class LeaseKeeper:
         self._listener = stages.listener
         self._proven_s = self._looked_s = self._heard_from_s = -inf
         self._expired_s: float | None = None
+        self._unproven = True  # since it subscribed, which alone stands for a proof
+        self._first_owned_s: float | None = None
+        self._said = False
 
     @property
     def expired(self) -> bool:
@@ -59,18 +62,25 @@ class LeaseKeeper:
     def subscribing(self) -> None:
         """The worker is about to join its group."""
         self._proven_s = self._looked_s = self._clock.monotonic_s()
+        self._unproven, self._first_owned_s = True, None
         self._prolong()
 
     def step(self) -> None:
         """Renew the lease by what is known now; hold what is owned if that is too old, else let it go on."""
         now_s = self._clock.monotonic_s()
-        self._proven_s = max(self._proven_s, self._committer.proven_s or -inf, self._heard_s(now_s))
+        self._take_proof(max(self._committer.proven_s or -inf, self._heard_s(now_s)), now_s)
         self._prolong()
         if now_s < self._lease.until_s:
             if self._expired_s is not None:
                 self._renew(self._expired_s, now_s)
         elif self.expired or len(self._partitions):
             self._expire(now_s)
+
+    def _take_proof(self, proven_s: float, now_s: float) -> None:
+        if proven_s > self._proven_s:
+            self._proven_s, self._unproven = proven_s, False
+        if self._first_owned_s is None and len(self._partitions):
+            self._first_owned_s = now_s
 
     def _prolong(self) -> None:
         self._lease.until_s = self._proven_s + self._lease_s
@@ -94,12 +104,20 @@ class LeaseKeeper:
             self._expired_s = now_s
             for slice_ in self._running:
                 slice_.watched = True
+        if not self._said and not self._awaits_first_proof(now_s):
+            self._said = True
             self._listener.lease_expired(now_s - self._proven_s)
         for partition in self._partitions:
             self._partitions.hold(partition, PauseReason.LEASE)
+
+    def _awaits_first_proof(self, now_s: float) -> bool:
+        """Whether it has only just joined, after waiting for longer than a lease: then nothing has run out."""
+        return self._unproven and self._first_owned_s is not None and now_s - self._first_owned_s < self._lease_s
 
     def _renew(self, expired_s: float, now_s: float) -> None:
         self._expired_s = None
         for partition in self._partitions:
             self._partitions.release(partition, PauseReason.LEASE)
-        self._listener.lease_renewed(now_s - expired_s)
+        if self._said:
+            self._said = False
+            self._listener.lease_renewed(now_s - expired_s)

@@ -32,6 +32,7 @@ from streamworker.gatekeeper import Gatekeeper
 from streamworker.heads import Heads
 from streamworker.intake import Intake
 from streamworker.interfaces import FaultKind
+from streamworker.joining import Joining
 from streamworker.lease import LeaseKeeper
 from streamworker.letters import Letters
 from streamworker.observability.status import LifeState
@@ -184,6 +185,7 @@ class Worker:
         self.partitions = Partitions(stages, identity=f"{random.getrandbits(32):08x}")
         self.gatekeeper = Gatekeeper(stages, self.partitions, breakers)
         self.lease = LeaseKeeper(stages, self.partitions)
+        self._joining = Joining(stages, self.partitions)
         self.delays = Delays(stages, self.partitions)
         self.parking = Parking(stages, self.partitions, key_log=key_log, log=log)
         endings = Endings(stages)
@@ -284,6 +286,7 @@ class Worker:
         if self.delays.any:
             self.delays.step()
         self.heads.look()
+        self._joining.step()
         self._observe(self)
         self._dispatch()
         self._heed_bounds()
@@ -425,6 +428,7 @@ class Worker:
 
     def _subscribe(self) -> None:
         self.lease.subscribing()
+        self._joining.subscribing()
         topics = [topic for one in self.declarations for topic in one.topics]
         self.source.subscribe([*topics, *(one.name for one in self.routes.all)], self._rebalancing)
 

@@ -194,6 +194,13 @@ class LogListener(Listener):
             ("head", partition.topic), logging.WARNING, "record holds its partition's commits back", fields
         )
 
+    def waiting_for_group(self, seconds: float) -> None:
+        self._say(logging.INFO, "waiting for the group", seconds=round(seconds, 1))
+
+    def no_broker_reached(self, servers: str, seconds: float) -> None:
+        said = "no broker reached, trying on; `streamworker check` says more"
+        self._say(logging.WARNING, said, servers=servers, seconds=round(seconds, 1))
+
     def lease_expired(self, silent_s: float) -> None:
         fields = {"silent_s": round(silent_s, 3)}
         self._say_sparingly(("lease", "expired"), logging.WARNING, "lease expired, no call is started", fields)

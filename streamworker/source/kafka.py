@@ -66,7 +66,7 @@ class _GroupStatistics(msgspec.Struct):
 
 
 class _BrokerStatistics(msgspec.Struct):
-    rxidle: int = 0  # microseconds since the last byte came; -1 before the first
+    rxidle: int = -1  # microseconds since the last byte came; -1 before the first
 
 
 class _PartitionStatistics(msgspec.Struct):
@@ -310,6 +310,7 @@ class KafkaSource:
             coordinator_idle_s=max(idle_s, 0.0),
             heard_s=heard_s,
             proven_s=heard_s - idle_s if is_member and idle_s >= 0 else None,
+            reached=any(broker.rxidle >= 0 for broker in statistics.brokers.values()),
         )
         self._positions = {
             TopicPartition(topic, number): one.next_offset

@@ -62,6 +62,7 @@ class Story(Listener):
     deferrals: list[tuple[TopicPartition, str, str]] = field(default_factory=list)
     old_heads: list[tuple[TopicPartition, int, float, int, int]] = field(default_factory=list)
     leases: list[tuple[str, float]] = field(default_factory=list)
+    waits: list[tuple[str, float]] = field(default_factory=list)
     breaker_changes: list[tuple[str, str, str, str]] = field(default_factory=list)
     degraded_reads: Counter[tuple[str, str]] = field(default_factory=Counter)
     refused_letters: list[tuple[TopicPartition, int, str, str]] = field(default_factory=list)
@@ -124,6 +125,12 @@ class Story(Listener):
         self, partition: TopicPartition, offset: int, age_s: float, attempts: int, records_behind: int
     ) -> None:
         self.old_heads.append((partition, offset, age_s, attempts, records_behind))
+
+    def waiting_for_group(self, seconds: float) -> None:
+        self.waits.append(("group", seconds))
+
+    def no_broker_reached(self, servers: str, seconds: float) -> None:
+        self.waits.append((servers, seconds))
 
     def lease_expired(self, silent_s: float) -> None:
         self.leases.append(("expired", silent_s))

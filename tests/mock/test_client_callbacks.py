@@ -134,3 +134,18 @@ def test_an_error_in_the_assignment_is_raised_and_not_swallowed(mock_kafka: Mock
     with pytest.raises(Broken):
         source.fetch(5, 0.1)
     source.close()
+
+
+def test_the_statistics_say_whether_any_broker_was_ever_reached(mock_kafka: MockKafka) -> None:
+    def reached(servers: str) -> bool:
+        settings = consumer_settings(config(servers).kafka, end_of_partition=False)
+        source = KafkaSource(settings, SystemClock())
+        source.subscribe(["no such topic"], FromTheStart())
+        for _ in range(20):  # longer than the statistics take to come
+            source.fetch(1, 0.1)
+        found = source.membership()
+        source.close()
+        return found is not None and found.reached
+
+    assert reached(mock_kafka.bootstrap_servers)
+    assert not reached("127.0.0.1:1")

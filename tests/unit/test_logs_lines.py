@@ -213,6 +213,8 @@ def test_each_event_of_the_life_is_a_line() -> None:
     listener.head_too_old(ORDERS, 4, 300.4, 7, 20)
     listener.lease_expired(10.05)
     listener.lease_renewed(2.5)
+    listener.waiting_for_group(5.0)
+    listener.no_broker_reached("kafka-1:9092", 30.0)
     listener.breaker_changed("db", "closed", "open", "3 calls failed in a row")
     listener.revoked([ORDERS], 0.1)
     listener.lost([ORDERS])
@@ -235,6 +237,8 @@ def test_each_event_of_the_life_is_a_line() -> None:
         "record holds its partition's commits back",
         "lease expired, no call is started",
         "lease renewed",
+        "waiting for the group",
+        "no broker reached, trying on; `streamworker check` says more",
         "breaker changed",
         "revoked",
         "lost, nothing could be committed",

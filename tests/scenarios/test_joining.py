@@ -1,0 +1,96 @@
+"""What a worker says before it has joined its group for the first time."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from scenarios.worlds import Obedient, calls, make_world, produce
+
+from streamworker.interfaces import Membership
+
+if TYPE_CHECKING:
+    from streamworker.testing.virtual_world import Member, VirtualWorld
+
+SERVERS = "localhost:9092"  # the default
+
+
+def outside(*, reached: bool) -> Membership:
+    """Of a client that has not joined."""
+    return Membership(
+        joined=False, state="up/wait-join", coordinator_idle_s=0.0, heard_s=0.0, proven_s=None, reached=reached
+    )
+
+
+def started_outside(world: VirtualWorld, *, reached: bool, join_s: float = 44.0) -> Member:
+    """A worker that the coordinator lets wait, as it does until the session of an earlier member has ended."""
+    join = world.broker.join
+    world.broker.join = lambda member: world.time.call_in(join_s, partial(join, member))  # type: ignore[method-assign]
+    member = world.start(Obedient)
+    member.source.membership = partial(outside, reached=reached)  # type: ignore[method-assign]
+    return member
+
+
+def joined(world: VirtualWorld, member: Member) -> None:
+    world.broker.coordinator_up = True
+    del member.source.membership  # the instance's: that of its class says what is so
+
+
+def test_a_worker_that_waits_for_its_group_says_so_once_and_not_that_a_lease_expired() -> None:
+    """A second run of the quickstart looked hung for 43 s, and then warned of a lease that had never been."""
+    world = make_world()
+    produce(world, b"fine")
+    member = started_outside(world, reached=True)
+    world.broker.coordinator_up = False  # commits are no proof
+
+    world.run_for(4.8)
+    assert member.story.waits == []
+    world.run_for(39.0)
+    assert [(what, round(seconds)) for what, seconds in member.story.waits] == [("group", 5)]
+    world.run_for(0.8)  # it has partitions by now, and no proof of its membership
+    assert member.worker.partitions
+    assert calls(world) == []
+    joined(world, member)
+    world.run_to_end("in")
+
+    assert calls(world) == [0]
+    assert member.story.leases == []
+
+
+def test_a_worker_that_is_not_proven_for_a_whole_lease_after_its_first_assignment_says_so() -> None:
+    world = make_world()
+    produce(world, b"fine")
+    member = started_outside(world, reached=True)
+    world.broker.coordinator_up = False  # commits are no proof
+
+    world.run_for(44 + 11)
+
+    assert [what for what, _ in member.story.leases] == ["expired"]
+    joined(world, member)
+    world.run_to_end("in")
+    assert [what for what, _ in member.story.leases] == ["expired", "renewed"]
+
+
+def test_while_no_broker_was_ever_reached_it_is_said_each_30_s() -> None:
+    world = make_world()
+    member = started_outside(world, reached=False, join_s=1_000)
+
+    world.run_for(95)
+
+    assert [(what, round(seconds)) for what, seconds in member.story.waits] == [
+        ("group", 5),
+        (SERVERS, 30),
+        (SERVERS, 60),
+        (SERVERS, 90),
+    ]
+
+
+def test_a_broker_that_was_reached_once_is_not_said_to_be_unreached() -> None:
+    world = make_world()
+    member = started_outside(world, reached=True, join_s=1_000)
+    world.run_for(10)
+
+    member.source.membership = partial(outside, reached=False)  # type: ignore[method-assign]
+    world.run_for(60)
+
+    assert [what for what, _ in member.story.waits] == ["group"]
