@@ -20,17 +20,22 @@ from streamworker.cli.reload import Reload
 from streamworker.cli.role import launch, take_role
 from streamworker.cli.signals import follow_supervisor, pass_on_signals, stop_on_signals
 from streamworker.clock import SystemClock
-from streamworker.errors import ConfigurationError
+from streamworker.errors import ClientError, ConfigurationError
+from streamworker.exit_code import ExitCode
+from streamworker.frames import where_raised
 from streamworker.librdkafka import cautions
 from streamworker.observability import logs
+from streamworker.observability.redaction import error_text
 from streamworker.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from streamworker.assembly import Application
     from streamworker.cli.options import Sources
     from streamworker.config import Config
 
+_log = logging.getLogger(__name__)
 _EXAMPLES = examples(
     "streamworker run app.handlers:StoreOrders --group orders",
     "streamworker run app.handlers:StoreOrders --until-end --set log.level=DEBUG",
@@ -79,9 +84,8 @@ def run(
     if not config.kafka.group:
         raise ConfigurationError(". ".join((MISSING_GROUP, *settings.cautions)))
     logs.configure(config.log, sys.stderr, None if role is None else role.number)
-    log = logging.getLogger(__name__)
     for caution in (*settings.cautions, *cautions(config.kafka)):
-        log.warning(caution)
+        _log.warning(caution)
     connect(config.kafka)  # here, a wrong option of the client ends with a message
     classes = import_handlers(handlers, Path.cwd())
     if role is None and processes > 1:
@@ -93,8 +97,20 @@ def run(
     stop_on_signals(worker.stop, reload.ask)
     if role is not None:
         follow_supervisor(role.tether, worker.stop, reload.ask, role.tidy)
-    log.info("SIGTERM and SIGINT stop this worker in order, SIGHUP reads the configuration again")
-    ctx.exit(worker.run(between_steps=reload))
+    _log.info("SIGTERM and SIGINT stop this worker in order, SIGHUP reads the configuration again")
+    ctx.exit(_run(worker, reload))
+
+
+def _run(worker: Application, between_steps: Callable[[], None]) -> int:
+    """Run to the end; an error that does not say itself what is wrong ends in the log, as all that the worker says."""
+    try:
+        return worker.run(between_steps)
+    except (ConfigurationError, ClientError):
+        raise
+    except Exception as error:  # noqa: BLE001 - where an error of the main thread becomes an exit code
+        fields = {"error_type": type(error).__name__, "error": error_text(error), "at": where_raised(error)}
+        _log.critical("worker ended by an error", extra=fields, exc_info=error)
+        return ExitCode.FATAL
 
 
 def _refuse_several(max_records: int | None) -> None:

@@ -5,11 +5,15 @@ Outcomes of all pools come back through one queue. Loop thread only, but for `_r
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from streamworker.errors import ConfigurationError
+from streamworker.frames import where_raised
+from streamworker.observability.redaction import error_text
 from streamworker.options import Execution
 from streamworker.processing.event_loops import EventLoop
 from streamworker.processing.inline import Inline
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from streamworker.config import LogConfig
     from streamworker.declaration import Declaration
     from streamworker.handler import Context
+
+_log = logging.getLogger(__name__)
 
 S = TypeVar("S", bound=Slice)
 S_contra = TypeVar("S_contra", bound=Slice, contravariant=True)
@@ -73,6 +79,7 @@ class Pools(Generic[S]):
         self._event_loops: dict[str, EventLoop[S]] = {}
         self._process_pools: list[ProcessPool[S]] = []
         self._pools: list[Pool[S]] = []
+        self._names = [declaration.name for declaration in declarations]
         for declaration, context in zip(declarations, contexts, strict=True):
             make: Callable[..., Pool[S]] = EventLoop[S] if declaration.is_async else ThreadPool[S]
             if declaration.execution is Execution.PROCESS:
@@ -87,9 +94,21 @@ class Pools(Generic[S]):
                 self._process_pools.append(pool)
 
     def start(self) -> None:
-        """Make and open all instances; raises what `open` raised first."""
-        for pool in self._pools:
-            pool.start()
+        """Make and open all instances; raises what `open` raised first, and logs it but for a ConfigurationError."""
+        for name, pool in zip(self._names, self._pools, strict=True):
+            try:
+                pool.start()
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                self._log_unopened(name, error)
+                raise
+
+    @staticmethod
+    def _log_unopened(handler: str, error: Exception) -> None:
+        """Without the traceback, which goes on with the error."""
+        fields = {"handler": handler, "error_type": type(error).__name__, "error": error_text(error)}
+        _log.error("open failed", extra={**fields, "at": where_raised(error)})
 
     def submit(self, slice_: S) -> None:
         """Hand over to the handler's pool."""

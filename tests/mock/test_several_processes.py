@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 PARTITIONS = 4
 SESSION_S = 3
+TIMEOUT_S = 30.0
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 QUICK = {"kafka.session_timeout_s": SESSION_S, "lifecycle.revoke_timeout_s": 1}
 
 
@@ -177,3 +179,38 @@ def test_wrong_usage_is_said_once_and_nothing_is_started(arguments: list[str], c
     assert ended.stderr.count("Error: ") == 1
     assert complaint in ended.stderr
     assert "worker started" not in ended.stderr
+
+
+def test_a_handler_that_cannot_be_opened_is_logged_with_its_line_and_nothing_but_lines_of_json(
+    kafka: MockKafka, tmp_path: Path
+) -> None:
+    """The traceback stood bare between the lines, and said nothing of the handler."""
+    program = """from streamworker import Handler
+
+class Broken(Handler[bytes]):
+    topics = ("in",)
+
+    def open(self, context):
+        context.app["dsn"]
+
+    def handle(self, record):
+        pass
+"""
+    (tmp_path / "shop.py").write_text(program, encoding="utf-8")
+    command = [sys.executable, "-m", "streamworker", "run", "shop:Broken", "--group", "g", "--processes", "2"]
+    settings = ["--bootstrap-servers", kafka.bootstrap_servers, "--set", "http.enabled=false"]
+    log = tmp_path / "log"
+
+    with log.open("wb") as file:
+        supervisor = subprocess.Popen([*command, *settings], cwd=tmp_path, stderr=file, env=ENVIRONMENT)
+        wait_for(lambda: log.read_text().count('"worker ended by an error"') >= 2, log.read_text, TIMEOUT_S)
+        terminate(supervisor)
+
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    opened = [line for line in lines if line["event"] == "open failed"]
+    assert {line["worker"] for line in opened} == {0, 1}
+    assert {(line["handler"], line["error_type"], line["at"]) for line in opened} == {
+        ("Broken", "KeyError", "shop.py:7 in open")
+    }
+    ended = [line for line in lines if line["event"] == "worker ended by an error"]
+    assert "KeyError: 'dsn'" in ended[0]["exception"]
