@@ -4,7 +4,8 @@ Real clients and real worker processes connect to it by TCP on the loopback inte
 groups, leader epochs, leader and coordinator moves, and answers with errors on request. It is not
 Kafka, though: no admin requests, no TLS or SASL, no quotas, no transaction isolation and no fencing of
 zombies, no limit on the size of commit metadata, no compaction; a partition keeps its last 5 MiB and
-drops the rest silently. What depends on these belongs on a real Kafka.
+drops the rest silently. A classic group that all members have left lets the next one in only when a session timeout is
+over. What depends on these belongs on a real Kafka.
 
 Decided here: how to start, ask and end the process. It ends when its standard input closes, so it
 cannot outlive a test run that was killed.

@@ -101,3 +101,34 @@ def test_the_quickstart_greets_in_order_within_a_partition(mock_kafka: MockKafka
 
     assert done.returncode == 0, done.stderr
     assert done.stdout == "Hello, Ada!\nHello, Grace!\n"
+
+
+def test_the_quickstart_greets_nobody_the_second_time_and_soon() -> None:
+    """It looked hung for 43 s: in a classic group of the mock it waits until the first one's session is over."""
+    names = subprocess.Popen(
+        [sys.executable, "names.py"],
+        cwd=ROOT / "examples" / "quickstart",
+        env=ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert names.stdout is not None
+    command = next(line.split() for line in names.stdout if line.startswith("  streamworker run"))
+
+    def greetings() -> str:
+        return subprocess.run(
+            [sys.executable, "-m", *command, "--until-end", "--set", "http.port=0"],
+            cwd=ROOT / "examples" / "quickstart",
+            env=ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout
+
+    try:
+        assert greetings() == "Hello, Ada!\nHello, Grace!\nHello, Katherine!\n"
+        assert greetings() == ""
+    finally:
+        names.communicate("\n")
