@@ -8,7 +8,6 @@ Standard library only; pure, any thread.
 from __future__ import annotations
 
 import sysconfig
-from os import sep
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import CodeType, TracebackType
 
-_OURS = str(Path(__file__).parent) + sep
-_OF_PYTHON = sysconfig.get_path("stdlib") + sep
-_INSTALLED = (f"{sep}site-packages{sep}", f"{sep}dist-packages{sep}")
+_OURS = Path(__file__).parent
+_OF_PYTHON = Path(sysconfig.get_path("stdlib"))
+_INSTALLED = {"site-packages", "dist-packages"}
 _USERS, _LIBRARYS, _OTHERS = 2, 1, 0
 _MAX_LINKS = 16  # far beyond what people chain; `raise a from b` can make a circle
 
@@ -85,8 +84,9 @@ def _innermost(traceback: TracebackType | None) -> tuple[tuple[CodeType, int | N
 
 
 def _rank(file: str) -> int:
-    if file.startswith((_OURS, "<frozen ")):
+    path = Path(file)
+    if path.is_relative_to(_OURS) or file.startswith("<frozen "):
         return _OTHERS
-    if any(folder in file for folder in _INSTALLED):
+    if not _INSTALLED.isdisjoint(path.parts):
         return _LIBRARYS
-    return _OTHERS if file.startswith(_OF_PYTHON) else _USERS
+    return _OTHERS if path.is_relative_to(_OF_PYTHON) else _USERS
