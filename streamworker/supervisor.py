@@ -1,8 +1,9 @@
 """Keeps the worker processes of `run --processes` going, and ends them together.
 
 Decided here: nothing; what follows from an end is in `children.py`. Done here: processes are started, told to stop,
-and killed when they outlast it; one HTTP server shows them all. The main thread owns everything. It waits on one
-queue, into which signal handlers and a thread per process put what happened.
+and killed when they outlast it; one HTTP server shows them all. The main thread owns everything. Signal handlers and
+a thread per process note what happened, and wake it by a byte in a pipe: in CPython 3.11 and 3.12 a signal that comes
+while the main thread waits in a queue can make it wait for ever, and a lock is not for signal handlers.
 
 A worker is told by a pipe, its *tether*: each byte is the number of a signal. Its other end closes with the supervisor,
 however that ends, and then the worker stops in order. Signals would not do: one that comes before the worker has its
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
+import select
 import threading
+from collections import deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +44,7 @@ _ANSWER_TIMEOUT_S = 2.0  # a scrape has 10 s by default, so one worker that hang
 # Beyond what a worker may take: its watchdog, which looks four times a second, is to end it first, with a code of its
 # own. Short enough for the whole to be gone within the 30 s that Kubernetes gives.
 _BEYOND_ITS_TIME_S = 0.4
+_WAKES = 4096  # bytes that are read at once
 _LEAVE_S = 1.0  # what is told to leave at once does so within milliseconds
 
 _log = logging.getLogger(__name__)
@@ -98,7 +101,10 @@ class Supervisor:
         now_s = self._monotonic_s()
         self._children = tuple(Child(number=number, since_s=now_s, next_start_s=now_s) for number in range(processes))
         self._processes: dict[int, _Process] = {}
-        self._happened: queue.SimpleQueue[_Exited | _Told] = queue.SimpleQueue()
+        self._happened: deque[_Exited | _Told] = deque()
+        self._wakes, self._waker = os.pipe()
+        for end in (self._wakes, self._waker):
+            os.set_blocking(end, False)
         self._sockets = Path()  # set before other threads begin
         self._asked = False
         self._stopping = False
@@ -108,21 +114,32 @@ class Supervisor:
 
     def stop(self, signal_number: int, reason: str) -> None:
         """Pass it on: the first stops in order, the second leaves at once. For signal handlers."""
-        self._happened.put(_Told(signal_number, reason))
+        self._note(_Told(signal_number, reason))
 
     def reload(self, signal_number: int) -> None:
         """Pass it on: the workers read the configuration again. For signal handlers."""
-        self._happened.put(_Told(signal_number, None))
+        self._note(_Told(signal_number, None))
+
+    def _note(self, what: _Exited | _Told) -> None:
+        """Any thread, any signal handler."""
+        self._happened.append(what)
+        with suppress(OSError):  # the pipe is full, so the main thread is awake; or all is over
+            os.write(self._waker, b"!")
 
     def run(self) -> int:
         """Work until all have ended; returns the exit code. Main thread.
 
         Raises ConfigurationError before anything is started, if the port or a place for sockets cannot be had.
         """
-        with self._served():
-            while any(child.state is not ChildState.ENDED for child in self._children):
-                self._start_those_due()
-                self._wait()
+        try:
+            with self._served():
+                while any(child.state is not ChildState.ENDED for child in self._children):
+                    self._start_those_due()
+                    self._wait()
+        finally:
+            ends, self._waker = (self._wakes, self._waker), -1
+            for end in ends:
+                os.close(end)
         return children.exit_code(self._children) if self._left_by is None else 128 + self._left_by
 
     @contextmanager
@@ -165,18 +182,19 @@ class Supervisor:
         self._put(child.started(handle.pid, self._monotonic_s()))
         _log.info("worker started", extra={"worker": child.number, "pid": handle.pid})
         threading.Thread(
-            target=lambda: self._happened.put(_Exited(child.number, handle.wait())),
+            target=lambda: self._note(_Exited(child.number, handle.wait())),
             name=f"streamworker-child-{child.number}",
             daemon=True,
         ).start()
 
     def _wait(self) -> None:
-        try:
-            happened = self._happened.get(timeout=self._patience_s())
-        except queue.Empty:
+        if not self._happened and select.select([self._wakes], [], [], self._patience_s())[0]:
+            with suppress(BlockingIOError):
+                os.read(self._wakes, _WAKES)
+        if not self._happened:
             self._kill_those_overdue()
             return
-        match happened:
+        match self._happened.popleft():
             case _Exited(number, code):
                 os.close(self._processes.pop(number).tether)
                 self._socket(number).unlink(missing_ok=True)

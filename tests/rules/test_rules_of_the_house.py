@@ -128,6 +128,11 @@ def test_time_is_read_from_a_clock() -> None:
     assert timed - TIMED.keys() == set()
 
 
+def test_nobody_waits_in_a_queue() -> None:
+    """In CPython 3.11 and 3.12 a signal that comes while the main thread does can make it wait for ever."""
+    assert uses(r"queue\.(Simple)?Queue") == set()
+
+
 def test_nothing_is_executed_that_came_as_data() -> None:
     executing = uses(
         r"(c?pickle|marshal|shelve|dill)(\..*)?|eval|exec|builtins\.(eval|exec)|yaml\.(unsafe_|full_)?load"
