@@ -157,6 +157,35 @@ def test_each_change_is_told_once_with_its_reason_and_counted() -> None:
     assert (bench.breaker.closings, bench.breaker.trials_succeeded) == (1, 2)
 
 
+def test_each_life_begins_with_nothing_counted() -> None:
+    """And what a trial of an earlier one reports late counts for nothing."""
+    bench = Bench(Breaker("db", jitter=0.0, successes=1, open_s=5.0))
+    late: list[Permit] = []
+    for life in (1, 2):
+        bench.call(succeeded=1, failed=1)
+        bench.open()
+        bench.wait(5)
+        trial = bench.breaker.acquire()
+        assert trial is not None
+        late.append(trial)
+        bench.wait(TRIAL_S)
+        assert bench.breaker.state is OPEN
+        bench.wait(10)
+        trial.end(failed=1)
+        assert bench.breaker.state is HALF_OPEN
+        bench.call(succeeded=1)
+        assert (bench.breaker.state, bench.breaker.closings) == (CLOSED, life)
+        bench.breaker.changes()
+    for trial in late:
+        trial.end(failed=9)
+
+    bench.call(succeeded=5)
+    for _ in range(5):
+        bench.call(succeeded=1, failed=2)
+
+    assert [one.reason for one in bench.breaker.changes()] == ["10 of 20 calls failed"]
+
+
 def test_a_slow_trial_opens_it_again_and_says_so() -> None:
     bench = Bench(Breaker("db", slow_call_s=1.0, jitter=0.0))
     bench.open()

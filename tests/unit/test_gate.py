@@ -119,6 +119,9 @@ def test_a_record_is_charged_when_the_trial_of_another_succeeds() -> None:
     gate.trial_succeeded(None)
     gate.trial_succeeded(None)
     assert (blamed.charges, other.charges) == (1, 0)
+    gate.suspect(blamed)
+    gate.trial_succeeded(other)
+    assert blamed.charges == 2
 
 
 def test_something_is_due_when_the_breaker_wakes() -> None:

@@ -204,6 +204,15 @@ def test_one_call_more_after_as_many_successes_as_are_allowed_and_fewer_after_a_
     assert limit.calls == 10
 
 
+def test_what_counts_as_a_failure_may_be_said() -> None:
+    limit = AdaptiveLimit(Adaptive(counts=KeyError, backoff=0.5), 10)
+
+    limit.ended(0, ConnectionError())
+    assert limit.calls == 10
+    limit.ended(0, KeyError())
+    assert limit.calls == 5
+
+
 def test_keys_do_not_wait_for_one_another() -> None:
     pace = KeyPace(Rate(1, per_key=True))
     pace.spend(b"a", 0.0)
