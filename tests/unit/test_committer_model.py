@@ -46,11 +46,17 @@ class Reports(Listener):
 
     def __init__(self) -> None:
         self.answered: list[tuple[int, str | None]] = []
+        self.seconds: list[float] = []
         self.unanswered = 0
+        self.cut: list[tuple[TopicPartition, int]] = []
 
     def commit_answered(self, partitions: int, error: str | None, seconds: float) -> None:
         assert seconds >= 0
         self.answered.append((partitions, error))
+        self.seconds.append(seconds)
+
+    def progress_cut(self, partition: TopicPartition, whole_bytes: int) -> None:
+        self.cut.append((partition, whole_bytes))
 
     def commit_unanswered(self, partitions: int) -> None:
         self.unanswered += partitions
@@ -509,6 +515,154 @@ def test_a_commit_that_nobody_waits_for_is_sent_once() -> None:
     far.committer.send_last(PARTITIONS)
 
     assert [list(request.marks) for request in far.requests] == [[P0]]
+
+
+def test_how_long_an_answer_took_is_reported_and_nothing_for_what_could_not_be_sent() -> None:
+    far = Coordinator()
+    far.own(P0)
+    far.progress(P0, 3)
+    far.refusing = "_STATE"
+    far.step_after(0)
+    far.refusing = None
+    far.step_after(INTERVAL_S)
+    far.time.wait(0.25, lambda: False)
+    far.answer(far.requests[0])
+
+    assert far.reports.seconds == [0.0, pytest.approx(0.25)]
+
+
+def test_since_when_commits_are_refused_and_when_the_last_one_succeeded() -> None:
+    far = Coordinator()
+    began_s = far.time.monotonic_s()
+    assert (far.committer.last_success_s, far.committer.refused_since_s) == (None, None)
+    assert not far.committer.rejoining
+    far.own(P0)
+    for _ in range(3):
+        far.progress(P0, 1)
+        far.step_after(INTERVAL_S)
+        far.answer(far.requests[0], {P0: "TOPIC_AUTHORIZATION_FAILED"})
+    assert far.committer.refused_since_s == began_s + INTERVAL_S
+    assert far.committer.last_success_s is None
+    assert not far.committer.rejoining
+
+    far.step_after(INTERVAL_S)
+    far.answer(far.requests[0], {P0: "REBALANCE_IN_PROGRESS"})
+    assert far.committer.rejoining
+
+    far.step_after(INTERVAL_S)
+    far.answer(far.requests[0])
+    assert far.committer.last_success_s == began_s + 5 * INTERVAL_S
+    assert far.committer.refused_since_s is None
+    assert not far.committer.rejoining
+
+
+def test_an_error_that_passes_is_tried_again_soon_and_not_at_once() -> None:
+    far = Coordinator()
+    far.own(P0)
+    far.progress(P0, 1)
+    far.step_after(0)
+    far.answer(far.requests[0], {P0: "REBALANCE_IN_PROGRESS"})
+
+    far.step_after(0)
+    assert not far.requests
+    far.step_after(INTERVAL_S / 2)
+    assert len(far.requests) == 1
+
+
+def test_who_waits_for_an_answer_is_known_until_it_has_come_or_its_epoch_has_ended() -> None:
+    far = Coordinator()
+    far.own(P0, announced=False)
+    far.own(P1, announced=False)
+    far.step_after(0)
+    assert far.committer.awaited is True
+    far.disown(P1)
+    assert far.committer.awaited is True
+
+    far.answer(far.requests[0])
+
+    assert far.committer.awaited is False
+
+
+def test_what_work_waits_for_goes_at_once() -> None:
+    far = Coordinator()
+    far.own(P0)
+    far.step_after(0)
+    far.progress(P0, 1)
+    far.step_after(0)
+    assert not far.requests
+
+    far.committer.hurry(P0)
+    far.step_after(0)
+
+    assert len(far.requests) == 1
+
+
+def test_what_is_committed_of_present_epochs_is_told() -> None:
+    far = Coordinator()
+    for partition in PARTITIONS:
+        far.own(partition)
+        far.progress(partition, 1)
+    far.step_after(0)
+    far.own(PARTITIONS[2])
+    (request,) = far.requests
+    refused = {P1: "TOPIC_AUTHORIZATION_FAILED"}
+    answers = [CommitAnswer(one, mark, refused.get(one)) for one, mark in request.marks.items()]
+
+    assert far.committer.answered(answers) == [P0]
+    assert far.reports.answered == [(2, None), (1, "TOPIC_AUTHORIZATION_FAILED")]
+
+
+def test_a_crash_would_repeat_what_no_commit_has_saved() -> None:
+    far = Coordinator()
+    tracker = far.own(P0)
+    assert not far.committer.would_repeat
+    far.progress_beyond_the_first(P0, 2)
+    assert far.committer.would_repeat
+    far.step_after(0)
+    far.answer(far.requests[0])
+    assert not far.committer.would_repeat
+
+    tracker.running = False  # that it is given back is news, and repeats nothing
+    assert not far.committer.would_repeat
+    assert far.committer.unsaved
+
+    unknown = far.own(P1, announced=False)
+    assert not far.committer.would_repeat
+    unknown.deliver(0, 1)
+    unknown.complete_run(0, 0)
+    assert far.committer.would_repeat
+
+
+def test_what_does_not_fit_beside_an_offset_is_reported_and_the_partition_counts_as_crowded() -> None:
+    far = Coordinator()
+    tracker = far.own(P0)
+    tracker.deliver(0, 60_000)
+    tracker.complete(range(1, 40, 2))
+    far.committer.progressed(P0)
+    far.step_after(0)
+    assert (tracker.crowded, far.reports.cut) == (False, [])
+    far.answer(far.requests[0])
+
+    tracker.complete([offset for offset in range(41, 60_000) if offset * offset % 7 == 1])
+    far.committer.progressed(P0)
+    whole_bytes = codec.encode(2, tracker.progress()).whole_bytes
+    with pytest.raises(AssertionError):
+        far.step_after(INTERVAL_S)  # the far end finds that something was left out
+
+    assert tracker.crowded
+    assert far.reports.cut == [(P0, whole_bytes)]
+
+
+def test_of_requests_without_an_answer_the_latest_are_remembered() -> None:
+    far = Coordinator()
+    far.own(P0)
+    for _ in range(65):
+        far.progress(P0, 1)
+        far.step_after(TIMEOUT_S)
+    first, *_, last = far.requests
+
+    assert far.committer.answered([CommitAnswer(P0, first.marks[P0], None)]) == []
+    assert far.committer.answered([CommitAnswer(P0, last.marks[P0], None)]) == [P0]
 
 
 def test_answers_to_foreign_commits_are_passed_over() -> None:

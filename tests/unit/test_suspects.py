@@ -149,5 +149,26 @@ def test_what_is_left_to_the_next_owner() -> None:
     killer = suspects_of(first=2, last=2, deaths=2)
     assert killer.unfinished(tracker) == Suspect(2, 2, 3)
 
+    do(tracker, 2)
+    assert killer.unfinished(tracker) == Suspect(2, 2, 3)
     do(tracker, 3)
     assert killer.unfinished(tracker) == Suspect(3, 4, 1)
+
+
+def test_a_group_is_in_work_until_its_last_record_is_done() -> None:
+    suspects, tracker = suspects_of(end=10), tracker_at(0)
+    suspects.next_group(tracker, alone_allowed=True)
+
+    do(tracker, 9)
+    assert suspects.in_work(tracker)
+    do(tracker, 10)
+    assert not suspects.in_work(tracker)
+
+
+def test_it_is_not_over_while_one_record_may_still_be_suspected() -> None:
+    suspects = Suspects(Progress(0, running=True), end=None, records=2)
+    tracker = tracker_at(0, delivered=1)
+    suspects.next_group(tracker, alone_allowed=True)
+    do(tracker, 1)
+
+    assert not suspects.over(tracker)
