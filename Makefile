@@ -23,6 +23,8 @@ JOBS ?= 2
 SOAK ?= 20
 SOAK_S ?= 1800
 FUZZ_S ?= 300
+# Memory of a changed engine: some changes make a loop that has no end.
+MUTANT_KIB ?= 6000000
 
 help: ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -41,7 +43,7 @@ fuzz: setup ## search each fuzz target for FUZZ_S=300 seconds
 	cd tests && ../$(PYTHON) -m fuzz --seconds $(FUZZ_S)
 
 mutants: setup build/mutants/bin/mutmut ## change the engine's decisions, one at a time, and list what no test notices
-	CI=true build/mutants/bin/mutmut run --max-children $(JOBS)
+	ulimit -v $(MUTANT_KIB); CI=true build/mutants/bin/mutmut run --max-children $(JOBS)
 	build/mutants/bin/mutmut results
 
 lint: setup ## style, types and the architecture
