@@ -181,7 +181,7 @@ class Observer:
         self._calls = {one: (done, since_s) for one, done, since_s in calls}
         return tuple(
             RunningSlice(
-                handler=worker.declarations[slice_.handler].name,
+                handler=worker.declarations[slice_.handler_number].name,
                 topic=slice_.ownership.partition.topic,
                 partition=slice_.ownership.partition.partition,
                 offset=slice_.messages[done].offset(),
@@ -237,9 +237,9 @@ class Observer:
             self._note("; ".join(map(str, fresh)))
         for stall in fresh:
             self._listener.stalled(stall.kind.value, str(stall))
-        self._mend(worker, fresh)
+        self._end_or_reopen(worker, fresh)
 
-    def _mend(self, worker: Worker, fresh: Sequence[Stall]) -> None:
+    def _end_or_reopen(self, worker: Worker, fresh: Sequence[Stall]) -> None:
         kinds = {stall.kind: stall for stall in fresh}
         if StallKind.HANDLER_TIMEOUT in kinds:
             worker.fail(str(kinds[StallKind.HANDLER_TIMEOUT]), ExitCode.STALL)

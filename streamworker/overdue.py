@@ -104,7 +104,7 @@ class Overdue:
             self._partitions.hold_if(partition, PauseReason.WRITTEN_OFF, needed=self._full(partition.handler))
 
     def _full(self, handler: HandlerStages) -> bool:
-        written_off = sum(slice_.handler == handler.number for slice_ in self.written_off)
+        written_off = sum(slice_.handler_number == handler.number for slice_ in self.written_off)
         return written_off >= handler.declared.concurrency
 
     def _timeout_of(self, slice_: LaneSlice) -> float | None:

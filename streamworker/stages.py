@@ -77,7 +77,7 @@ class Stages:
 
     def of(self, slice_: Slice) -> HandlerStages:
         """Those of the handler that a slice is for."""
-        return self.handlers[slice_.handler]
+        return self.handlers[slice_.handler_number]
 
 
 def handler_stages(
@@ -97,7 +97,7 @@ def handler_stages(
         key_pace = KeyPace(declared.rate) if declared.rate and declared.rate.per_key else None
         allowance = RetryAllowance(declared.retry_budget, now_s) if declared.retry_budget else None
         scheduler = Scheduler(
-            handler=number,
+            handler_number=number,
             ordering=declared.ordering,
             concurrency=declared.concurrency,
             lanes=declared.lanes,

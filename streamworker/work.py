@@ -79,7 +79,7 @@ class Slice:
         "called",
         "done",
         "given_up",
-        "handler",
+        "handler_number",
         "largest_bytes",
         "messages",
         "ownership",
@@ -89,8 +89,8 @@ class Slice:
         "watched",
     )
 
-    def __init__(self, handler: int, ownership: Ownership, messages: Sequence[Message], attempt: int) -> None:
-        self.handler = handler
+    def __init__(self, handler_number: int, ownership: Ownership, messages: Sequence[Message], attempt: int) -> None:
+        self.handler_number = handler_number  # among the worker's handlers
         self.ownership = ownership
         self.messages = messages
         self.attempt = attempt

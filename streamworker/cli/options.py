@@ -16,7 +16,7 @@ import click
 
 from streamworker.cli.console_output import say
 from streamworker.cli.settings import Settings, load
-from streamworker.cli.sources import DEFAULT_FILE, is_unicode
+from streamworker.cli.sources import DEFAULT_FILE, is_utf8_text
 from streamworker.cluster import Cluster
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.librdkafka import admin_settings, without_secrets
@@ -92,7 +92,7 @@ class _Text(click.types.StringParamType):
         text = super().convert(value, param, ctx)
         if not text:
             self.fail("expected a name, got nothing.", param, ctx)
-        if not is_unicode(text):
+        if not is_utf8_text(text):
             self.fail("expected text in UTF-8.", param, ctx)
         return text
 

@@ -163,12 +163,12 @@ def _text_setting(names: Names, value: str, origin: str) -> Setting:
     if len(path) > MAX_LEVELS:
         raise _too_deep(origin)
     setting = Setting(path, value, origin, text=True)
-    if not is_unicode(value):
+    if not is_utf8_text(value):
         raise setting.wrong("expected text in UTF-8")
     return setting
 
 
-def is_unicode(text: str) -> bool:
+def is_utf8_text(text: str) -> bool:
     """False for what the system handed over as bytes that are not UTF-8; the clients cannot take it."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 

@@ -112,11 +112,11 @@ class Pools(Generic[S]):
 
     def submit(self, slice_: S) -> None:
         """Hand over to the handler's pool."""
-        self._pools[slice_.handler].submit(slice_)
+        self._pools[slice_.handler_number].submit(slice_)
 
     def replace(self, slice_: S) -> None:
         """Make up for what has `slice_` in hand, which ends when its call does."""
-        self._pools[slice_.handler].replace(slice_)
+        self._pools[slice_.handler_number].replace(slice_)
 
     def collect(self, timeout_s: float) -> Sequence[SliceOutcome[S]]:
         """Outcomes that are there; waits up to `timeout_s` for the first."""
@@ -130,7 +130,7 @@ class Pools(Generic[S]):
         collected: list[SliceOutcome[S]] = []
         while self._outcomes:
             outcome = self._outcomes.popleft()
-            self._pools[outcome.slice.handler].last_s = outcome.seconds
+            self._pools[outcome.slice.handler_number].last_s = outcome.seconds
             collected.append(outcome)
         return collected
 

@@ -27,7 +27,7 @@ _LAST_IN_TURN_S = 1.0
 _STEP_S = 1.0  # of the slow start
 
 
-class Suspect(Protocol):
+class Charged(Protocol):
     """What is known of a record or batch that waits: how often it failed where another one did not."""
 
     charges: int
@@ -41,7 +41,7 @@ class Gate:
         self._monotonic_s = clock.monotonic_s
         self._trial_records = _TRIAL_BATCH if is_batch else 1
         self._permits: dict[object, Permit] = {}
-        self._suspect: Suspect | None = None
+        self._suspect: Charged | None = None
         self._was_shut = False
         self._closed_at_s: float | None = None  # since when partitions are let back in
 
@@ -83,11 +83,11 @@ class Gate:
         opens_at_s = self.breaker.wakes_at_s
         return at_s if opens_at_s is None or not permit.trial else max(at_s, opens_at_s + _LAST_IN_TURN_S)
 
-    def suspect(self, of_failed: Suspect) -> None:
+    def suspect(self, of_failed: Charged) -> None:
         """Its trial failed; if the next one's succeeds, the dependency is not to blame."""
         self._suspect = of_failed
 
-    def trial_succeeded(self, of_tried: Suspect | None) -> None:
+    def trial_succeeded(self, of_tried: Charged | None) -> None:
         """A trial succeeded: of records that were held, or that go for the first time (None)."""
         if self._suspect is not None and self._suspect is not of_tried:
             self._suspect.charges += 1

@@ -125,16 +125,16 @@ class LaneSlice(Slice):
     __slots__ = ("held", "lane")
 
     def __init__(
-        self, handler: int, lane: Lane, messages: Sequence[Message], held: Held | None, *, attempt: int
+        self, handler_number: int, lane: Lane, messages: Sequence[Message], held: Held | None, *, attempt: int
     ) -> None:
-        super().__init__(handler, lane.of.ownership, messages, attempt)
+        super().__init__(handler_number, lane.of.ownership, messages, attempt)
         self.lane = lane
         self.held = held
         self.largest_bytes = lane.of.largest_bytes
 
     def seen_at(self, index: int, *, batch: bool) -> LaneSlice:
         """It as it stands while the record at `index`, or its batch, is with the handler: nobody moves the copy on."""
-        seen = LaneSlice(self.handler, self.lane, self.messages, self.held, attempt=self.attempt)
+        seen = LaneSlice(self.handler_number, self.lane, self.messages, self.held, attempt=self.attempt)
         seen.done, seen.settled = index, self.settled
         seen.rejected = [one for one in tuple(self.rejected) if batch or one[0] < index]
         return seen

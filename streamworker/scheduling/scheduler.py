@@ -65,7 +65,7 @@ class Scheduler:
     def __init__(
         self,
         *,
-        handler: int,
+        handler_number: int,
         ordering: Ordering,
         concurrency: int,
         lanes: int,
@@ -78,7 +78,7 @@ class Scheduler:
         key_pace: KeyPace | None = None,
         sift: Callable[[TopicPartition, Sequence[Message]], Sequence[Message]] | None = None,
     ) -> None:
-        self._handler = handler
+        self._handler_number = handler_number
         self._ordering = ordering
         self._concurrency = concurrency
         self._lane_count = lanes if ordering is Ordering.KEY else 1
@@ -374,7 +374,7 @@ class Scheduler:
         if self._key_pace is not None:
             for key in _keys(messages):
                 self._key_pace.spend(key, self._now_s)
-        return LaneSlice(self._handler, lane, messages, held, attempt=held.attempt + 1)
+        return LaneSlice(self._handler_number, lane, messages, held, attempt=held.attempt + 1)
 
     def _sift_held(
         self, lane: Lane, held: Held, sift: Callable[[TopicPartition, Sequence[Message]], Sequence[Message]]
@@ -422,7 +422,7 @@ class Scheduler:
         if not fitting:
             return None
         spent = attempts.get(fitting[0].offset(), 0) if attempts else 0
-        return LaneSlice(self._handler, lane, fitting, None, attempt=spent + 1)
+        return LaneSlice(self._handler_number, lane, fitting, None, attempt=spent + 1)
 
     def _next_of(self, lane: Lane, size: int) -> list[Message]:
         """Take the next `size` records out of `pending`, past those whose key is held."""

@@ -99,8 +99,8 @@ class VirtualExecutor(Generic[S]):
         return SliceOutcome(slice_, seconds, self._called(slice_).failure)
 
     def _called(self, slice_: S) -> SliceOutcome[S]:
-        runner, call = self._runners[slice_.handler], self._calls[slice_.handler]
-        if self._event_loop is not None and self._declarations[slice_.handler].is_async:
+        runner, call = self._runners[slice_.handler_number], self._calls[slice_.handler_number]
+        if self._event_loop is not None and self._declarations[slice_.handler_number].is_async:
             awaited = runner.run_async(call, slice_)  # type: ignore[arg-type]  # of an async handle
             return self._event_loop.run_until_complete(awaited)
         return runner.run(call, slice_)
@@ -111,7 +111,7 @@ class VirtualExecutor(Generic[S]):
 
     def _done_before_last_call(self, outcome: SliceOutcome[S]) -> int:
         slice_ = outcome.slice
-        if self._declarations[slice_.handler].batch is not None:
+        if self._declarations[slice_.handler_number].batch is not None:
             return 0
         return slice_.done if outcome.failure or slice_.rejected else max(slice_.done - 1, 0)
 

@@ -157,7 +157,7 @@ def waits_of_quick(slow_records: int, partitions: int = 1) -> list[float]:
     for number in range(slow_records):
         world.broker.produce("slow", number % partitions, b"s")
     seconds = (60.0, 0.002)
-    world.start(Slow, Quick, duration_s=lambda slice_: seconds[slice_.handler] * len(slice_.messages))
+    world.start(Slow, Quick, duration_s=lambda slice_: seconds[slice_.handler_number] * len(slice_.messages))
     produced_s: dict[int, float] = {}
     for number in range(500):
         produced_s[number] = world.time.monotonic_s()
@@ -196,7 +196,7 @@ def test_a_bounded_run_counts_what_it_gave_back_for_others_once() -> None:
         Slow,
         Quick,
         bounds=Bounds(max_records=2500),
-        duration_s=lambda slice_: seconds[slice_.handler] * len(slice_.messages),
+        duration_s=lambda slice_: seconds[slice_.handler_number] * len(slice_.messages),
     )
     for number in range(300):
         world.broker.produce("quick", 0, b"q", key=str(number % 10).encode())

@@ -31,7 +31,7 @@ class Bench:
         self.ended: set[int] = set()  # offsets
         self.retries = 0
         self.scheduler = Scheduler(
-            handler=0,
+            handler_number=0,
             ordering=Ordering.UNORDERED,
             concurrency=1,
             lanes=1,
@@ -173,7 +173,12 @@ def test_a_slice_as_it_stands_does_not_move_on(batch: bool) -> None:
     out.done, out.rejected[:] = 4, []
 
     assert (seen.done, seen.settled, seen.attempt) == (1, 1, out.attempt)
-    assert (seen.handler, seen.lane, seen.held, seen.messages) == (out.handler, out.lane, out.held, out.messages)
+    assert (seen.handler_number, seen.lane, seen.held, seen.messages) == (
+        out.handler_number,
+        out.lane,
+        out.held,
+        out.messages,
+    )
     assert [index for index, _ in seen.rejected] == ([0, 2] if batch else [0])
 
 

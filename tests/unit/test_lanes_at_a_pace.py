@@ -28,7 +28,7 @@ NONE_SPENT = MappingProxyType[int, int]({})
 
 def scheduler_of(rate: Rate, lanes: int, *, batch: bool) -> Scheduler:
     return Scheduler(
-        handler=0,
+        handler_number=0,
         ordering=Ordering.KEY,
         concurrency=2,
         lanes=lanes,

@@ -95,7 +95,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     def begin(self, ordering: Ordering, concurrency: int, lanes: int, batch: Batch | None) -> None:
         self.ordering, self.concurrency, self.batch = ordering, concurrency, batch
         self.scheduler = Scheduler(
-            handler=0,
+            handler_number=0,
             ordering=ordering,
             concurrency=concurrency,
             lanes=lanes,
@@ -455,7 +455,7 @@ class OnePartition:
     def __init__(self, batch: Batch, ordering: Ordering = Ordering.PARTITION) -> None:
         self.partition = PARTITIONS[0]
         self.scheduler = Scheduler(
-            handler=0,
+            handler_number=0,
             ordering=ordering,
             concurrency=1,
             lanes=2,

@@ -58,7 +58,7 @@ class Bench:
         self.retries: list[tuple[int, float]] = []
         self.ownership = Ownership(AT, 1)
         self.scheduler = Scheduler(
-            handler=7,
+            handler_number=7,
             ordering=ordering,
             concurrency=concurrency,
             lanes=1,
@@ -90,7 +90,7 @@ class Bench:
         """The next slice, which is there."""
         slice_ = self.scheduler.take(now_s)
         assert slice_ is not None
-        assert slice_.handler == 7
+        assert slice_.handler_number == 7
         return slice_
 
     def fail(self, slice_: LaneSlice, *, due_s: float, attempt: int = 1) -> None:

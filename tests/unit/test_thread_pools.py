@@ -324,7 +324,7 @@ def test_outcomes_of_all_handlers_come_back_through_one_queue() -> None:
     pools.submit(slice_of(2, handler=0))
     pools.submit(slice_of(4, handler=1))
 
-    assert sorted((one.slice.handler, one.slice.done) for one in collect(pools, 2)) == [(0, 2), (1, 4)]
+    assert sorted((one.slice.handler_number, one.slice.done) for one in collect(pools, 2)) == [(0, 2), (1, 4)]
     assert list(pools.collect(0.0)) == []
     assert pools.stop(PATIENCE_S)
 
@@ -386,7 +386,7 @@ class Race:
         contexts = [Context(app={}, group="g", handler="Runner")]
         self.pools: Pools[LaneSlice] = Pools(declared, contexts, clock=SystemClock(), max_record_bytes=1000)
         self.scheduler = Scheduler(
-            handler=0,
+            handler_number=0,
             ordering=ordering,
             concurrency=Race.CONCURRENCY,
             lanes=4,

@@ -31,7 +31,7 @@ class Bench:
         self.breaker = CircuitBreaker(Breaker("geo", jitter=0.0, successes=1), clock=self.time)
         self.room = WaitingRoom(self.breaker, self.time)
         self.scheduler = Scheduler(
-            handler=0,
+            handler_number=0,
             ordering=Ordering.UNORDERED,
             concurrency=100,
             lanes=1,
