@@ -8,7 +8,6 @@ better than skipping. Only where the group has no offset in the whole topic does
 from __future__ import annotations
 
 import enum
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -108,10 +107,8 @@ def plan_starts(
     policy: StartPolicy,
 ) -> Mapping[TopicPartition, StartPlan]:
     """Plan for each of `assigned`; `committed` knows all partitions of their topics."""
-    known_topics: defaultdict[str, bool] = defaultdict(bool)
-    for partition, mark in committed.items():
-        known_topics[partition.topic] |= mark is not None
-    return {one: _plan(committed.get(one), known=known_topics[one.topic], policy=policy) for one in assigned}
+    known_topics = {partition.topic for partition, mark in committed.items() if mark is not None}
+    return {one: _plan(committed.get(one), known=one.topic in known_topics, policy=policy) for one in assigned}
 
 
 def _plan(mark: OffsetMark | None, *, known: bool, policy: StartPolicy) -> StartPlan:

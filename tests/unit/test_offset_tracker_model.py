@@ -236,3 +236,13 @@ def test_what_was_not_delivered_cannot_become_done() -> None:
         with pytest.raises(AssertionError, match="was not delivered"):
             complete()
     assert tracker.committable == 0
+
+
+def test_calls_that_were_spent_on_the_first_record_are_remembered_and_those_below_it_are_not() -> None:
+    tracker = OffsetTracker(5)
+
+    tracker.remember(Progress(5, ((4, 4), (6, 6)), {4: 1, 5: 2, 7: 3}))
+    tracker.deliver(5, 3)
+
+    assert tracker.attempts == {5: 2, 7: 3}
+    assert [tracker.is_done(offset) for offset in (5, 6, 7)] == [False, True, False]
