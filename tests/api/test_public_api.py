@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 
 import streamworker
+from streamworker.assembly import Application, assemble
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_public_api_is_this_list_and_nothing_else() -> None:
@@ -62,6 +68,42 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "Text",
         "TopicPartition",
     ]
+
+
+# What the pages and examples import from modules, because not everybody needs what these bring along.
+FROM_MODULES = {
+    "streamworker.assembly": {"assemble"},
+    "streamworker.config": {"Config", "HttpConfig", "KafkaConfig"},
+    "streamworker.serde": {"Avro", "Text"},
+    "streamworker.testing": {"TestRecord", "VirtualWorld", "run_handler"},
+    "streamworker.testing.mock_kafka": {"MockKafka"},
+}
+
+
+def test_the_pages_import_nothing_else_from_modules() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.py")]
+    found: dict[str, set[str]] = {}
+    for page in pages:
+        for module, names in re.findall(
+            r"^from (streamworker\.[\w.]+) import ([\w, ]+)", page.read_text("utf-8"), re.MULTILINE
+        ):
+            found.setdefault(module, set()).update(names.split(", "))
+
+    assert found == FROM_MODULES
+
+
+@pytest.mark.parametrize("module", FROM_MODULES)
+def test_what_the_pages_import_says_what_it_is(module: str) -> None:
+    assert all(getattr(importlib.import_module(module), name).__doc__ for name in FROM_MODULES[module])
+
+
+def test_an_application_takes_and_does_what_the_page_says() -> None:
+    assert str(inspect.signature(assemble)) == (
+        "(config: 'Config', handlers: 'Sequence[type[Handler[object]] | type[BatchHandler[object]]]', *,"
+        " until_end: 'bool' = False, max_records: 'int | None' = None, listeners: 'Sequence[Listener]' = ())"
+        " -> 'Application'"
+    )
+    assert {"run", "stop", "switch"} == {name for name in vars(Application) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("name", streamworker.__all__)
