@@ -351,7 +351,7 @@ class Scheduler:
                     return None
                 if not self._postpone(lane, held, now_s):
                     return self._cut_held(lane, held)
-        waits = self._ordering is Ordering.PARTITION and _holds(lane)
+        waits = (lane.held or lane.waiting) and self._ordering is Ordering.PARTITION
         return None if waits else self._cut_pending(lane, now_s, most)
 
     def _postpone(self, lane: Lane, held: Held, now_s: float) -> bool:
