@@ -426,7 +426,7 @@ def test_an_error_of_one_partition_does_not_touch_the_other() -> None:
     assert [list(request.marks) for request in far.requests] == [[P0]]
 
 
-def test_a_commit_that_cannot_be_sent_is_reported_and_goes_again_after_the_interval() -> None:
+def test_a_commit_that_cannot_be_sent_is_reported_as_one_that_took_no_time_and_goes_again_after_the_interval() -> None:
     far = Coordinator()
     far.own(P0)
     far.progress(P0, 3)
@@ -440,6 +440,9 @@ def test_a_commit_that_cannot_be_sent_is_reported_and_goes_again_after_the_inter
     far.step_after(INTERVAL_S / 2)
     assert far.reports.answered == [(1, "_STATE")]
     assert [request.marks[P0].offset for request in far.requests] == [3]
+    far.time.wait(0.25, lambda: False)
+    far.answer(far.requests[0])
+    assert far.reports.seconds == [0.0, pytest.approx(0.25)]
 
 
 def test_the_last_commit_is_tried_again_as_long_as_its_error_passes() -> None:
@@ -515,20 +518,6 @@ def test_a_commit_that_nobody_waits_for_is_sent_once() -> None:
     far.committer.send_last(PARTITIONS)
 
     assert [list(request.marks) for request in far.requests] == [[P0]]
-
-
-def test_how_long_an_answer_took_is_reported_and_nothing_for_what_could_not_be_sent() -> None:
-    far = Coordinator()
-    far.own(P0)
-    far.progress(P0, 3)
-    far.refusing = "_STATE"
-    far.step_after(0)
-    far.refusing = None
-    far.step_after(INTERVAL_S)
-    far.time.wait(0.25, lambda: False)
-    far.answer(far.requests[0])
-
-    assert far.reports.seconds == [0.0, pytest.approx(0.25)]
 
 
 def test_since_when_commits_are_refused_and_when_the_last_one_succeeded() -> None:
