@@ -161,6 +161,32 @@ class DeadLetterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CacheConfig:
+    """The caches that handlers ask their contexts for."""
+
+    redis: str | None = field(default=None, repr=False)  # its URL; None: each process has a cache of its own
+    timeout_s: float = 0.05  # for all that one call asks Redis; then it goes on without
+    max_entries: int = 100_000  # of each cache in this process; the garbage collector walks through them
+
+    def __post_init__(self) -> None:
+        at_least("cache.timeout_s", self.timeout_s, 0.001)
+        at_least("cache.max_entries", self.max_entries, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimConfig:
+    """Claims of idempotent handlers, and locks."""
+
+    redis: str | None = field(
+        default=None, repr=False
+    )  # its URL; an instance that evicts nothing, apart from the cache's
+    timeout_s: float = 0.25  # for one call of Redis
+
+    def __post_init__(self) -> None:
+        at_least("claims.timeout_s", self.timeout_s, 0.001)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HttpConfig:
     """The port for /metrics, /health and /status."""
 
@@ -194,11 +220,14 @@ class Config:
     flow: FlowConfig = field(default_factory=FlowConfig)
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
     dead_letters: DeadLetterConfig = field(default_factory=DeadLetterConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    claims: ClaimConfig = field(default_factory=ClaimConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     log: LogConfig = field(default_factory=LogConfig)
     degradation: Mapping[str, str] = field(
         default_factory=dict
     )  # what is in force, by a read's name; the table that SIGHUP reads again
+    sinks: Mapping[str, str] = field(default_factory=dict, repr=False)  # URLs, by the names that sinks call them by
     app: Mapping[str, object] = field(default_factory=dict)  # the application's own table; handlers get it in open()
 
     def __post_init__(self) -> None:
@@ -218,7 +247,7 @@ class Config:
 
 
 # Tables whose options have names that somebody else gives.
-FREE_TABLES = ("degradation", "app")
+FREE_TABLES = ("degradation", "sinks", "app")
 
 
 def tables() -> Sequence[str]:

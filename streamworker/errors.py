@@ -16,6 +16,9 @@
     ├── HeadOfLine              a record held the commits of its partition back for too long: to the dead letters
     ├── DependencyUnavailable   what decoding needs is away (a registry): wait, spend no attempt
     ├── WorkerKilled            the process died each time that this record was in work: to the dead letters
+    ├── RowFailed               row `index` of a write failed with `cause`, which the rules judge
+    ├── OwnershipLost           another owner of the partition writes to the sink: wait, spend no attempt
+    ├── ForeignRewind           records come again from before what the sink has applied: the partition stops
     ├── CircuitOpen             a guarded call is not made now: wait, spend no attempt
     ├── BulkheadFull            a guarded call is not made now, there are enough: wait, spend no attempt
     ├── ClientError             the Kafka client gave up on something, translated at its door
@@ -149,6 +152,27 @@ class WorkerKilled(StreamworkerError):
     def __init__(self, deaths: int) -> None:
         super().__init__(f"the process died {deaths} times while this record was in work")
         self.deaths = deaths
+
+
+class RowFailed(StreamworkerError):
+    """The row at `index` of a write failed with `cause`; those before it are durable, and `written` tells of them.
+
+    The row and what follows it had no effect.
+    """
+
+    def __init__(self, index: int, cause: BaseException, written: object = None) -> None:
+        super().__init__(f"row {index} of the write failed: {cause!r}")
+        self.index = index
+        self.cause = cause
+        self.written = written
+
+
+class OwnershipLost(StreamworkerError):
+    """Another owner of the partition has taken over at the sink; the write had no effect."""
+
+
+class ForeignRewind(StreamworkerError):
+    """Records come again from far before what the sink has applied, as after a reset of the group's offsets."""
 
 
 class CircuitOpen(StreamworkerError):

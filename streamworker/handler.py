@@ -46,6 +46,7 @@ Middleware = Callable[[Call], Call]
 _LEAST_TIMEOUT_S = 0.001
 _NO_DEPENDENCIES: Mapping[str, Dependency] = MappingProxyType({})
 _NO_READS: Mapping[str, Operation] = MappingProxyType({})
+_NO_SINKS: Mapping[str, str] = MappingProxyType({})
 
 
 class Context:
@@ -62,6 +63,7 @@ class Context:
         handler: str,
         dependencies: Mapping[str, Dependency] = _NO_DEPENDENCIES,
         reads: Mapping[str, Operation] = _NO_READS,
+        sinks: Mapping[str, str] = _NO_SINKS,
         timeout_s: float | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class Context:
         self.handler = handler
         self._dependencies = dependencies
         self._reads = reads
+        self._sinks = sinks
         self.in_hand = InHand("in_hand", default=None)  # for the engine, which says there what each thread is at
         self._timeout_s = inf if timeout_s is None else timeout_s
         self._clock = clock or SystemClock()
@@ -85,6 +88,16 @@ class Context:
             if name not in self._shared:
                 self._shared[name] = factory()
             return self._shared[name]  # type: ignore[return-value]  # the name says the type
+
+    def connection(self, name: str) -> str:
+        """The URL that the configuration's table `sinks` has under `name`, secrets included.
+
+        Raises ConfigurationError if it has none.
+        """
+        if name not in self._sinks:
+            known = nearest(name, self._sinks) if self._sinks else "the table is empty"
+            raise ConfigurationError(f"sinks: no URL for {name!r}, which {self.handler} writes to; {known}")
+        return self._sinks[name]
 
     def dependency(self, name: str) -> Dependency:
         """What the handler's class declares under `name` in `dependencies`, to make calls with.

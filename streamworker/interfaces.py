@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from streamworker.options import Fallback
-    from streamworker.record import Header, Message, TopicPartition
+    from streamworker.record import Header, Message, Origin, TopicPartition
     from streamworker.work import SliceOutcome
 
 T = TypeVar("T")
@@ -333,6 +333,99 @@ class Log(Protocol):
 
     def topic_ids(self, topics: Sequence[str], timeout_s: float) -> Mapping[str, str]:
         """What tells each of `topics` from another of its name, as far as the cluster says it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the rows of one write come from: a run of records of one lane, in offset order.
+
+    `owner` names this ownership of the partition and no other, of this or any other worker. Below `done_below` all of
+    the partition is done. `open_below` are records of the lane below the last row's that are not done and have no row
+    here: they wait for another try, or follow one that does. `foreign` says that the group's offset was not committed
+    by streamworker, so that what was delivered may have been handled before.
+    """
+
+    group: str
+    partition: TopicPartition  # where the records were delivered from
+    lanes: int
+    lane: int
+    owner: str
+    done_below: int
+    open_below: Sequence[int] = ()
+    foreign: bool = False
+    max_uncommitted: int = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a handler returned for one record: `values`, none if it is to have no effect."""
+
+    offset: int  # where it was delivered from
+    origin: Origin
+    key: bytes | None
+    values: Sequence[object]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a write. Indices are those of its rows.
+
+    `repeated` had their effect before. `superseded` had none, because a later record of the same row had its own.
+    `versions` are those that the sink gave to rows it wrote, ascending for each row of the sink.
+    """
+
+    repeated: Sequence[int] = ()
+    superseded: Sequence[int] = ()
+    versions: Mapping[int, int] = field(default_factory=dict)
+
+
+class Writer(Protocol):
+    """Writes the rows of one handler's instance, on its thread or in its process only."""
+
+    def write(self, place: Place, rows: Sequence[Row]) -> Written:
+        """Return when all of `rows` are durable, or had their effect before.
+
+        Raises RowFailed(index) when those before it are durable, and it and what follows had no effect. What else it
+        raises means that nothing is known to be durable: OwnershipLost when another owner has taken over,
+        ForeignRewind when records come again that nothing says to repeat, and for a server that is away what the
+        driver raises, which breakers know by its name. What is called again with the same rows has no second effect,
+        as far as the sink promises that.
+        """
+
+    def close(self) -> None:
+        """Let go of its connection. Idempotent."""
+
+
+class SinkContext(Protocol):
+    """What a sink may know of the handler that it writes for, and of its process; `Context` is one. Any thread."""
+
+    @property
+    def group(self) -> str:
+        """The consumer group."""
+
+    @property
+    def handler(self) -> str:
+        """The handler's name."""
+
+    def connection(self, name: str) -> str:
+        """The URL that the configuration's table `sinks` has under `name`; raises ConfigurationError without one."""
+
+    def shared(self, name: str, factory: Callable[[], S]) -> S:
+        """As of `Context`: the object called `name`, which all instances of the handler share."""
+
+
+class Sink(Protocol):
+    """Where what a handler returns is written. Declared on the class, so it is immutable and has no connection.
+
+    One sink may be declared on several handlers.
+    """
+
+    @property
+    def name(self) -> str:
+        """Of the connection, as in the configuration's table `sinks`."""
+
+    def writer(self, context: SinkContext) -> Writer:
+        """A writer for one instance; raises ConfigurationError for what cannot work. Need not connect yet."""
 
 
 class Executor(Protocol[S]):
