@@ -84,9 +84,7 @@ class Application:
         )
         self._also: Callable[[], None] = lambda: None
         self._http = HttpServer(config.http, pages) if config.http.enabled else None
-        provision = Provision(
-            declared, app=config.app, group=config.kafka.group, degradation=config.degradation, clock=clock
-        )
+        provision = Provision(declared, config=config, clock=clock)
         pools: Pools[LaneSlice] = Pools(
             declared,
             provision.contexts,

@@ -22,6 +22,7 @@ from streamworker.declaration import declaration
 from streamworker.errors import ConfigurationError
 from streamworker.handler import Context
 from streamworker.observability import logs
+from streamworker.processing.effects import effects_of
 from streamworker.processing.executor import SliceRunner, guarded_call
 from streamworker.processing.handover import Setup, bytes_of_error, bytes_of_outcome, slice_of
 from streamworker.processing.slate import Slate
@@ -85,17 +86,19 @@ class _Instance:
             group=setup.group,
             handler=self._declared.name,
             dependencies=guards_of(self._declared, {}, clock),
+            sinks=setup.sinks,
             timeout_s=self._declared.timeout_s,
         )
         self._handler: AnyHandler = self._declared.make()
         self._handler.open(context)
         self._call = guarded_call(self._declared, self._handler)
+        self._effects = effects_of(self._declared, context)
         self._runner = _ToldRunner(slate, self._declared, context, clock, setup.max_record_bytes)
 
     def run(self, slice_: Slice) -> SliceOutcome[Slice]:
         """Handle a slice."""
         self._slate.heed(slice_)
-        return self._runner.run(self._call, slice_)
+        return self._runner.run(self._call, slice_, self._effects)
 
     def close(self) -> None:
         """Close the instance."""
@@ -103,6 +106,8 @@ class _Instance:
             self._handler.close()
         except Exception:  # noqa: BLE001 - the process ends here, and what was handled is settled
             _log.exception("%s.close failed", self._declared.name)
+        if self._effects is not None:
+            self._effects.close()
 
 
 def _imported(setup: Setup) -> type:
@@ -126,9 +131,12 @@ class _ToldContext(Context):
         group: str,
         handler: str,
         dependencies: Mapping[str, Dependency],
+        sinks: Mapping[str, str],
         timeout_s: float | None,
     ) -> None:
-        super().__init__(app=app, group=group, handler=handler, dependencies=dependencies, timeout_s=timeout_s)
+        super().__init__(
+            app=app, group=group, handler=handler, dependencies=dependencies, sinks=sinks, timeout_s=timeout_s
+        )
         self._slate = slate
 
     def deadline_s(self) -> float:

@@ -89,6 +89,7 @@ class FlowConfig:
     max_slice: int = 1000  # records handed to a thread at once
     slice_s: float = 0.005  # aim for the work in a slice: the hand-over is paid once, lanes still spread
     process_slice_s: float = 0.05  # the same for execution="process", where a hand-over costs several times as much
+    sink_slice_s: float = 0.1  # the same with a sink: a write costs milliseconds, whatever it writes
 
     def __post_init__(self) -> None:
         at_least("flow.max_inflight", self.max_inflight, 1)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from streamworker.bounds import member
 from streamworker.errors import ConfigurationError, nearest
-from streamworker.handler import BatchHandler, Declared, Handler
+from streamworker.handler import BatchHandler, Declared, Handler, SinkHandler
 from streamworker.options import (
     MAX_TOPIC_CHARS,
     Action,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamworker.handler import AnyHandler, Middleware
-    from streamworker.interfaces import AnySerde
+    from streamworker.interfaces import AnySerde, Sink
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -69,6 +69,7 @@ class Declaration:
     rules: tuple[Rule, ...]
     dead_letter: DeadLetter | None
     middleware: tuple[Middleware, ...]
+    sink: Sink | None
 
     @property
     def breakers(self) -> tuple[Breaker, ...]:
@@ -128,6 +129,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         rules=_rules(handler),
         dead_letter=_dead_letter(handler),
         middleware=_middleware(handler),
+        sink=_sink(handler),
     )
 
 
@@ -203,7 +205,7 @@ def _topics(handler: type[Declared]) -> tuple[str, ...]:
 
 def _refuse_unknown_options(handler: type[Declared]) -> None:
     for owner in handler.__mro__[: handler.__mro__.index(Declared)]:
-        if owner in (Handler, BatchHandler, Generic):
+        if owner in (Handler, BatchHandler, SinkHandler, Generic):
             continue
         for name in vars(owner):
             if name.startswith("_") or name in _OPTIONS or callable(getattr(owner, name)):
@@ -417,6 +419,24 @@ def _reads(handler: type[Declared]) -> tuple[Read, ...]:
                 f" breaker holds all of it back while that is away"
             )
     return tuple(declared)
+
+
+def _sink(handler: type[Declared]) -> Sink | None:
+    sink: Sink | None = handler.sink
+    if sink is None:
+        if issubclass(handler, SinkHandler) and handler.handle is SinkHandler.handle:
+            raise ConfigurationError(f"{handler.__name__}.sink is missing: it says where the values are written")
+        return None
+    if isinstance(sink, type) or not callable(getattr(sink, "writer", None)):
+        raise ConfigurationError(
+            f"{handler.__name__}.sink: expected PostgresSink(...), SqliteSink(...) or the like, got {sink!r}"
+        )
+    if member(f"{handler.__name__}.execution", Execution, handler.execution) is Execution.INLINE:
+        raise ConfigurationError(
+            f'{handler.__name__}.sink: a write waits, which execution = "inline" is not for; leave execution at'
+            f' "thread"'
+        )
+    return sink
 
 
 def _rules(handler: type[Declared]) -> tuple[Rule, ...]:

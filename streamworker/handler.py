@@ -32,7 +32,7 @@ from streamworker.work import InHand
 
 if TYPE_CHECKING:
     from streamworker.clock import Clock
-    from streamworker.interfaces import AnySerde, AsyncReader, Dependency, Operation, Reader
+    from streamworker.interfaces import AnySerde, AsyncReader, Dependency, Operation, Reader, Sink
     from streamworker.record import Record, Records
 
 T = TypeVar("T")
@@ -72,10 +72,11 @@ class Context:
         self.handler = handler
         self._dependencies = dependencies
         self._reads = reads
-        self._sinks = sinks
+        self.sinks = sinks  # the [sinks] table of the configuration; ask `connection`
         self.in_hand = InHand("in_hand", default=None)  # for the engine, which says there what each thread is at
         self._timeout_s = inf if timeout_s is None else timeout_s
         self._clock = clock or SystemClock()
+        self.has_caches = False  # whether an instance has asked for a cache
         self._shared: dict[str, object] = {}
         self._lock = threading.Lock()  # protects _shared from two instances opening at once
 
@@ -94,10 +95,10 @@ class Context:
 
         Raises ConfigurationError if it has none.
         """
-        if name not in self._sinks:
-            known = nearest(name, self._sinks) if self._sinks else "the table is empty"
+        if name not in self.sinks:
+            known = nearest(name, self.sinks) if self.sinks else "the table is empty"
             raise ConfigurationError(f"sinks: no URL for {name!r}, which {self.handler} writes to; {known}")
-        return self._sinks[name]
+        return self.sinks[name]
 
     def dependency(self, name: str) -> Dependency:
         """What the handler's class declares under `name` in `dependencies`, to make calls with.
@@ -193,6 +194,7 @@ class Declared:
     rules: ClassVar[Sequence[Rule]] = ()  # first match decides; then the built-in ones
     dead_letter: ClassVar[DeadLetter | None] = None  # None: what cannot be handled stops its partition
     middleware: ClassVar[Sequence[Middleware]] = ()  # wrap the call of handle, the first outermost
+    sink: ClassVar[Sink | None] = None  # where what handle returns is written; then the record is done
 
     def open(self, context: Context) -> Awaitable[None] | None:
         """Called once per instance on its thread, before the first record; may be async if `handle` is."""
@@ -204,12 +206,14 @@ class Declared:
 class Handler(Declared, Generic[T]):
     """Handles one record at a time. Returning is success, raising is failure.
 
+    With a `sink` what `handle` returns is written to it: one row, a list of rows, or None.
+
     Every pool thread has an instance of its own, and lanes are not bound to threads: state kept on
     `self` is per thread, not per key. With `async def handle` there is one instance, on a thread with an event loop,
     and `concurrency` says how many calls are in progress at once; a call that is cancelled has failed.
     """
 
-    def handle(self, record: Record[T]) -> Awaitable[None] | None:
+    def handle(self, record: Record[T]) -> Awaitable[object] | object:
         """Handle `record`; called on a pool thread, or on the event loop if it is `async def`."""
         raise NotImplementedError
 
@@ -219,13 +223,26 @@ class BatchHandler(Declared, Generic[T]):
 
     Returning is success for all of them. Raise `BatchFailed(index, cause)` when one is at fault:
     those before it are done. Any other exception fails the batch as a whole. `async def handle` as for `Handler`.
+    With a `sink`, return a list with an entry for each record: its row, its rows, or None. After `BatchFailed` it is
+    called again for those before the one at fault.
     """
 
     batch: ClassVar[Batch] = Batch()
 
-    def handle(self, records: Records[T]) -> Awaitable[None] | None:
+    def handle(self, records: Records[T]) -> Awaitable[object] | object:
         """Handle `records`; called on a pool thread, or on the event loop if it is `async def`."""
         raise NotImplementedError
+
+
+class SinkHandler(BatchHandler[T]):
+    """Writes each value to its `sink` as it is; a record without a value has no effect. Nothing is left to be written.
+
+    Override `handle` for anything else.
+    """
+
+    def handle(self, records: Records[T]) -> Awaitable[object] | object:
+        """The values, one for each record."""
+        return list(records.values())
 
 
 AnyHandler = Handler[object] | BatchHandler[object]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from streamworker.options import Fallback
     from streamworker.record import Header, Message, Origin, TopicPartition
-    from streamworker.work import SliceOutcome
+    from streamworker.work import Place, SliceOutcome
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -333,27 +333,6 @@ class Log(Protocol):
 
     def topic_ids(self, topics: Sequence[str], timeout_s: float) -> Mapping[str, str]:
         """What tells each of `topics` from another of its name, as far as the cluster says it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where the rows of one write come from: a run of records of one lane, in offset order.
-
-    `owner` names this ownership of the partition and no other, of this or any other worker. Below `done_below` all of
-    the partition is done. `open_below` are records of the lane below the last row's that are not done and have no row
-    here: they wait for another try, or follow one that does. `foreign` says that the group's offset was not committed
-    by streamworker, so that what was delivered may have been handled before.
-    """
-
-    group: str
-    partition: TopicPartition  # where the records were delivered from
-    lanes: int
-    lane: int
-    owner: str
-    done_below: int
-    open_below: Sequence[int] = ()
-    foreign: bool = False
-    max_uncommitted: int = 16_384
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,7 @@ class Letters:
         self._hand_over(partition, message, letter, ending)
 
     def _hand_over(self, partition: Partition, message: Message, letter: Envelope, ending: Ending) -> None:
+        partition.leaving.add(message.offset())
         parks = self._parks(partition, message, ending)
         acknowledged = partial(self._acknowledged, partition, message, letter, ending, parks=parks is not None)
         if letter.reason is Reason.DEFERRED:  # an outage is no reason to stop, and what is put aside comes back
@@ -203,6 +204,10 @@ class Letters:
         else:
             self._listener.dead_lettered(partition.key, letter.topic, letter.reason)
         if parks:
-            self._parking.park(partition, message, lambda: self._endings.complete(partition, [[message]], ending, 0.0))
+            self._parking.park(partition, message, lambda: self._complete(partition, message, ending))
         else:
-            self._endings.complete(partition, [[message]], ending, 0.0)
+            self._complete(partition, message, ending)
+
+    def _complete(self, partition: Partition, message: Message, ending: Ending) -> None:
+        partition.leaving.discard(message.offset())
+        self._endings.complete(partition, [[message]], ending, 0.0)

@@ -44,6 +44,7 @@ class Partition:
     budget: DeadLetterBudget
     route: RetryRoute | None  # of a retry topic
     start_offset: int  # where the client was told to begin; negative is the log's beginning
+    foreign: bool = False  # the group's offset was committed by somebody else
     positioned: bool = True  # false until the group's offset is known
     admits: bool = True  # false once records were dropped that nothing fetches again: going on would leave a gap
     at_end: bool = False  # the end of the log was reached once
@@ -54,6 +55,7 @@ class Partition:
     retry_at_s: float | None = None  # when to let a stopped partition go on, to see
     retries_until_s: float = 0.0  # once it closes: what is due later is not waited for
     failures: dict[int, list[Attempt]] = field(default_factory=dict)  # by offset, of calls that failed
+    leaving: set[int] = field(default_factory=set)  # offsets of what was given up and whose letter is not acknowledged
     unsent: deque[Unsent] = field(default_factory=deque)  # without a budget, or without room for another parked key
     parked: Mapping[bytes, int] = field(default_factory=dict)  # keys, and the offset from which on each is parked
     parking: set[bytes] = field(default_factory=set)  # keys whose dead letter or note is on its way

@@ -31,6 +31,9 @@ class Reason(enum.StrEnum):
     # What no call says.
     HEAD_OF_LINE = "head_of_line"
     PARKED_BEHIND = "parked_behind"
+    # What the sink says.
+    OWNERSHIP_LOST = "ownership_lost"
+    FOREIGN_REWIND = "foreign_rewind"
     # What the partition says.
     DEAD_LETTER_REFUSED = "dead_letter_refused"
     KILLS_BEFORE_DELIVERY = "kills_before_delivery"

@@ -132,7 +132,9 @@ def _gate(declared: Declaration, breakers: Mapping[str, CircuitBreaker], clock: 
 
 
 def _flow(declared: Declaration, flow: FlowConfig) -> FlowConfig:
-    """With the size of slices that suits where the handler's calls are made."""
+    """With the size of slices that suits where the handler's calls are made, and what they bring about."""
+    if declared.sink is not None:
+        return replace(flow, slice_s=flow.sink_slice_s)
     return replace(flow, slice_s=flow.process_slice_s) if declared.execution is Execution.PROCESS else flow
 
 

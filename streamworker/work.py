@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamworker.record import Message, TopicPartition
+    from streamworker.tally import Tally
 
 S = TypeVar("S")
 
@@ -60,6 +61,27 @@ class Ownership:
         return f"<Ownership {self.partition} epoch {self.epoch}{' ended' if self.ended else ''}>"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the rows of one write come from: a run of records of one lane, in offset order.
+
+    `owner` names this ownership of the partition and no other, of this or any other worker. Below `done_below` all of
+    the partition is done. `open_below` are records of the lane below the last row's that are not done and have no row
+    here: they wait for another try, or follow one that does. `foreign` says that the group's offset was not committed
+    by streamworker, so that what was delivered may have been handled before.
+    """
+
+    group: str
+    partition: TopicPartition  # where the records were delivered from
+    lanes: int
+    lane: int
+    owner: str
+    done_below: int
+    open_below: Sequence[int] = ()
+    foreign: bool = False
+    max_uncommitted: int = 16_384
+
+
 class Slice:
     """A run of records of one partition on its way through the handler number `handler`.
 
@@ -72,6 +94,7 @@ class Slice:
     The lease is looked at before the first record, and before each if the loop says that it is `watched`; then
     `called` tells the index of the record in the handler's hands, and when its call began. Once `given_up` no record of
     it is started any more: a thread writes `called` before it reads that, and the loop the other way round.
+    `place` is for the handler's sink, None if it has none. While effects are held back `tally` has what counts later.
     """
 
     __slots__ = (
@@ -83,9 +106,11 @@ class Slice:
         "largest_bytes",
         "messages",
         "ownership",
+        "place",
         "rejected",
         "settled",
         "started_s",
+        "tally",
         "watched",
     )
 
@@ -101,6 +126,8 @@ class Slice:
         self.called: tuple[int, float] | None = None
         self.given_up = False
         self.watched = True
+        self.place: Place | None = None
+        self.tally: Tally | None = None
 
 
 # The slice that a thread is at, or a task: for each its own, None outside of a call.

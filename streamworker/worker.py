@@ -40,6 +40,7 @@ from streamworker.offsets.committer import Committer
 from streamworker.overdue import Overdue
 from streamworker.parking import Parking
 from streamworker.partitions import Partitions
+from streamworker.places import Places
 from streamworker.quarantine import Quarantine
 from streamworker.reason import Reason
 from streamworker.rebalance import Rebalancing
@@ -196,6 +197,7 @@ class Worker:
             stages, self.partitions, delays=self.delays, quarantine=self.quarantine, max_records=bounds.max_records
         )
         self.unread = Unread(stages, self.partitions)
+        self._places = Places(stages, self.partitions)
         self.heads = Heads(stages, self.partitions, divert=self.letters.divert)
         self.overdue = Overdue(stages, self.partitions, replace=executor.replace, settle=self.settlement.settle)
         self._closing = Closing(stages, self.partitions, self.gatekeeper, take_handled=self.settlement.take_handled)
@@ -349,6 +351,8 @@ class Worker:
         now_s = self._clock.monotonic_s()
         for handler in self._handlers:
             while (slice_ := self.gatekeeper.take(handler, now_s)) is not None:
+                if handler.declared.sink is not None:
+                    slice_.place = self._places.of(slice_)
                 self.running.add(slice_)
                 self._executor.submit(slice_)
 

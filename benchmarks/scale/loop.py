@@ -213,7 +213,7 @@ def _worker(load: Load, names: Sequence[str], source: Prepared, ended: Listener)
     listener = Listeners([Metrics(board, clock, declared, version="0"), ended])
     watchdog = Watchdog(clock=clock, stall_timeout_s=config.lifecycle.stall_timeout_s, die=sys.exit)
     lag = LagWatch(MemoryLog(broker))
-    provision = Provision(declared, app={}, group="scale", degradation=config.degradation, clock=clock)
+    provision = Provision(declared, config=config, clock=clock)
     return Worker(
         declarations=declared,
         config=config,

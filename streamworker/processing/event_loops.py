@@ -20,6 +20,7 @@ from math import inf
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from streamworker.errors import Defect, FatalError
+from streamworker.processing.effects import shared_effects_of
 from streamworker.processing.executor import AsyncSliceRunner, guarded_call
 from streamworker.work import Failure, Slice, SliceOutcome
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from streamworker.clock import Clock
     from streamworker.declaration import Declaration
     from streamworker.handler import Context
+    from streamworker.processing.effects import SharedEffects
     from streamworker.processing.executor import AsyncCall
 
 S = TypeVar("S", bound=Slice)
@@ -63,6 +65,7 @@ class EventLoop(Generic[S]):
         self._tasks: dict[S, asyncio.Task[SliceOutcome[S]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._call: AsyncCall
+        self._effects: SharedEffects | None = None
         self._ends: asyncio.Event
         self._opened = threading.Event()
         self._open_error: BaseException | None = None
@@ -138,6 +141,7 @@ class EventLoop(Generic[S]):
             handler = self._declaration.make()
             await _finished(handler.open(self._context))
             self._call = guarded_call(self._declaration, handler)  # type: ignore[assignment]  # of an async handle
+            self._effects = shared_effects_of(self._declaration, self._context)
         except BaseException as error:  # noqa: BLE001 - handed to the loop thread, which raises it
             self._open_error = error
             return
@@ -154,6 +158,9 @@ class EventLoop(Generic[S]):
             await _finished(handler.close())
         except Exception:  # noqa: BLE001 - the thread ends here, and what was handled is settled
             _log.exception("%s.close failed", self._declaration.name)
+        finally:
+            if self._effects is not None:
+                self._effects.close()
 
     def _beat(self) -> None:
         if not self._ends.is_set():
@@ -164,7 +171,7 @@ class EventLoop(Generic[S]):
         self._called = False  # before it looks, so that what comes after the look calls again
         while self._work:
             slice_ = self._work.popleft()
-            task = asyncio.get_running_loop().create_task(self._runner.run_async(self._call, slice_))
+            task = asyncio.get_running_loop().create_task(self._runner.run_async(self._call, slice_, self._effects))
             self._tasks[slice_] = task
             task.add_done_callback(partial(self._done, slice_))
 

@@ -22,7 +22,9 @@ from streamworker.errors import (
     PoisonError,
 )
 from streamworker.options import Action, OnExhausted
+from streamworker.processing.effects import entries
 from streamworker.record import Record, Records
+from streamworker.tally import Tally
 from streamworker.work import Failure, InHand, Slice, SliceOutcome
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from streamworker.declaration import Declaration
     from streamworker.handler import AnyHandler
     from streamworker.interfaces import AnySerde
+    from streamworker.processing.effects import Effects, SharedEffects
 
 Call = Callable[[object], object]
 AsyncCall = Callable[[object], Awaitable[object]]
@@ -66,7 +69,7 @@ class SliceRunner:
         self._passed_over = _passed_over(declaration) if self._goes_on else ()
         self._run = self._one_by_one if declaration.batch is None else self._as_batch
 
-    def run(self, call: Call, slice_: S) -> SliceOutcome[S]:
+    def run(self, call: Call, slice_: S, effects: Effects | None = None) -> SliceOutcome[S]:
         """Handle the slice's records in order until the first failure."""
         began_s = self._monotonic_s()
         if began_s >= slice_.ownership.lease.until_s:
@@ -75,15 +78,18 @@ class SliceRunner:
         slice_.called = (0, began_s)
         in_hand = self._in_hand
         in_hand.set(slice_)
-        failure = self._run(call, slice_)
+        failure = self._run(call, slice_, slice_ if effects is None else effects.begin(slice_))
         in_hand.set(None)
+        if effects is not None:
+            failure = effects.conclude(slice_, failure)
         slice_.started_s = None
         try:
             return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
         finally:
             del failure  # its traceback has this frame: they would wait for the collector, and the records with them
 
-    def _one_by_one(self, call: Call, slice_: Slice) -> Failure | None:
+    def _one_by_one(self, call: Call, slice_: Slice, tally: Slice | Tally) -> Failure | None:
+        """What comes of each call is noted in `tally`: the slice itself, or what holds it back."""
         ownership = slice_.ownership
         for index, record in enumerate(self._ready(slice_)):
             if (slice_.watched or ownership.closing) and not self._may_start(slice_, index):
@@ -91,16 +97,16 @@ class SliceRunner:
             try:
                 returned = call(self._decoded(slice_, index) if record is None else record)
                 if returned is not None:
-                    _refuse_unrun(returned)
+                    _take(returned, tally, index)
             except _Undecodable as undecodable:
                 if not self._goes_on:
                     return Failure(index, undecodable.reason)
-                slice_.rejected.append((index, undecodable.reason))
+                tally.rejected.append((index, undecodable.reason))
             except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
                 if not isinstance(error, self._passed_over):
                     return Failure(index, error)
-                slice_.rejected.append((index, error))
-            slice_.done = index + 1
+                tally.rejected.append((index, error))
+            tally.done = index + 1
         return None
 
     def _ready(self, slice_: Slice) -> Iterable[Record[object] | None]:
@@ -126,33 +132,35 @@ class SliceRunner:
             return False
         return now_s < ownership.lease.until_s
 
-    def _as_batch(self, call: Call, slice_: Slice) -> Failure | None:
+    def _as_batch(self, call: Call, slice_: Slice, tally: Slice | Tally) -> Failure | None:
         if slice_.ownership.closing and not self._may_start(slice_, 0):
             return None
-        good: Sequence[int] = range(len(slice_.messages))
         try:
-            good, records, stop = self._records(slice_)
-            if records and (returned := call(records)) is not None:
-                _refuse_unrun(returned)
-        except BatchFailed as failed:
-            return self._named_failure(failed, slice_, good)
+            good, records, stop = self._records(slice_, tally)
+            failure = self._call_for_all(call, records, tally, good) if records else None
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
             return Failure(None, error)
-        slice_.done = len(slice_.messages) if stop is None or stop.index is None else stop.index
-        return stop
+        return _came_to(slice_, tally, failure or stop)
 
     @staticmethod
-    def _named_failure(failed: BatchFailed, slice_: Slice, good: Sequence[int]) -> Failure:
-        if not isinstance(failed.index, int) or not 0 <= failed.index < len(good):
-            wrong = IndexError(f"BatchFailed: expected an index within the batch of {len(good)}, got {failed.index}")
-            wrong.__cause__ = failed.cause
-            return Failure(None, wrong)
-        slice_.done = good[failed.index]
-        if failed.cause.__traceback__ is None:  # made and not raised: then it is where it was named
-            failed.cause.with_traceback(failed.__traceback__)
-        return Failure(good[failed.index], failed.cause)
+    def _call_for_all(
+        call: Call, records: Records[object], tally: Slice | Tally, good: Sequence[int]
+    ) -> Failure | None:
+        """Where it names a record whose rows would be missing, it is called again for those before."""
+        failure = None
+        try:
+            returned = call(records)
+        except BatchFailed as failed:
+            failure = _named_failure(failed, good)
+            if not isinstance(tally, Tally) or not failure.index or not failed.index:
+                return failure
+            good = good[: failed.index]
+            returned = call(records[: failed.index])
+        if returned is not None:
+            _take_all(returned, tally, good)
+        return failure
 
-    def _records(self, slice_: Slice) -> tuple[Sequence[int], Records[object], Failure | None]:
+    def _records(self, slice_: Slice, tally: Slice | Tally) -> tuple[Sequence[int], Records[object], Failure | None]:
         """Indices of the records that can be handled, these, and what must not be overtaken."""
         messages, all_of_them = slice_.messages, range(len(slice_.messages))
         if self._key is None and not self._any_oversize(slice_):
@@ -160,7 +168,7 @@ class SliceRunner:
                 return all_of_them, Records(messages, None, None, slice_.attempt), None
             if (values := self._values_at_once(self._value, slice_)) is not None:
                 return all_of_them, Records(messages, values, None, slice_.attempt), None
-        good, found, keys, stop = self._decode_each(slice_)
+        good, found, keys, stop = self._decode_each(slice_, tally)
         return good, Records([messages[index] for index in good], found, keys, slice_.attempt), stop
 
     def _values_at_once(self, serde: AnySerde, slice_: Slice) -> Sequence[object] | None:
@@ -175,7 +183,9 @@ class SliceRunner:
         except Exception:  # noqa: BLE001 - which record it is, and why, is found out one by one
             return None
 
-    def _decode_each(self, slice_: Slice) -> tuple[list[int], list[object], list[object], Failure | None]:
+    def _decode_each(
+        self, slice_: Slice, tally: Slice | Tally
+    ) -> tuple[list[int], list[object], list[object], Failure | None]:
         """Indices of the records that can be handled, their values and keys, and what must not be overtaken."""
         good: list[int] = []
         values: list[object] = []
@@ -186,7 +196,7 @@ class SliceRunner:
             except _Undecodable as undecodable:
                 if not self._goes_on:
                     return good, values, keys, Failure(index, undecodable.reason)
-                slice_.rejected.append((index, undecodable.reason))
+                tally.rejected.append((index, undecodable.reason))
                 continue
             good.append(index)
             values.append(record.value)
@@ -219,7 +229,7 @@ class SliceRunner:
 class AsyncSliceRunner(SliceRunner):
     """The same for an `async def` handler, on its event loop; a call that is cancelled has failed."""
 
-    async def run_async(self, call: AsyncCall, slice_: S) -> SliceOutcome[S]:
+    async def run_async(self, call: AsyncCall, slice_: S, effects: SharedEffects | None = None) -> SliceOutcome[S]:
         """Handle the slice's records in order until the first failure."""
         began_s = self._monotonic_s()
         if began_s >= slice_.ownership.lease.until_s:
@@ -227,14 +237,18 @@ class AsyncSliceRunner(SliceRunner):
         slice_.started_s = began_s
         slice_.called = (0, began_s)
         self._in_hand.set(slice_)
-        failure = await (self._each(call, slice_) if self._declaration.batch is None else self._all(call, slice_))
+        tally = slice_ if effects is None else effects.begin(slice_)
+        handle = self._each if self._declaration.batch is None else self._all
+        failure = await handle(call, slice_, tally)
+        if effects is not None:
+            failure = await effects.conclude(slice_, failure)
         slice_.started_s = None
         try:
             return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
         finally:
             del failure  # as in `run`
 
-    async def _each(self, call: AsyncCall, slice_: Slice) -> Failure | None:
+    async def _each(self, call: AsyncCall, slice_: Slice, tally: Slice | Tally) -> Failure | None:
         ownership = slice_.ownership
         for index, record in enumerate(self._ready(slice_)):
             if (slice_.watched or ownership.closing) and not self._may_start(slice_, index):
@@ -242,32 +256,78 @@ class AsyncSliceRunner(SliceRunner):
             try:
                 returned = await call(self._decoded(slice_, index) if record is None else record)
                 if returned is not None:
-                    _refuse_unrun(returned)
+                    _take(returned, tally, index)
             except _Undecodable as undecodable:
                 if not self._goes_on:
                     return Failure(index, undecodable.reason)
-                slice_.rejected.append((index, undecodable.reason))
+                tally.rejected.append((index, undecodable.reason))
             except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
                 if not isinstance(error, self._passed_over):
                     return Failure(index, _told(error))
-                slice_.rejected.append((index, error))
-            slice_.done = index + 1
+                tally.rejected.append((index, error))
+            tally.done = index + 1
         return None
 
-    async def _all(self, call: AsyncCall, slice_: Slice) -> Failure | None:
+    async def _all(self, call: AsyncCall, slice_: Slice, tally: Slice | Tally) -> Failure | None:
         if slice_.ownership.closing and not self._may_start(slice_, 0):
             return None
-        good: Sequence[int] = ()
         try:
-            good, records, stop = self._records(slice_)
-            if records and (returned := await call(records)) is not None:
-                _refuse_unrun(returned)
-        except BatchFailed as failed:
-            return self._named_failure(failed, slice_, good)
+            good, records, stop = self._records(slice_, tally)
+            failure = await self._await_all(call, records, tally, good) if records else None
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
             return Failure(None, _told(error))
-        slice_.done = len(slice_.messages) if stop is None or stop.index is None else stop.index
-        return stop
+        return _came_to(slice_, tally, failure or stop)
+
+    @staticmethod
+    async def _await_all(
+        call: AsyncCall, records: Records[object], tally: Slice | Tally, good: Sequence[int]
+    ) -> Failure | None:
+        """As `_call_for_all`."""
+        failure = None
+        try:
+            returned = await call(records)
+        except BatchFailed as failed:
+            failure = _named_failure(failed, good)
+            if not isinstance(tally, Tally) or not failure.index or not failed.index:
+                return failure
+            good = good[: failed.index]
+            returned = await call(records[: failed.index])
+        if returned is not None:
+            _take_all(returned, tally, good)
+        return failure
+
+
+def _named_failure(failed: BatchFailed, good: Sequence[int]) -> Failure:
+    if not isinstance(failed.index, int) or not 0 <= failed.index < len(good):
+        wrong = IndexError(f"BatchFailed: expected an index within the batch of {len(good)}, got {failed.index}")
+        wrong.__cause__ = failed.cause
+        return Failure(None, wrong)
+    if failed.cause.__traceback__ is None:  # made and not raised: then it is where it was named
+        failed.cause.with_traceback(failed.__traceback__)
+    return Failure(good[failed.index], failed.cause)
+
+
+def _came_to(slice_: Slice, tally: Slice | Tally, failure: Failure | None) -> Failure | None:
+    """Note how far a batch came."""
+    if failure is None:
+        tally.done = len(slice_.messages)
+    elif failure.index is not None:
+        tally.done = failure.index
+    return failure
+
+
+def _take(returned: object, tally: Slice | Tally, index: int) -> None:
+    """Keep what a call returned for the sink, if there is one."""
+    _refuse_unrun(returned)
+    if isinstance(tally, Tally):
+        tally.returned[index] = returned
+
+
+def _take_all(returned: object, tally: Slice | Tally, indices: Sequence[int]) -> None:
+    """The same of a batch."""
+    _refuse_unrun(returned)
+    if isinstance(tally, Tally):
+        tally.returned.update(entries(returned, indices))
 
 
 def _refuse_unrun(returned: object) -> None:

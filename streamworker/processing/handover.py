@@ -31,6 +31,7 @@ class Setup:
     module: str
     qualified_name: str
     app: Mapping[str, object]
+    sinks: Mapping[str, str]
     group: str
     max_record_bytes: int
     log: LogConfig | None  # None leaves logging alone
@@ -110,16 +111,17 @@ def bytes_of_slice(slice_: Slice) -> bytes:
     ownership = slice_.ownership
     sent = [tuple(_sent(message)) for message in slice_.messages]
     about = (*ownership.partition, ownership.epoch, ownership.topic, slice_.attempt, slice_.largest_bytes)
-    return pickle.dumps((about, sent), _PROTOCOL)
+    return pickle.dumps((about, slice_.place, sent), _PROTOCOL)
 
 
 def slice_of(data: bytes) -> Slice:
     """The slice of which these are the bytes; its lease and its ownership are told by the slate."""
-    (topic, partition, epoch, first_topic, attempt, largest_bytes), sent = pickle.loads(data)
+    (topic, partition, epoch, first_topic, attempt, largest_bytes), place, sent = pickle.loads(data)
     ownership = Ownership(TopicPartition(topic, partition), epoch)
     ownership.topic = first_topic
     slice_ = Slice(0, ownership, [_message(ownership.partition, _Sent(*one)) for one in sent], attempt)
     slice_.largest_bytes = largest_bytes
+    slice_.place = place
     return slice_
 
 

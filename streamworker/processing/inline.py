@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from streamworker.errors import ConfigurationError
 from streamworker.processing.executor import SliceRunner, guarded_call
 from streamworker.work import Slice, SliceOutcome
 
@@ -48,6 +49,11 @@ class Inline(Generic[S]):
         """Make and open the instance; raises what `open` raised."""
         handler = self._declaration.make()
         handler.open(self._context)
+        if self._context.has_caches:
+            raise ConfigurationError(
+                f"{self._declaration.name}: a cache may wait for Redis or for what it loads, which"
+                ' execution = "inline" is not for; leave execution at "thread"'
+            )
         self._handler, self._call = handler, guarded_call(self._declaration, handler)
 
     def submit(self, slice_: S) -> None:

@@ -95,6 +95,8 @@ class _Child(Generic[S]):
     def __init__(self, declaration: Declaration, clock: Clock, *, ended: Callable[[_Child[S]], None]) -> None:
         self.gone = False
         self._declaration = declaration
+        # What such a slice came to counts when its outcome is there, and not before.
+        self._counts_at_end = declaration.batch is not None or declaration.sink is not None
         self._is_batch = declaration.batch is not None
         self._monotonic_s = clock.monotonic_s
         self._ended = ended
@@ -148,7 +150,7 @@ class _Child(Generic[S]):
             called = self._slate.called
             if called != slice_.called:
                 slice_.called = called
-                slice_.done = 0 if self._is_batch else called[0]
+                slice_.done = 0 if self._counts_at_end else called[0]
 
     def abandon(self, slice_: S) -> None:
         """End the child if it is still at `slice_`. Loop thread."""
@@ -200,7 +202,7 @@ class _Child(Generic[S]):
         error = self._died("during the call")
         index, _ = self._slate.called
         failure = Failure(None, error) if self._is_batch else Failure(index, error)
-        return Answer(0 if self._is_batch else index, self._monotonic_s() - began_s, [], failure)
+        return Answer(0 if self._counts_at_end else index, self._monotonic_s() - began_s, [], failure)
 
     def _died(self, when: str) -> CallKilled:
         self.gone = True
@@ -253,6 +255,7 @@ def _setup(declaration: Declaration, context: Context, max_record_bytes: int, lo
         module=module,
         qualified_name=qualified_name,
         app=context.app,
+        sinks=dict(context.sinks),
         group=context.group,
         max_record_bytes=max_record_bytes,
         log=log,

@@ -17,6 +17,7 @@ from math import inf
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from streamworker.errors import Defect
+from streamworker.processing.effects import effects_of
 from streamworker.processing.executor import SliceRunner, guarded_call
 from streamworker.work import Failure, Slice, SliceOutcome
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from streamworker.clock import Clock
     from streamworker.declaration import Declaration
     from streamworker.handler import AnyHandler, Context
+    from streamworker.processing.effects import Effects
+    from streamworker.processing.executor import Call
 
 
 S = TypeVar("S", bound=Slice)
@@ -89,7 +92,8 @@ class ThreadPool(Generic[S]):
         """Make an instance and open it; raises what that raises. Called on the thread that is to run it."""
         handler = self.declaration.make()
         handler.open(self.context)
-        return _OnThread(handler, partial(self.runner.run, guarded_call(self.declaration, handler)))
+        effects = effects_of(self.declaration, self.context)
+        return _OnThread(handler, self.runner, guarded_call(self.declaration, handler), effects)
 
     def start(self) -> None:
         """Start all threads; raises what an instance's `open` raised first."""
@@ -160,16 +164,22 @@ class _OnThread(Generic[S]):
 
     gone = False
 
-    def __init__(self, handler: AnyHandler, run: Callable[[S], SliceOutcome[S]]) -> None:
+    def __init__(self, handler: AnyHandler, runner: SliceRunner, call: Call, effects: Effects | None) -> None:
         self._handler = handler
-        self.run = run
+        self._effects = effects
+        run = partial(runner.run, call)
+        self.run: Callable[[S], SliceOutcome[S]] = run if effects is None else partial(run, effects=effects)
 
     def abandon(self, slice_: S) -> None:
         """No thread can be ended from outside."""
 
     def close(self) -> None:
         """As of `Instance`."""
-        self._handler.close()
+        try:
+            self._handler.close()
+        finally:
+            if self._effects is not None:
+                self._effects.close()
 
 
 class _PoolThread(Generic[S]):

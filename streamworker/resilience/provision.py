@@ -10,39 +10,39 @@ from streamworker.resilience.gate import breakers_of
 from streamworker.resilience.guard import guards_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from streamworker.clock import Clock
+    from streamworker.config import Config
     from streamworker.declaration import Declaration
 
 
 class Provision:
     """Made once per process, before the worker and the threads of its pools, which share it.
 
-    Raises ConfigurationError if `degradation` names what no handler declares.
+    Raises ConfigurationError if the configuration's `degradation` names what no handler declares.
     """
 
     def __init__(
         self,
         declarations: Sequence[Declaration],
         *,
-        app: Mapping[str, object],
-        group: str,
-        degradation: Mapping[str, str],
+        config: Config,
         clock: Clock,
     ) -> None:
         self.breakers = breakers_of(declarations, clock)
-        self.degradation = Degradation(declarations, degradation)
-        self.contexts = [self._context(one, app, group, clock) for one in declarations]
+        self.degradation = Degradation(declarations, config.degradation)
+        self.contexts = [self._context(one, config, clock) for one in declarations]
 
-    def _context(self, declaration: Declaration, app: Mapping[str, object], group: str, clock: Clock) -> Context:
+    def _context(self, declaration: Declaration, config: Config, clock: Clock) -> Context:
         guards = guards_of(declaration, self.breakers, clock)
         return Context(
-            app=app,
-            group=group,
+            app=config.app,
+            group=config.kafka.group,
             handler=declaration.name,
             dependencies=guards,
             reads=self.degradation.operations(declaration, guards, clock),
+            sinks=config.sinks,
             timeout_s=declaration.timeout_s,
             clock=clock,
         )

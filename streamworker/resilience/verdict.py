@@ -9,6 +9,7 @@ The order of the questions:
 1. SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError: the process is at fault, never the record. No rule
    is asked, because a rule for `Exception` would otherwise turn the end of a process into dead letters. Out of
    memory *while decoding* comes wrapped in DecodeError, and that is the record's fault.
+   Nor is one asked of what a sink says of the partition as a whole: another owner, or offsets that went back.
 2. The handler's rules, the first that matches the error or one of its causes.
 3. What the error's class says (`errors.py`), else that of the nearest cause that says something.
 4. Whether the failure is that of a dependency whose breaker the handler has declared (`spares`): what would be tried
@@ -30,6 +31,8 @@ from streamworker.errors import (
     Defer,
     DependencyUnavailable,
     FatalError,
+    ForeignRewind,
+    OwnershipLost,
     PoisonError,
     RetryableError,
 )
@@ -87,6 +90,8 @@ _NO_DEAD_LETTER = Verdict(VerdictKind.BLOCK, Reason.NO_DEAD_LETTER)
 _POISON = Verdict(VerdictKind.DEAD_LETTER, Reason.POISON)
 _UNDECODABLE_KEY = Verdict(VerdictKind.DEAD_LETTER, Reason.UNDECODABLE_KEY)
 _UNDECODABLE_VALUE = Verdict(VerdictKind.DEAD_LETTER, Reason.UNDECODABLE_VALUE)
+_LOST = Verdict(VerdictKind.WAIT, Reason.OWNERSHIP_LOST)
+_REWOUND = Verdict(VerdictKind.BLOCK, Reason.FOREIGN_REWIND)
 _FATAL = Verdict(VerdictKind.STOP, Reason.FATAL)
 _OF_ACTION = {
     Action.RETRY: _RETRY,
@@ -117,6 +122,8 @@ def judge(
         return Verdict(VerdictKind.STOP, Reason.CRITICAL)
     if isinstance(error, Defect):
         return _FATAL
+    if isinstance(error, OwnershipLost | ForeignRewind):
+        return _LOST if isinstance(error, OwnershipLost) else _REWOUND
     action, note = _action_of_rules(rules, error)
     verdict = _built_in(error) if action is None else _OF_ACTION[action]
     if verdict.kind is VerdictKind.DEFER and not puts_aside:

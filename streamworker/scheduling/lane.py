@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import takewhile
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -88,10 +89,11 @@ class Held:
 class Lane:
     """Records of one order domain that were delivered and are not in a handler's hands."""
 
-    __slots__ = ("arrivals", "held", "held_keys", "of", "out", "pending", "queued", "timer_s", "waiting")
+    __slots__ = ("arrivals", "held", "held_keys", "number", "of", "out", "pending", "queued", "timer_s", "waiting")
 
-    def __init__(self, of: PartitionLanes) -> None:
+    def __init__(self, of: PartitionLanes, number: int) -> None:
         self.of = of
+        self.number = number  # among those of its partition
         self.pending: list[Message] = []
         self.held: list[Held] = []
         self.waiting: set[Held] = set()  # held without end: apart, because there may be many
@@ -107,6 +109,13 @@ class Lane:
         while len(arrivals) > 1 and arrivals[1][0] <= first:
             arrivals.popleft()
         return arrivals[0][1] if arrivals and arrivals[0][0] <= first else 0.0
+
+    def open_below(self, offset: int) -> list[int]:
+        """Offsets below `offset` of the records that wait here, ascending."""
+        held = [m for one in (*self.held, *self.waiting) for m in (*one.messages, *one.followers)]
+        found = [m.offset() for m in held if m.offset() < offset]
+        found += takewhile(lambda one: one < offset, (m.offset() for m in self.pending))
+        return sorted(found)
 
     @property
     def records(self) -> int:
@@ -142,8 +151,13 @@ class LaneSlice(Slice):
     @property
     def held_records(self) -> int:
         """Records that wait behind it for its return."""
+        return len(self.behind)
+
+    @property
+    def behind(self) -> Sequence[Message]:
+        """The records that wait behind it for its return: others of its group, and those of the same keys."""
         held = self.held
-        return 0 if held is None else len(held.messages) - len(self.messages) + len(held.followers)
+        return () if held is None else [*held.messages[len(self.messages) :], *held.followers]
 
     @property
     def highest(self) -> int:
@@ -159,7 +173,7 @@ class PartitionLanes:
 
     def __init__(self, ownership: Ownership, count: int) -> None:
         self.ownership = ownership
-        self.lanes = [Lane(self) for _ in range(count)]
+        self.lanes = [Lane(self, number) for number in range(count)]
         self.turns: deque[Lane] = deque()  # lanes that may have something to do
         self.largest_bytes = 0  # of all values offered: spares most looks at single ones
         self.waiting = 0  # records that are held without end

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from streamworker.processing.effects import effects_of, shared_effects_of
 from streamworker.processing.executor import AsyncSliceRunner, guarded_call
 from streamworker.work import Slice, SliceOutcome
 
@@ -58,6 +59,14 @@ class VirtualExecutor(Generic[S]):
             weakref.finalize(self, self._event_loop.close)  # of a worker that is never stopped
         for handler, context in zip(self._handlers, self._contexts, strict=True):
             self._finish(handler.open(context))
+        self._effects = [
+            None if one.is_async else effects_of(one, context)
+            for one, context in zip(self._declarations, self._contexts, strict=True)
+        ]
+        self._shared_effects = [
+            shared_effects_of(one, context) if one.is_async else None
+            for one, context in zip(self._declarations, self._contexts, strict=True)
+        ]
         pairs = zip(self._declarations, self._handlers, strict=True)
         self._calls = [guarded_call(declaration, handler) for declaration, handler in pairs]
 
@@ -93,17 +102,21 @@ class VirtualExecutor(Generic[S]):
         ended = self._time.wait(timeout_s, lambda: self._running == 0)
         for handler in self._handlers:
             self._finish(handler.close())
+        for effects in (*self._effects, *self._shared_effects):
+            if effects is not None:
+                effects.close()
         return ended
 
     def _run(self, slice_: S, seconds: float) -> SliceOutcome[S]:
         return SliceOutcome(slice_, seconds, self._called(slice_).failure)
 
     def _called(self, slice_: S) -> SliceOutcome[S]:
-        runner, call = self._runners[slice_.handler_number], self._calls[slice_.handler_number]
-        if self._event_loop is not None and self._declarations[slice_.handler_number].is_async:
-            awaited = runner.run_async(call, slice_)  # type: ignore[arg-type]  # of an async handle
+        number = slice_.handler_number
+        runner, call = self._runners[number], self._calls[number]
+        if self._event_loop is not None and self._declarations[number].is_async:
+            awaited = runner.run_async(call, slice_, self._shared_effects[number])  # type: ignore[arg-type]  # of an async handle
             return self._event_loop.run_until_complete(awaited)
-        return runner.run(call, slice_)
+        return runner.run(call, slice_, self._effects[number])
 
     def _finish(self, result: Awaitable[None] | None) -> None:
         if result is not None and self._event_loop is not None:
@@ -111,7 +124,8 @@ class VirtualExecutor(Generic[S]):
 
     def _done_before_last_call(self, outcome: SliceOutcome[S]) -> int:
         slice_ = outcome.slice
-        if self._declarations[slice_.handler_number].batch is not None:
+        declaration = self._declarations[slice_.handler_number]
+        if declaration.batch is not None or declaration.sink is not None:
             return 0
         return slice_.done if outcome.failure or slice_.rejected else max(slice_.done - 1, 0)
 

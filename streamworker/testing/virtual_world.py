@@ -142,13 +142,8 @@ class VirtualWorld:
         declared = list(declarations(handlers))
         if recorded:
             declared = [self._recorded(one, name, lambda: threads.turn) for one in declared]
-        provision = Provision(
-            declared,
-            app=app or {},
-            group=self.config.kafka.group,
-            degradation=self.config.degradation,
-            clock=self.time,
-        )
+        config = self.config if app is None else replace(self.config, app=app)
+        provision = Provision(declared, config=config, clock=self.time)
         story = Story()
         threads = Threads(
             declared,

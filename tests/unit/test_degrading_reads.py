@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from streamworker import Breaker, CircuitOpen, ConfigurationError, Context, Fallback, Handler, Read, Reading, Record
+from streamworker.config import Config
 from streamworker.declaration import declarations
 from streamworker.resilience.provision import Provision
 from streamworker.testing.virtual_time import VirtualTime
@@ -49,7 +50,7 @@ class Bench:
     def __post_init__(self) -> None:
         read = Read("customer", self.fallbacks, dependency="shop", max_stale_s=60, max_entries=self.max_entries)
         declared = declarations([handler_with(read)])
-        self.provision = Provision(declared, app={}, group="g", degradation=self.chosen, clock=self.time)
+        self.provision = Provision(declared, config=Config(degradation=self.chosen), clock=self.time)
         self.context: Context = self.provision.contexts[0]
         self.customer = self.context.read("customer", self.shop.customer, default=lambda key: f"unknown {key}")
 

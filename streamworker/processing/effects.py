@@ -1,0 +1,190 @@
+"""What the calls of a slice bring about: rows of a sink, and what caches are told of them.
+
+A handler with a sink or a cache is through with a record when the record's effects are durable, in this order and no
+other: the rows of all its slice in one write, then the caches, then the records count as handled. If caches came
+first, they would have what the sink may never get; if records did, a crash would leave old values in caches that
+nothing drops any more. On the thread of the instance, but for an async handler: on threads that write for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from asyncio import get_running_loop
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from streamworker.errors import FatalError, RowFailed
+from streamworker.interfaces import Row, Written
+from streamworker.record import origin_of
+from streamworker.tally import GONE, Tally
+from streamworker.work import Failure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from streamworker.declaration import Declaration
+    from streamworker.handler import Context
+    from streamworker.tally import Behind, Intent
+    from streamworker.work import Slice
+
+_NOTHING = Written()
+
+
+def effects_of(declaration: Declaration, context: Context) -> Effects | None:
+    """Those of an instance that is open; None if what it brings about is its own business.
+
+    Raises ConfigurationError for a sink that cannot work. Called on the thread that is to conclude its slices.
+    """
+    return Effects(declaration, context) if declaration.sink is not None or context.has_caches else None
+
+
+def shared_effects_of(declaration: Declaration, context: Context) -> SharedEffects | None:
+    """The same for an async handler."""
+    return SharedEffects(declaration, context) if declaration.sink is not None or context.has_caches else None
+
+
+class Effects:
+    """Those of one instance, with a writer of its own."""
+
+    def __init__(self, declaration: Declaration, context: Context) -> None:
+        self._is_batch = declaration.batch is not None
+        self._writer = None if declaration.sink is None else declaration.sink.writer(context)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._writer is not None:
+            self._writer.close()
+
+    def begin(self, slice_: Slice) -> Tally:
+        """What the calls for `slice_` are to be noted in."""
+        slice_.tally = Tally(is_batch=self._is_batch)
+        return slice_.tally
+
+    def conclude(self, slice_: Slice, failure: Failure | None) -> Failure | None:
+        """Make durable what the calls brought about; the slice is done as far as that goes. Returns why no further."""
+        tally, slice_.tally = slice_.tally, None
+        assert tally is not None
+        changes = _changes(tally)
+        guards = {cache: cache.guards(list(intents)) for cache, intents in changes.items()}
+        written, failure = self._written(slice_, tally, failure)
+        for cache, intents in changes.items():
+            _tell(cache, intents, guards[cache], tally, written)
+        slice_.rejected += [one for one in tally.rejected if one[0] < tally.done]
+        slice_.done = tally.done
+        return failure
+
+    def _written(self, slice_: Slice, tally: Tally, failure: Failure | None) -> tuple[Written, Failure | None]:
+        """Write the rows; what is done goes back to what is durable. The indices are those of records."""
+        rejected = {index for index, _ in tally.rejected}
+        indices = [index for index in range(tally.done) if index not in rejected]
+        if self._writer is None or not indices:
+            return _NOTHING, failure
+        rows = [_row(slice_, index, tally.returned.get(index)) for index in indices]
+        assert slice_.place is not None
+        # What is rejected may still be open for long, until its dead letter is acknowledged.
+        open_ = {*slice_.place.open_below, *(slice_.messages[index].offset() for index in rejected)}
+        place = replace(slice_.place, open_below=sorted(one for one in open_ if one < rows[-1].offset))
+        try:
+            written = self._writer.write(place, rows)
+        except RowFailed as failed:
+            tally.done = indices[failed.index]
+            before = failed.written if isinstance(failed.written, Written) else _NOTHING
+            return _of_records(before, indices), Failure(tally.done, failed.cause)
+        except BaseException as error:  # noqa: BLE001 - where an exception of the sink's becomes an ending
+            tally.done = 0 if self._is_batch else indices[0]
+            return _NOTHING, Failure(None if self._is_batch else tally.done, error)
+        return _of_records(written, indices), failure
+
+
+class SharedEffects:
+    """Those of an async handler: as many threads conclude slices as there may be, each with a writer of its own.
+
+    Made on the event loop, which is where all of it is called.
+    """
+
+    def __init__(self, declaration: Declaration, context: Context) -> None:
+        self._declaration = declaration
+        self._context = context
+        self._own = threading.local()
+        self._all = [Effects(declaration, context)]  # the first shows at once whether a sink can work at all
+        self._threads = ThreadPoolExecutor(
+            declaration.concurrency, thread_name_prefix=f"sink-{declaration.name}", initializer=self._open
+        )
+
+    def begin(self, slice_: Slice) -> Tally:
+        """As of `Effects`."""
+        return self._all[0].begin(slice_)
+
+    async def conclude(self, slice_: Slice, failure: Failure | None) -> Failure | None:
+        """As of `Effects`, awaited. What is being written goes on when the task is cancelled."""
+        return await get_running_loop().run_in_executor(self._threads, self._conclude, slice_, failure)
+
+    def close(self) -> None:
+        """Wait for what is being written, and let go of all connections."""
+        self._threads.shutdown()
+        for one in self._all:
+            one.close()
+
+    def _open(self) -> None:
+        self._own.effects = Effects(self._declaration, self._context)
+        self._all.append(self._own.effects)
+
+    def _conclude(self, slice_: Slice, failure: Failure | None) -> Failure | None:
+        effects: Effects = self._own.effects
+        return effects.conclude(slice_, failure)
+
+
+def entries(returned: object, indices: Sequence[int]) -> Mapping[int, object]:
+    """What a batch handler returned for each record, by its index; raises FatalError for other than one entry each."""
+    if returned is None:
+        return {}
+    if not isinstance(returned, list | tuple) or len(returned) != len(indices):
+        found = f"{len(returned)} entries" if isinstance(returned, list | tuple) else f"a {type(returned).__name__}"
+        raise FatalError(
+            f"handle returned {found} for a batch of {len(indices)}; return a list with an entry for each, or None"
+        )
+    return dict(zip(indices, returned, strict=True))
+
+
+def _row(slice_: Slice, index: int, returned: object) -> Row:
+    message = slice_.messages[index]
+    values = () if returned is None else tuple(returned) if isinstance(returned, list | tuple) else (returned,)
+    return Row(message.offset(), origin_of(message), message.key(), values)
+
+
+def _of_records(written: Written, indices: Sequence[int]) -> Written:
+    """The same with indices of records instead of rows."""
+    return Written(
+        repeated=[indices[row] for row in written.repeated],
+        superseded=[indices[row] for row in written.superseded],
+        versions={indices[row]: version for row, version in written.versions.items()},
+    )
+
+
+def _changes(tally: Tally) -> Mapping[Behind, Mapping[object, Intent]]:
+    """By cache and key, what was meant last by records whose calls succeeded."""
+    found: dict[Behind, dict[object, Intent]] = defaultdict(dict)
+    for intent in tally.intents:
+        if (tally.done > 0) if intent.record is None else intent.record < tally.done:
+            found[intent.cache][intent.key] = intent
+    return found
+
+
+def _tell(cache: Behind, intents: Mapping[object, Intent], guards: object, tally: Tally, written: Written) -> None:
+    """Tell a cache of what became durable; what is not certain is dropped from it, as is what was durable before."""
+    uncertain = {*written.repeated, *written.superseded}
+    put: dict[object, tuple[object, int | None]] = {}
+    gone: list[object] = []
+    for key, intent in intents.items():
+        index = intent.record
+        is_durable = tally.done > 0 if index is None else index < tally.done and index not in uncertain
+        if intent.value is GONE or not is_durable or (index is None and uncertain):
+            gone.append(key)
+        else:
+            put[key] = intent.value, None if index is None else written.versions.get(index)
+    if put:
+        cache.written(put, guards)
+    if gone:
+        cache.gone(gone)

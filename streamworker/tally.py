@@ -1,0 +1,71 @@
+"""What the calls of a slice have come to while none of it counts: what they bring about is not durable yet.
+
+Made and emptied in `processing/effects.py`; caches note in it what a record means to do to them. Standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class Behind(Protocol):
+    """A cache, to those who write to what it stands in front of. The thread that has the slice in hand.
+
+    None of it raises: what cannot be told to the cache's server is made up for by the cache.
+    """
+
+    def guards(self, keys: Sequence[object]) -> object:
+        """Take this before the write: what is put into the cache afterwards must not be older than what came since."""
+
+    def written(self, changes: Mapping[object, tuple[object, int | None]], guards: object) -> None:
+        """By key, the value that was written, and the version that it got; None if nobody counts them."""
+
+    def gone(self, keys: Sequence[object]) -> None:
+        """What is cached of these may be old."""
+
+
+class _Gone:
+    """Stands for no value in an intent that is to invalidate."""
+
+
+GONE = _Gone()
+
+
+class Intent(NamedTuple):
+    """What a record, by its index in the slice, means to do to a cache; None is the whole batch.
+
+    `value` is `GONE` to invalidate.
+    """
+
+    record: int | None
+    cache: Behind
+    key: object
+    value: object
+
+
+class Tally:
+    """Of one slice; owned by whoever has it in hand.
+
+    `done` and `rejected` are as of a slice: while a handler has one record at a time, `done` is the index of the one in
+    its hands. `returned` is what calls returned that was not None, by the record's index.
+    """
+
+    __slots__ = ("done", "intents", "is_batch", "rejected", "returned")
+
+    def __init__(self, *, is_batch: bool) -> None:
+        self.is_batch = is_batch
+        self.done = 0
+        self.rejected: list[tuple[int, BaseException]] = []
+        self.returned: dict[int, object] = {}
+        self.intents: list[Intent] = []
+
+    def intend(self, cache: Behind, key: object, value: object) -> None:
+        """Note what the record in the handler's hands means to do."""
+        self.intents.append(Intent(None if self.is_batch else self.done, cache, key, value))
+
+    def intended(self, cache: Behind, key: object) -> Intent | None:
+        """What was meant last for `key`, by this record or one before it in the slice."""
+        return next((one for one in reversed(self.intents) if one.cache is cache and one.key == key), None)
