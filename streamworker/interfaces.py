@@ -392,6 +392,9 @@ class SinkContext(Protocol):
     def shared(self, name: str, factory: Callable[[], S]) -> S:
         """As of `Context`: the object called `name`, which all instances of the handler share."""
 
+    def remaining_s(self, most_s: float) -> float:
+        """Seconds that the call in progress on this thread has left, at least a millisecond and at most `most_s`."""
+
 
 class Sink(Protocol):
     """Where what a handler returns is written. Declared on the class, so it is immutable and has no connection.

@@ -75,6 +75,7 @@ FROM_MODULES = {
     "streamworker.assembly": {"assemble"},
     "streamworker.config": {"Config", "HttpConfig", "KafkaConfig"},
     "streamworker.serde": {"Avro", "Text"},
+    "streamworker.sinks.http": {"HttpSink"},
     "streamworker.testing": {"TestRecord", "VirtualWorld", "run_handler"},
     "streamworker.testing.mock_kafka": {"MockKafka"},
 }

@@ -1,0 +1,1 @@
+"""Where what handlers return is written."""
