@@ -52,6 +52,13 @@ def redis_client(url: str, *, timeout_s: float, connections: int, option: str) -
     return Redis(connection_pool=pool)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether `error` is the server's answer to a call: it is a replica now, or out of memory, or forbids it."""
+    from redis.exceptions import ResponseError  # noqa: PLC0415 - as above
+
+    return isinstance(error, ResponseError)
+
+
 class Script:
     """A script of the server's, sent by its digest, and whole where the server does not know it yet.
 

@@ -76,6 +76,8 @@ FROM_MODULES = {
     "streamworker.config": {"Config", "HttpConfig", "KafkaConfig"},
     "streamworker.serde": {"Avro", "Text"},
     "streamworker.sinks.http": {"HttpSink"},
+    "streamworker.sinks.redis": {"RedisSink"},
+    "streamworker.sinks.values": {"Delete"},
     "streamworker.testing": {"TestRecord", "VirtualWorld", "run_handler"},
     "streamworker.testing.mock_kafka": {"MockKafka"},
 }
