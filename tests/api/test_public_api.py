@@ -78,7 +78,7 @@ FROM_MODULES = {
     "streamworker.sinks.http": {"HttpSink"},
     "streamworker.sinks.redis": {"RedisSink"},
     "streamworker.sinks.values": {"Delete"},
-    "streamworker.testing": {"TestRecord", "VirtualWorld", "run_handler"},
+    "streamworker.testing": {"FakeSink", "TestRecord", "VirtualWorld", "run_handler"},
     "streamworker.testing.mock_kafka": {"MockKafka"},
 }
 
