@@ -17,8 +17,8 @@ from streamworker.errors import (
     StreamworkerError,
 )
 from streamworker.events import Listener
-from streamworker.handler import BatchHandler, Context, Handler
-from streamworker.interfaces import AsyncReader, Dependency, Reader, Reading, Serde
+from streamworker.handler import BatchHandler, Context, Handler, SinkHandler
+from streamworker.interfaces import AsyncReader, Dependency, Reader, Reading, Serde, Sink
 from streamworker.options import (
     Action,
     Adaptive,
@@ -39,6 +39,9 @@ from streamworker.options import (
 )
 from streamworker.record import Ending, Headers, Origin, Record, Records, TopicPartition
 from streamworker.serde import Avro, Bytes, Json, Text
+from streamworker.sinks.http import HttpSink
+from streamworker.sinks.redis import RedisSink
+from streamworker.sinks.values import Delete
 
 __version__ = "0.1.0"
 
@@ -62,6 +65,7 @@ __all__ = [
     "DeadLetter",
     "DecodeError",
     "Defer",
+    "Delete",
     "Dependency",
     "DependencyUnavailable",
     "Ending",
@@ -72,6 +76,7 @@ __all__ = [
     "Handler",
     "HandlerTimeout",
     "Headers",
+    "HttpSink",
     "Json",
     "Listener",
     "OnExhausted",
@@ -84,12 +89,15 @@ __all__ = [
     "Reading",
     "Record",
     "Records",
+    "RedisSink",
     "Retry",
     "RetryBudget",
     "RetryTopic",
     "RetryableError",
     "Rule",
     "Serde",
+    "Sink",
+    "SinkHandler",
     "StreamworkerError",
     "Text",
     "TopicPartition",

@@ -213,7 +213,7 @@ class Handler(Declared, Generic[T]):
     and `concurrency` says how many calls are in progress at once; a call that is cancelled has failed.
     """
 
-    def handle(self, record: Record[T]) -> Awaitable[object] | object:
+    def handle(self, record: Record[T]) -> object:
         """Handle `record`; called on a pool thread, or on the event loop if it is `async def`."""
         raise NotImplementedError
 
@@ -229,7 +229,7 @@ class BatchHandler(Declared, Generic[T]):
 
     batch: ClassVar[Batch] = Batch()
 
-    def handle(self, records: Records[T]) -> Awaitable[object] | object:
+    def handle(self, records: Records[T]) -> object:
         """Handle `records`; called on a pool thread, or on the event loop if it is `async def`."""
         raise NotImplementedError
 
@@ -240,7 +240,7 @@ class SinkHandler(BatchHandler[T]):
     Override `handle` for anything else.
     """
 
-    def handle(self, records: Records[T]) -> Awaitable[object] | object:
+    def handle(self, records: Records[T]) -> object:
         """The values, one for each record."""
         return list(records.values())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from functools import reduce
 from itertools import repeat
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -48,7 +49,61 @@ _AT_ONCE_BYTES = 1024 * 1024
 def guarded_call(declaration: Declaration, handler: AnyHandler) -> Call:
     """The handler's method inside its middleware, the first of which is outermost."""
     call: Call = handler.handle  # type: ignore[assignment]  # takes what its kind is given
+    if declaration.sink is None or not declaration.middleware:
+        return _wrapped(declaration, call)
+    return (_insisting_async if declaration.is_async else _insisting)(declaration, call)
+
+
+def _wrapped(declaration: Declaration, call: Call) -> Call:
     return reduce(lambda inner, wrap: wrap(inner), reversed(declaration.middleware), call)
+
+
+def _insisting(declaration: Declaration, call: Call) -> Call:
+    """The same, which sees to it that no middleware keeps what is to be written."""
+    gave = ContextVar("gave", default=False)
+
+    def inner(argument: object) -> object:
+        returned = call(argument)
+        gave.set(returned is not None)
+        return returned
+
+    wrapped = _wrapped(declaration, inner)
+
+    def outer(argument: object) -> object:
+        gave.set(False)
+        returned = wrapped(argument)
+        _refuse_kept(returned, gave)
+        return returned
+
+    return outer
+
+
+def _insisting_async(declaration: Declaration, call: Call) -> Call:
+    """The same of an async handler."""
+    gave = ContextVar("gave", default=False)
+
+    async def inner(argument: object) -> object:
+        returned = await cast("AsyncCall", call)(argument)
+        gave.set(returned is not None)
+        return returned
+
+    wrapped = cast("AsyncCall", _wrapped(declaration, inner))
+
+    async def outer(argument: object) -> object:
+        gave.set(False)
+        returned = await wrapped(argument)
+        _refuse_kept(returned, gave)
+        return returned
+
+    return outer
+
+
+def _refuse_kept(returned: object, gave: ContextVar[bool]) -> None:
+    if returned is None and gave.get():
+        raise FatalError(
+            "a middleware returned None where handle had returned something for the sink, which would never be written;"
+            " let it return what it wraps, or [] to write nothing"
+        )
 
 
 class SliceRunner:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from httpx2 import BaseTransport, Request, Response
 
     from streamworker.clock import Clock
-    from streamworker.interfaces import Place, SinkContext
+    from streamworker.interfaces import SinkContext
+    from streamworker.work import Place
 
 _METHODS = ("POST", "PUT", "PATCH", "DELETE")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # what RFC 9110 takes for a header's name

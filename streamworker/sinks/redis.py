@@ -21,8 +21,9 @@ from streamworker.sinks.values import Delete, Template, fields_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from streamworker.interfaces import Place, Row, SinkContext
+    from streamworker.interfaces import Row, SinkContext
     from streamworker.record import Origin
+    from streamworker.work import Place
 
 _MODES = ("set", "hash")
 _MARK = "sw-mark:"  # and a key of the user's: a hash of group and partition to the offset that was written last

@@ -16,8 +16,9 @@ from streamworker.interfaces import Written
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamworker.interfaces import Place, Row, SinkContext
+    from streamworker.interfaces import Row, SinkContext
     from streamworker.record import Origin, TopicPartition
+    from streamworker.work import Place
 
 
 @dataclass(frozen=True, slots=True)

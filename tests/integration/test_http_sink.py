@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from streamworker.errors import PoisonError, RetryableError, RowFailed
-from streamworker.interfaces import Place, Row, Written
+from streamworker.interfaces import Row, Written
 from streamworker.record import Origin, TopicPartition
 from streamworker.resilience.verdict import is_of_a_dependency
 from streamworker.sinks.http import HttpSink, HttpWriter
+from streamworker.work import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,11 +14,12 @@ import pytest
 import redis as redis_py
 
 from streamworker.errors import ConfigurationError, PoisonError, RowFailed
-from streamworker.interfaces import Place, Row, Written
+from streamworker.interfaces import Row, Written
 from streamworker.record import Origin, TopicPartition
 from streamworker.resilience.verdict import is_of_a_dependency
 from streamworker.sinks.redis import RedisSink, RedisWriter
 from streamworker.sinks.values import Delete
+from streamworker.work import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from streamworker.errors import Misuse, OwnershipLost, RowFailed
-from streamworker.interfaces import Place, Row, Written
+from streamworker.interfaces import Row, Written
 from streamworker.record import Origin, TopicPartition
 from streamworker.testing import FakeSink
+from streamworker.work import Place
 
 if TYPE_CHECKING:
     from streamworker.interfaces import Sink, SinkContext, Writer

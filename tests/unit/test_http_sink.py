@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamworker.errors import ConfigurationError, PoisonError, RetryableError, RowFailed
-from streamworker.interfaces import Place, Row, Written
+from streamworker.interfaces import Row, Written
 from streamworker.record import Origin, TopicPartition
 from streamworker.resilience.verdict import is_of_a_dependency
 from streamworker.sinks.http import HttpSink, HttpWriter, _Server, origin_key
 from streamworker.sinks.values import Delete
+from streamworker.work import Place
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 URL = "https://api.example/v1"
