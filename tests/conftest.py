@@ -1,4 +1,4 @@
-"""What all tiers share: how hypothesis searches, the real Kafka, and a summary that hides no skip."""
+"""What all tiers share: how hypothesis searches, the real servers, and a summary that hides no skip."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from servers.kafka import SharedKafka
+    from servers.postgres import Postgres
+    from servers.redis import Redis
 
 _FIGURE = "figure"  # a property of a report: so it comes from all processes of a run
 
@@ -37,6 +39,28 @@ def kafka() -> Iterator[SharedKafka]:
     shared = SharedKafka(obtained(lambda: obtain_kafka(given), asked_for=bool(given)))
     yield shared
     shared.close()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Redis]:
+    """A real Redis: at STREAMWORKER_TEST_REDIS if that is set, else started for this run."""
+    from servers.redis import obtain_redis  # noqa: PLC0415 - as above
+
+    given = os.environ.get("STREAMWORKER_TEST_REDIS")
+    server = obtained(lambda: obtain_redis(given), asked_for=bool(given))
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real PostgreSQL: at STREAMWORKER_TEST_POSTGRES if that is set, else started for this run."""
+    from servers.postgres import obtain_postgres  # noqa: PLC0415 - as above
+
+    given = os.environ.get("STREAMWORKER_TEST_POSTGRES")
+    server = obtained(lambda: obtain_postgres(given), asked_for=bool(given))
+    yield server
+    server.close()
 
 
 @pytest.fixture
