@@ -49,7 +49,7 @@ def redis_client(url: str, *, timeout_s: float, connections: int, option: str) -
         )
     except ValueError as error:
         raise ConfigurationError(f"{option}: {error}") from error
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)  # so that its `close` closes the pool: one that is given is left open
 
 
 def is_refusal(error: BaseException) -> bool:
