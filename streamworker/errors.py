@@ -4,7 +4,9 @@
     ├── ConfigurationError      the application cannot start like this            exit code 2
     ├── HandlerSignal           raised by handlers to say how a record ends
     │   ├── RetryableError      hand it to me again after the back-off
+    │   │   └── LockBusy        somebody else has the lock
     │   ├── PoisonError         never again: to the dead letters
+    │   │   └── TransitionRefused   what the record is about may not go from its state to that one
     │   ├── Defer               to the next retry topic, no attempt is spent
     │   ├── FatalError          stop the worker: drain, commit what is done       exit code 1
     │   └── BatchFailed         record `index` of this batch failed with `cause`
@@ -21,6 +23,9 @@
     ├── ForeignRewind           records come again from before what the sink has applied: the partition stops
     ├── CircuitOpen             a guarded call is not made now: wait, spend no attempt
     ├── BulkheadFull            a guarded call is not made now, there are enough: wait, spend no attempt
+    ├── ClaimsUnavailable       who keeps claims cannot be asked: handled without, or it waits
+    ├── LockUnavailable         who keeps a lock cannot be asked: tried again
+    ├── LockLost                the lock was somebody else's before its holder was through: tried again
     ├── ClientError             the Kafka client gave up on something, translated at its door
     │   └── ClientFatal         the client instance is unusable                   exit code 1
     ├── Misuse                  a call from the wrong thread, process or state
@@ -63,8 +68,24 @@ class RetryableError(HandlerSignal):
         self.retry_after_s = retry_after_s
 
 
+class LockBusy(RetryableError):
+    """Somebody else has the lock, and had it for as long as was waited; raised by `Lock.held`."""
+
+
 class PoisonError(HandlerSignal):
     """The record itself is at fault: it goes to the dead letters without another try."""
+
+
+class TransitionRefused(PoisonError):
+    """What the record is about is in state `old`, and `new` may not follow; raised by `Transitions.check`.
+
+    `old` is None for what does not exist yet.
+    """
+
+    def __init__(self, message: str, *, old: str | None, new: str) -> None:
+        super().__init__(message)
+        self.old = old
+        self.new = new
 
 
 class Defer(HandlerSignal):
@@ -195,6 +216,22 @@ class BulkheadFull(StreamworkerError):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"as many calls of {name} as may be are in progress")
+        self.name = name
+
+
+class ClaimsUnavailable(StreamworkerError, ConnectionError):
+    """Who keeps the claims of a handler cannot be asked; `Idempotency.on_unavailable` says what follows."""
+
+
+class LockUnavailable(StreamworkerError, ConnectionError):
+    """Who keeps a lock cannot be asked. It is not known whether the lock is held; breakers count it."""
+
+
+class LockLost(StreamworkerError):
+    """The lock `name` is not its holder's any more: it could not be extended in time, or somebody else has it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the lock {name} is not held any more")
         self.name = name
 
 
