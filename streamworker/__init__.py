@@ -12,9 +12,13 @@ from streamworker.errors import (
     DependencyUnavailable,
     FatalError,
     HandlerTimeout,
+    LockBusy,
+    LockLost,
+    LockUnavailable,
     PoisonError,
     RetryableError,
     StreamworkerError,
+    TransitionRefused,
 )
 from streamworker.events import Listener
 from streamworker.handler import BatchHandler, Context, Handler, SinkHandler
@@ -28,6 +32,7 @@ from streamworker.options import (
     DeadLetter,
     Execution,
     Fallback,
+    Idempotency,
     OnExhausted,
     Ordering,
     Rate,
@@ -77,8 +82,12 @@ __all__ = [
     "HandlerTimeout",
     "Headers",
     "HttpSink",
+    "Idempotency",
     "Json",
     "Listener",
+    "LockBusy",
+    "LockLost",
+    "LockUnavailable",
     "OnExhausted",
     "Ordering",
     "Origin",
@@ -101,4 +110,5 @@ __all__ = [
     "StreamworkerError",
     "Text",
     "TopicPartition",
+    "TransitionRefused",
 ]

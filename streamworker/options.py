@@ -341,3 +341,78 @@ class Read:
         object.__setattr__(self, "fallbacks", tuple(member(name, Fallback, one) for one in self.fallbacks))
         at_least("Read.max_stale_s", self.max_stale_s, 0)
         at_least("Read.max_entries", self.max_entries, 1)
+
+
+class KeptIn(enum.Enum):
+    """Where it is known which records had their effect."""
+
+    SINK = "sink"  # in the sink, in the transaction of the effect: each has it once
+    REDIS = "redis"  # in Redis, beside the effect: repeats are rare, and are not ruled out
+
+
+class OnUnavailable(enum.Enum):
+    """What follows while Redis cannot be asked whether a record had its effect."""
+
+    PROCESS = "process"  # it is handled: at least once, as without claims
+    PAUSE = "pause"  # it waits, and no attempt is spent
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """How a record is kept from having its effect twice; made by `Idempotency.sink()` or `Idempotency.redis(…)`.
+
+    In Redis, a record is claimed before its call, and noted as done after its effect. One that is done is not handled
+    again, one that somebody else has claimed waits for the end of that lease.
+    """
+
+    kept_in: KeptIn | str
+    _: KW_ONLY
+    ttl_s: float = 86_400.0  # for which it is known that a record is done; longer than anything is delivered again
+    lease_s: float = 30.0  # after which others may handle what a dead worker had; it is extended while a call goes on
+    id: Callable[..., str] | None = None  # of the record, what is the same effect; None: where it was first
+    on_unavailable: OnUnavailable | str | None = None  # None: process if the sink knows repeats itself, else pause
+    keep_result: bool = False  # keep the bytes that `handle` returns, up to 1 KiB, for whoever asks for the id again
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kept_in", member("Idempotency", KeptIn, self.kept_in))
+        at_least("Idempotency.lease_s", self.lease_s, 1)
+        at_most("Idempotency.lease_s", self.lease_s, 3600)
+        at_least("Idempotency.ttl_s", self.ttl_s, self.lease_s, "lease_s")
+        if self.id is not None and not callable(self.id):
+            raise ConfigurationError(
+                f"Idempotency.id: expected a function of the record, lambda record: record.value.id, got {self.id!r}"
+            )
+        if self.on_unavailable is not None:
+            found = member("Idempotency.on_unavailable", OnUnavailable, self.on_unavailable)
+            object.__setattr__(self, "on_unavailable", found)
+
+    @classmethod
+    def sink(cls) -> Idempotency:
+        """By the sink, which has to be one that keeps marks or compares offsets."""
+        return cls(KeptIn.SINK)
+
+    @classmethod
+    def redis(
+        cls,
+        *,
+        ttl_s: float = 86_400.0,
+        lease_s: float = 30.0,
+        id: Callable[..., str] | None = None,  # noqa: A002 - the field's word, and nothing here needs the built-in
+        on_unavailable: OnUnavailable | str | None = None,
+        keep_result: bool = False,
+    ) -> Idempotency:
+        """By claims in Redis, for effects that no database has part in."""
+        return cls(
+            KeptIn.REDIS,
+            ttl_s=ttl_s,
+            lease_s=lease_s,
+            id=id,
+            on_unavailable=on_unavailable,
+            keep_result=keep_result,
+        )
+
+    def when_unavailable(self, *, sink_knows_repeats: bool) -> OnUnavailable:
+        """What follows while Redis cannot be asked, for a handler whose sink has, or has not, marks of its own."""
+        if self.on_unavailable is None:
+            return OnUnavailable.PROCESS if sink_knows_repeats else OnUnavailable.PAUSE
+        return member("Idempotency.on_unavailable", OnUnavailable, self.on_unavailable)

@@ -48,8 +48,12 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "HandlerTimeout",
         "Headers",
         "HttpSink",
+        "Idempotency",
         "Json",
         "Listener",
+        "LockBusy",
+        "LockLost",
+        "LockUnavailable",
         "OnExhausted",
         "Ordering",
         "Origin",
@@ -72,6 +76,7 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "StreamworkerError",
         "Text",
         "TopicPartition",
+        "TransitionRefused",
     ]
 
 
@@ -79,11 +84,14 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
 FROM_MODULES = {
     "streamworker.assembly": {"assemble"},
     "streamworker.config": {"Config", "HttpConfig", "KafkaConfig"},
+    "streamworker.idempotency": {"Fence", "Hold", "Leader", "RedisLock", "Transitions"},
+    "streamworker.redis_client": {"redis_client"},
     "streamworker.serde": {"Avro", "Text"},
     "streamworker.sinks.http": {"HttpSink"},
     "streamworker.sinks.redis": {"RedisSink"},
     "streamworker.sinks.values": {"Delete"},
-    "streamworker.testing": {"FakeSink", "TestRecord", "VirtualWorld", "run_handler"},
+    "streamworker.testing": {"FakeSink", "TestRecord", "VirtualTime", "VirtualWorld", "run_handler"},
+    "streamworker.testing.memory_claims": {"MemoryLock", "MemoryLocks"},
     "streamworker.testing.mock_kafka": {"MockKafka"},
 }
 

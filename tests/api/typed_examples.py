@@ -33,6 +33,7 @@ from streamworker import (
     Handler,
     HandlerTimeout,
     Headers,
+    Idempotency,
     Json,
     Listener,
     OnExhausted,
@@ -54,6 +55,8 @@ from streamworker import (
     Text,
     TopicPartition,
 )
+from streamworker.idempotency import Fence, Hold, RedisLock, Transitions
+from streamworker.redis_client import redis_client
 from streamworker.testing import TestRecord, run_handler
 
 if TYPE_CHECKING:
@@ -351,6 +354,25 @@ class AwaitedBatches(BatchHandler[Order]):
     value = Json(Order)
 
     async def handle(self, records: Records[Order]) -> None: ...
+
+
+class Migrated(Handler[Order]):
+    """Moves orders through states, claims them in Redis, and holds a lock while it opens."""
+
+    topics = ("migrated",)
+    value = Json(Order)
+    idempotency = Idempotency.redis(id=lambda record: record.value.id, on_unavailable="pause")
+    states = Transitions({"new": ("paid",), "paid": ()}, start=("new",))
+    lock = RedisLock(redis_client("redis://localhost", timeout_s=0.5, connections=4, option="locks"), "migration")
+
+    def open(self, context: Context) -> None:
+        with self.lock.held(timeout_s=5.0) as hold:
+            assert_type(hold, Hold)
+            assert_type(hold.fence, Fence)
+        assert_type(self.lock.acquire(0), Hold | None)
+
+    def handle(self, record: Record[Order]) -> None:
+        assert_type(self.states.check("new", "paid", entity=record.value.id), bool)
 
 
 RUN = run_handler(Orders, [b"{}", TestRecord({"id": "a", "quantity": 1}, key="a")])
