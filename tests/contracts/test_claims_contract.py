@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 from fleet.redis_keys import lose_keys, time_out
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from streamworker.errors import Misuse
-from streamworker.idempotency.claims import MAX_RESULT_BYTES, Busy, Completion, Done, Granted
+from streamworker.idempotency.claims import MAX_RESULT_BYTES, Busy, Claim, Completion, Done, Granted
 from streamworker.idempotency.redis import RedisClaims
 from streamworker.idempotency.redis_lock import RedisLocks
 from streamworker.redis_client import redis_client
@@ -17,7 +19,7 @@ from streamworker.testing.memory_claims import MemoryClaims, MemoryLocks
 from streamworker.testing.virtual_time import VirtualTime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from servers.redis import Redis
 
@@ -261,3 +263,62 @@ def test_the_number_is_above_what_the_resource_has_seen_also_where_all_was_lost(
     assert take(place, "b", above=41) == 42
     place.locks.release(place.name, "b")
     assert take(place, "c", above=7) == 43
+
+
+IDS, TOKENS = ("a", "b"), ("x", "y", "z")
+CLAIM = st.builds(Claim, st.sampled_from(IDS), st.sampled_from(TOKENS))
+CALLS = st.one_of(
+    st.tuples(st.sampled_from(["claim", "complete", "release", "extend"]), st.lists(CLAIM, min_size=1, max_size=3)),
+    st.tuples(st.sampled_from(["take", "extend lock", "release lock"]), st.sampled_from(TOKENS)),
+    st.tuples(st.sampled_from(["end", "forget"]), st.none()),
+)
+
+
+def answers(place: Place, calls: Sequence[tuple[str, object]]) -> list[object]:
+    """What a place says to each call; how long another's lease lasts is left out."""
+    found: list[object] = []
+    for number, (call, what) in enumerate(calls):
+        match call, what:
+            case _, list():
+                found += of_claims(place.claims, call, what, b"%d" % number)
+            case _, str():
+                found.append(of_lock(place, call, what, number))
+            case "end", _:
+                place.end_leases()
+            case _:
+                place.forget()
+    return [Busy if isinstance(one, Busy) else one for one in found]
+
+
+def of_claims(claims: Claims, call: str, some: Sequence[Claim], result: bytes) -> Sequence[object]:
+    match call:
+        case "claim":
+            return claims.claim(some)
+        case "complete":
+            return claims.complete([(one, result) for one in some])
+        case "extend":
+            return claims.extend(some)
+    claims.release(some)
+    return ()
+
+
+def of_lock(place: Place, call: str, token: str, above: int) -> object:
+    match call:
+        case "take":
+            return place.locks.take(place.name, token, lease_s=LEASE_S, above=above)
+        case "extend lock":
+            return place.locks.extend(place.name, token, lease_s=LEASE_S)
+    return place.locks.release(place.name, token)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(CALLS, max_size=25))
+def test_memory_and_redis_give_the_same_answers_whatever_is_called(
+    redis: Redis, calls: Sequence[tuple[str, object]]
+) -> None:
+    in_redis = InRedis(redis)
+    try:
+        assert answers(InMemory(), calls) == answers(in_redis, calls)
+    finally:
+        in_redis.forget()
+        in_redis.client.close()
