@@ -16,6 +16,7 @@ from streamworker.dlq.key_log import KafkaKeyLog
 from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.errors import ConfigurationError
 from streamworker.events import Listeners
+from streamworker.idempotency.provision import claimer_of
 from streamworker.librdkafka import admin_settings, consumer_settings, key_log_settings, producer_settings
 from streamworker.observability.health import Limits
 from streamworker.observability.http import HttpServer
@@ -84,7 +85,7 @@ class Application:
         )
         self._also: Callable[[], None] = lambda: None
         self._http = HttpServer(config.http, pages) if config.http.enabled else None
-        provision = Provision(declared, config=config, clock=clock)
+        provision = Provision(declared, config=config, clock=clock, claimer=lambda one: claimer_of(one, config, clock))
         pools: Pools[LaneSlice] = Pools(
             declared,
             provision.contexts,

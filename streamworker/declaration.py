@@ -22,6 +22,8 @@ from streamworker.options import (
     DeadLetter,
     Execution,
     Fallback,
+    Idempotency,
+    KeptIn,
     OnExhausted,
     Ordering,
     Rate,
@@ -69,6 +71,7 @@ class Declaration:
     rules: tuple[Rule, ...]
     dead_letter: DeadLetter | None
     middleware: tuple[Middleware, ...]
+    idempotency: Idempotency | None
     sink: Sink | None
 
     @property
@@ -129,6 +132,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         rules=_rules(handler),
         dead_letter=_dead_letter(handler),
         middleware=_middleware(handler),
+        idempotency=_idempotency(handler),
         sink=_sink(handler),
     )
 
@@ -436,7 +440,38 @@ def _sink(handler: type[Declared]) -> Sink | None:
             f'{handler.__name__}.sink: a write waits, which execution = "inline" is not for; leave execution at'
             f' "thread"'
         )
+    if not sink.keeps_marks:
+        return sink
+    way_out = 'choose guard="row", which goes by where each record came from'
+    if member(f"{handler.__name__}.ordering", Ordering, handler.ordering) is Ordering.UNORDERED:
+        raise ConfigurationError(
+            f"{handler.__name__}.sink: a mark says how far a lane has come, and UNORDERED has no lanes; {way_out}"
+        )
+    if handler.retry.topics:
+        raise ConfigurationError(
+            f"{handler.__name__}.sink: a mark knows nothing of copies in retry topics; {way_out}, or leave the topics"
+        )
     return sink
+
+
+def _idempotency(handler: type[Declared]) -> Idempotency | None:
+    if handler.idempotency is None:
+        return None
+    idempotency = _typed(handler, "idempotency", Idempotency)
+    if idempotency.kept_in is KeptIn.SINK:
+        if handler.sink is None:
+            raise ConfigurationError(f"{handler.__name__}.idempotency: Idempotency.sink() needs a sink; it has none")
+        if not handler.sink.knows_repeats:
+            raise ConfigurationError(
+                f"{handler.__name__}.idempotency: {handler.sink.name!r} does not know what was written before;"
+                " choose Idempotency.redis(), or a database"
+            )
+    elif member(f"{handler.__name__}.execution", Execution, handler.execution) is Execution.INLINE:
+        raise ConfigurationError(
+            f'{handler.__name__}.idempotency: asking Redis waits, which execution = "inline" is not for; leave'
+            ' execution at "thread"'
+        )
+    return idempotency
 
 
 def _rules(handler: type[Declared]) -> tuple[Rule, ...]:

@@ -23,6 +23,7 @@
     ├── ForeignRewind           records come again from before what the sink has applied: the partition stops
     ├── CircuitOpen             a guarded call is not made now: wait, spend no attempt
     ├── BulkheadFull            a guarded call is not made now, there are enough: wait, spend no attempt
+    ├── ClaimBusy               somebody else has claimed the record: it waits for the end of the lease
     ├── ClaimsUnavailable       who keeps claims cannot be asked: handled without, or it waits
     ├── LockUnavailable         who keeps a lock cannot be asked: tried again
     ├── LockLost                the lock was somebody else's before its holder was through: tried again
@@ -217,6 +218,14 @@ class BulkheadFull(StreamworkerError):
     def __init__(self, name: str) -> None:
         super().__init__(f"as many calls of {name} as may be are in progress")
         self.name = name
+
+
+class ClaimBusy(StreamworkerError):
+    """Somebody else handles what has the record's id, or died of it; the record waits `retry_in_s`. Never raised."""
+
+    def __init__(self, claim_id: str, retry_in_s: float) -> None:
+        super().__init__(f"{claim_id} is claimed; it is asked for again in {retry_in_s:.1f} s")
+        self.retry_in_s = retry_in_s
 
 
 class ClaimsUnavailable(StreamworkerError, ConnectionError):

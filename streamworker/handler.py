@@ -21,6 +21,7 @@ from streamworker.options import (
     Breaker,
     DeadLetter,
     Execution,
+    Idempotency,
     Ordering,
     Rate,
     Read,
@@ -32,7 +33,7 @@ from streamworker.work import InHand
 
 if TYPE_CHECKING:
     from streamworker.clock import Clock
-    from streamworker.interfaces import AnySerde, AsyncReader, Dependency, Operation, Reader, Sink
+    from streamworker.interfaces import AnySerde, AsyncReader, Claimer, Dependency, Operation, Reader, Sink
     from streamworker.record import Record, Records
 
 T = TypeVar("T")
@@ -64,6 +65,7 @@ class Context:
         dependencies: Mapping[str, Dependency] = _NO_DEPENDENCIES,
         reads: Mapping[str, Operation] = _NO_READS,
         sinks: Mapping[str, str] = _NO_SINKS,
+        claimer: Claimer | None = None,
         timeout_s: float | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -76,6 +78,7 @@ class Context:
         self.in_hand = InHand("in_hand", default=None)  # for the engine, which says there what each thread is at
         self._timeout_s = inf if timeout_s is None else timeout_s
         self._clock = clock or SystemClock()
+        self.claimer = claimer  # for the engine, which claims with it what is to be handled
         self.has_caches = False  # whether an instance has asked for a cache
         self._shared: dict[str, object] = {}
         self._lock = threading.Lock()  # protects _shared from two instances opening at once
@@ -194,6 +197,7 @@ class Declared:
     rules: ClassVar[Sequence[Rule]] = ()  # first match decides; then the built-in ones
     dead_letter: ClassVar[DeadLetter | None] = None  # None: what cannot be handled stops its partition
     middleware: ClassVar[Sequence[Middleware]] = ()  # wrap the call of handle, the first outermost
+    idempotency: ClassVar[Idempotency | None] = None  # None: what is delivered again is handled again
     sink: ClassVar[Sink | None] = None  # where what handle returns is written; then the record is done
 
     def open(self, context: Context) -> Awaitable[None] | None:

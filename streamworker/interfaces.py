@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from streamworker.options import Fallback
-    from streamworker.record import Header, Message, Origin, TopicPartition
-    from streamworker.work import Place, SliceOutcome
+    from streamworker.record import Header, Message, Origin, Record, TopicPartition
+    from streamworker.tally import ClaimedSlice
+    from streamworker.work import Place, Slice, SliceOutcome
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -343,6 +344,7 @@ class Row:
     origin: Origin
     key: bytes | None
     values: Sequence[object]
+    id: str | None = None  # by which it was claimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,8 +408,23 @@ class Sink(Protocol):
     def name(self) -> str:
         """Of the connection, as in the configuration's table `sinks`."""
 
+    @property
+    def knows_repeats(self) -> bool:
+        """Whether what is written again has no second effect, whatever died in between."""
+
+    @property
+    def keeps_marks(self) -> bool:
+        """Whether it goes by `Place`: then the records of a lane come in order, and none comes by another topic."""
+
     def writer(self, context: SinkContext) -> Writer:
         """A writer for one instance; raises ConfigurationError for what cannot work. Need not connect yet."""
+
+
+class Claimer(Protocol):
+    """Claims for one handler, before its calls. Any thread, and it may block for as long as its client may."""
+
+    def claim(self, slice_: Slice, record: Callable[[int], Record[object]]) -> ClaimedSlice:
+        """Claim the records of `slice_`; `record` decodes one, and what it raises leaves that one unclaimed."""
 
 
 class Executor(Protocol[S]):

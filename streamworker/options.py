@@ -371,7 +371,6 @@ class Idempotency:
     lease_s: float = 30.0  # after which others may handle what a dead worker had; it is extended while a call goes on
     id: Callable[..., str] | None = None  # of the record, what is the same effect; None: where it was first
     on_unavailable: OnUnavailable | str | None = None  # None: process if the sink knows repeats itself, else pause
-    keep_result: bool = False  # keep the bytes that `handle` returns, up to 1 KiB, for whoever asks for the id again
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kept_in", member("Idempotency", KeptIn, self.kept_in))
@@ -399,7 +398,6 @@ class Idempotency:
         lease_s: float = 30.0,
         id: Callable[..., str] | None = None,  # noqa: A002 - the field's word, and nothing here needs the built-in
         on_unavailable: OnUnavailable | str | None = None,
-        keep_result: bool = False,
     ) -> Idempotency:
         """By claims in Redis, for effects that no database has part in."""
         return cls(
@@ -408,7 +406,6 @@ class Idempotency:
             lease_s=lease_s,
             id=id,
             on_unavailable=on_unavailable,
-            keep_result=keep_result,
         )
 
     def when_unavailable(self, *, sink_knows_repeats: bool) -> OnUnavailable:

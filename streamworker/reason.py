@@ -31,7 +31,8 @@ class Reason(enum.StrEnum):
     # What no call says.
     HEAD_OF_LINE = "head_of_line"
     PARKED_BEHIND = "parked_behind"
-    # What the sink says.
+    # What the sink says, or who keeps claims.
+    CLAIMED = "claimed"
     OWNERSHIP_LOST = "ownership_lost"
     FOREIGN_REWIND = "foreign_rewind"
     # What the partition says.

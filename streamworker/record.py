@@ -351,5 +351,14 @@ class Records(Sequence[Record[T]]):
         key = UNREAD if self._keys is None else self._keys[index]
         return Record(self._messages[index], self._attempt, value, key)
 
+    def only(self, indices: Sequence[int]) -> Records[T]:
+        """Those at these indices."""
+        return Records(
+            [self._messages[index] for index in indices],
+            None if self._values is None else [self._values[index] for index in indices],
+            None if self._keys is None else [self._keys[index] for index in indices],
+            self._attempt,
+        )
+
     def __repr__(self) -> str:
         return f"<Records {len(self)} attempt {self._attempt}>"

@@ -12,6 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING, assert_never
 
 from streamworker.dlq.envelope import Attempt
+from streamworker.errors import ClaimBusy
 from streamworker.exit_code import ExitCode
 from streamworker.observability.redaction import described, error_text
 from streamworker.options import OnExhausted
@@ -203,6 +204,10 @@ class Settlement:
                     scheduler.hold(slice_, failed, rest, attempt=attempt, due_s=due_s)
                 case VerdictKind.SPARE:
                     self._hold_spared(slice_, failed, rest, error, permit)
+                case VerdictKind.POSTPONE:
+                    assert isinstance(error, ClaimBusy)
+                    due_s = now_s + error.retry_in_s
+                    scheduler.hold(slice_, failed, rest, attempt=attempt - 1, due_s=due_s)
                 case VerdictKind.WAIT:
                     self._partitions.stop(partition, verdict.reason, error_text(error), mends_itself=True, retry=True)
                     due_s = partition.retry_at_s or now_s
@@ -224,7 +229,7 @@ class Settlement:
     def _remember_failure(
         self, partition: Partition, failed: Sequence[Message], verdict: Verdict, error: BaseException
     ) -> None:
-        if verdict.kind is not VerdictKind.WAIT:
+        if verdict.kind not in (VerdictKind.WAIT, VerdictKind.POSTPONE):
             for message in failed:
                 partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
         if verdict.reason is Reason.CRITICAL:

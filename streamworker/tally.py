@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 
 class Behind(Protocol):
@@ -25,6 +25,24 @@ class Behind(Protocol):
 
     def gone(self, keys: Sequence[object]) -> None:
         """What is cached of these may be old."""
+
+
+class ClaimedSlice(Protocol):
+    """What was answered to the claims for the records of one slice, by their indices. The thread that asked."""
+
+    @property
+    def handled(self) -> Collection[int]:
+        """Those whose effect is there, so that they are not handled again."""
+
+    @property
+    def refused(self) -> tuple[int, BaseException] | None:
+        """The first that may not be handled now, and why; none behind it is handled either."""
+
+    def id_of(self, index: int) -> str | None:
+        """By which a record was claimed; None if it was not."""
+
+    def conclude(self, done: Collection[int]) -> None:
+        """Note that these have their effect, and give up the others. Never raises."""
 
 
 class _Gone:
@@ -50,10 +68,11 @@ class Tally:
     """Of one slice; owned by whoever has it in hand.
 
     `done` and `rejected` are as of a slice: while a handler has one record at a time, `done` is the index of the one in
-    its hands. `returned` is what calls returned that was not None, by the record's index.
+    its hands. `returned` is what calls returned that was not None, by the record's index. `claimed` is None where
+    nothing is claimed.
     """
 
-    __slots__ = ("done", "intents", "is_batch", "rejected", "returned")
+    __slots__ = ("claimed", "done", "intents", "is_batch", "rejected", "returned")
 
     def __init__(self, *, is_batch: bool) -> None:
         self.is_batch = is_batch
@@ -61,6 +80,7 @@ class Tally:
         self.rejected: list[tuple[int, BaseException]] = []
         self.returned: dict[int, object] = {}
         self.intents: list[Intent] = []
+        self.claimed: ClaimedSlice | None = None
 
     def intend(self, cache: Behind, key: object, value: object) -> None:
         """Note what the record in the handler's hands means to do."""

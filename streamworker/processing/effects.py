@@ -1,9 +1,10 @@
-"""What the calls of a slice bring about: rows of a sink, and what caches are told of them.
+"""What the calls of a slice bring about: rows of a sink, what caches are told of them, and claims that are done.
 
-A handler with a sink or a cache is through with a record when the record's effects are durable, in this order and no
-other: the rows of all its slice in one write, then the caches, then the records count as handled. If caches came
-first, they would have what the sink may never get; if records did, a crash would leave old values in caches that
-nothing drops any more. On the thread of the instance, but for an async handler: on threads that write for it.
+A handler with any of these is through with a record when the record's effects are durable, in this order and no
+other: the claims for all its slice, the calls, the rows of the slice in one write, the caches, the claims are done,
+the records count as handled. If caches came before rows, they would have what the sink may never get; if records came
+before caches, a crash would leave old values that nothing drops any more; if claims came before rows, a crash would
+lose them. On the thread of the instance, but for an async handler: on threads that wait for it.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from streamworker.tally import GONE, Tally
 from streamworker.work import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.declaration import Declaration
     from streamworker.handler import Context
+    from streamworker.record import Record
     from streamworker.tally import Behind, Intent
     from streamworker.work import Slice
 
@@ -37,12 +39,16 @@ def effects_of(declaration: Declaration, context: Context) -> Effects | None:
 
     Raises ConfigurationError for a sink that cannot work. Called on the thread that is to conclude its slices.
     """
-    return Effects(declaration, context) if declaration.sink is not None or context.has_caches else None
+    return Effects(declaration, context) if _has_any(declaration, context) else None
 
 
 def shared_effects_of(declaration: Declaration, context: Context) -> SharedEffects | None:
     """The same for an async handler."""
-    return SharedEffects(declaration, context) if declaration.sink is not None or context.has_caches else None
+    return SharedEffects(declaration, context) if _has_any(declaration, context) else None
+
+
+def _has_any(declaration: Declaration, context: Context) -> bool:
+    return declaration.sink is not None or context.claimer is not None or context.has_caches
 
 
 class Effects:
@@ -50,6 +56,7 @@ class Effects:
 
     def __init__(self, declaration: Declaration, context: Context) -> None:
         self._is_batch = declaration.batch is not None
+        self._claimer = context.claimer
         self._writer = None if declaration.sink is None else declaration.sink.writer(context)
 
     def close(self) -> None:
@@ -57,10 +64,13 @@ class Effects:
         if self._writer is not None:
             self._writer.close()
 
-    def begin(self, slice_: Slice) -> Tally:
-        """What the calls for `slice_` are to be noted in."""
-        slice_.tally = Tally(is_batch=self._is_batch)
-        return slice_.tally
+    def begin(self, slice_: Slice, record: Callable[[int], Record[object]]) -> Tally:
+        """What the calls for `slice_` are to be noted in, once its records are claimed; `record` decodes one."""
+        tally = Tally(is_batch=self._is_batch)
+        if self._claimer is not None:
+            tally.claimed = self._claimer.claim(slice_, record)
+        slice_.tally = tally
+        return tally
 
     def conclude(self, slice_: Slice, failure: Failure | None) -> Failure | None:
         """Make durable what the calls brought about; the slice is done as far as that goes. Returns why no further."""
@@ -71,6 +81,9 @@ class Effects:
         written, failure = self._written(slice_, tally, failure)
         for cache, intents in changes.items():
             _tell(cache, intents, guards[cache], tally, written)
+        if tally.claimed is not None:
+            rejected = {index for index, _ in tally.rejected}
+            tally.claimed.conclude([index for index in range(tally.done) if index not in rejected])
         slice_.rejected += [one for one in tally.rejected if one[0] < tally.done]
         slice_.done = tally.done
         return failure
@@ -81,7 +94,7 @@ class Effects:
         indices = [index for index in range(tally.done) if index not in rejected]
         if self._writer is None or not indices:
             return _NOTHING, failure
-        rows = [_row(slice_, index, tally.returned.get(index)) for index in indices]
+        rows = [_row(slice_, tally, index) for index in indices]
         assert slice_.place is not None
         # What is rejected may still be open for long, until its dead letter is acknowledged.
         open_ = {*slice_.place.open_below, *(slice_.messages[index].offset() for index in rejected)}
@@ -113,9 +126,11 @@ class SharedEffects:
             declaration.concurrency, thread_name_prefix=f"sink-{declaration.name}", initializer=self._open
         )
 
-    def begin(self, slice_: Slice) -> Tally:
-        """As of `Effects`."""
-        return self._all[0].begin(slice_)
+    async def begin(self, slice_: Slice, record: Callable[[int], Record[object]]) -> Tally:
+        """As of `Effects`, awaited."""
+        if self._context.claimer is None:
+            return self._all[0].begin(slice_, record)
+        return await get_running_loop().run_in_executor(self._threads, self._all[0].begin, slice_, record)
 
     async def conclude(self, slice_: Slice, failure: Failure | None) -> Failure | None:
         """As of `Effects`, awaited. What is being written goes on when the task is cancelled."""
@@ -148,10 +163,11 @@ def entries(returned: object, indices: Sequence[int]) -> Mapping[int, object]:
     return dict(zip(indices, returned, strict=True))
 
 
-def _row(slice_: Slice, index: int, returned: object) -> Row:
-    message = slice_.messages[index]
+def _row(slice_: Slice, tally: Tally, index: int) -> Row:
+    message, returned = slice_.messages[index], tally.returned.get(index)
     values = () if returned is None else tuple(returned) if isinstance(returned, list | tuple) else (returned,)
-    return Row(message.offset(), origin_of(message), message.key(), values)
+    claim_id = None if tally.claimed is None else tally.claimed.id_of(index)
+    return Row(message.offset(), origin_of(message), message.key(), values, claim_id)
 
 
 def _of_records(written: Written, indices: Sequence[int]) -> Written:

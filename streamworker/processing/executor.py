@@ -10,13 +10,14 @@ import inspect
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from functools import reduce
+from functools import partial, reduce
 from itertools import repeat
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from streamworker.errors import (
     BatchFailed,
     CallCancelled,
+    ClaimBusy,
     DecodeError,
     DependencyUnavailable,
     FatalError,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from streamworker.handler import AnyHandler
     from streamworker.interfaces import AnySerde
     from streamworker.processing.effects import Effects, SharedEffects
+    from streamworker.tally import ClaimedSlice
 
 Call = Callable[[object], object]
 AsyncCall = Callable[[object], Awaitable[object]]
@@ -133,10 +135,13 @@ class SliceRunner:
         slice_.called = (0, began_s)
         in_hand = self._in_hand
         in_hand.set(slice_)
-        failure = self._run(call, slice_, slice_ if effects is None else effects.begin(slice_))
-        in_hand.set(None)
-        if effects is not None:
+        if effects is None:
+            failure = self._run(call, slice_, slice_)
+        else:
+            tally = effects.begin(slice_, partial(self._decoded, slice_))
+            failure = self._run(_unless_claimed(call, tally, self._declaration), slice_, tally)
             failure = effects.conclude(slice_, failure)
+        in_hand.set(None)
         slice_.started_s = None
         try:
             return SliceOutcome(slice_, self._monotonic_s() - began_s, failure)
@@ -191,7 +196,7 @@ class SliceRunner:
         if slice_.ownership.closing and not self._may_start(slice_, 0):
             return None
         try:
-            good, records, stop = self._records(slice_, tally)
+            good, records, stop = _claimed(slice_, tally, *self._records(slice_, tally))
             failure = self._call_for_all(call, records, tally, good) if records else None
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
             return Failure(None, error)
@@ -292,10 +297,12 @@ class AsyncSliceRunner(SliceRunner):
         slice_.started_s = began_s
         slice_.called = (0, began_s)
         self._in_hand.set(slice_)
-        tally = slice_ if effects is None else effects.begin(slice_)
         handle = self._each if self._declaration.batch is None else self._all
-        failure = await handle(call, slice_, tally)
-        if effects is not None:
+        if effects is None:
+            failure = await handle(call, slice_, slice_)
+        else:
+            tally = await effects.begin(slice_, partial(self._decoded, slice_))
+            failure = await handle(_awaited_unless_claimed(call, tally, self._declaration), slice_, tally)
             failure = await effects.conclude(slice_, failure)
         slice_.started_s = None
         try:
@@ -327,7 +334,7 @@ class AsyncSliceRunner(SliceRunner):
         if slice_.ownership.closing and not self._may_start(slice_, 0):
             return None
         try:
-            good, records, stop = self._records(slice_, tally)
+            good, records, stop = _claimed(slice_, tally, *self._records(slice_, tally))
             failure = await self._await_all(call, records, tally, good) if records else None
         except BaseException as error:  # noqa: BLE001 - where user code's exception becomes an ending
             return Failure(None, _told(error))
@@ -369,6 +376,53 @@ def _came_to(slice_: Slice, tally: Slice | Tally, failure: Failure | None) -> Fa
     elif failure.index is not None:
         tally.done = failure.index
     return failure
+
+
+def _unless_claimed(call: Call, tally: Tally, declaration: Declaration) -> Call:
+    """The call for single records, but for those that are claimed by others or done."""
+    claimed = tally.claimed
+    if claimed is None or declaration.batch is not None:
+        return call
+
+    def checked(record: object) -> object:
+        return None if _is_handled(claimed, tally.done) else call(record)
+
+    return checked
+
+
+def _awaited_unless_claimed(call: AsyncCall, tally: Tally, declaration: Declaration) -> AsyncCall:
+    """The same of an async handler."""
+    claimed = tally.claimed
+    if claimed is None or declaration.batch is not None:
+        return call
+
+    async def checked(record: object) -> object:
+        return None if _is_handled(claimed, tally.done) else await call(record)
+
+    return checked
+
+
+def _is_handled(claimed: ClaimedSlice, index: int) -> bool:
+    """Whether a record is done already; raises for one that may not be handled now."""
+    refused = claimed.refused
+    if refused is not None and index >= refused[0]:
+        # What follows one that was refused and passed over comes again at once.
+        raise refused[1] if index == refused[0] else ClaimBusy("what follows a record that was refused", 0.0)
+    return index in claimed.handled
+
+
+def _claimed(
+    slice_: Slice, tally: Slice | Tally, good: Sequence[int], records: Records[object], stop: Failure | None
+) -> tuple[Sequence[int], Records[object], Failure | None]:
+    """What `_records` has found, without the records of a batch that are claimed by others or done."""
+    claimed = tally.claimed if isinstance(tally, Tally) else None
+    if claimed is None or (claimed.refused is None and not claimed.handled):
+        return good, records, stop
+    if claimed.refused is not None and (stop is None or stop.index is None or claimed.refused[0] < stop.index):
+        stop = Failure(*claimed.refused)
+    end = len(slice_.messages) if stop is None or stop.index is None else stop.index
+    kept = [at for at, index in enumerate(good) if index < end and index not in claimed.handled]
+    return [good[at] for at in kept], records.only(kept), stop
 
 
 def _take(returned: object, tally: Slice | Tally, index: int) -> None:

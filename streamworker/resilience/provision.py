@@ -10,11 +10,12 @@ from streamworker.resilience.gate import breakers_of
 from streamworker.resilience.guard import guards_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from streamworker.clock import Clock
     from streamworker.config import Config
     from streamworker.declaration import Declaration
+    from streamworker.interfaces import Claimer
 
 
 class Provision:
@@ -29,12 +30,13 @@ class Provision:
         *,
         config: Config,
         clock: Clock,
+        claimer: Callable[[Declaration], Claimer | None] = lambda _declaration: None,
     ) -> None:
         self.breakers = breakers_of(declarations, clock)
         self.degradation = Degradation(declarations, config.degradation)
-        self.contexts = [self._context(one, config, clock) for one in declarations]
+        self.contexts = [self._context(one, config, clock, claimer(one)) for one in declarations]
 
-    def _context(self, declaration: Declaration, config: Config, clock: Clock) -> Context:
+    def _context(self, declaration: Declaration, config: Config, clock: Clock, claimer: Claimer | None) -> Context:
         guards = guards_of(declaration, self.breakers, clock)
         return Context(
             app=config.app,
@@ -43,6 +45,7 @@ class Provision:
             dependencies=guards,
             reads=self.degradation.operations(declaration, guards, clock),
             sinks=config.sinks,
+            claimer=claimer,
             timeout_s=declaration.timeout_s,
             clock=clock,
         )

@@ -9,7 +9,7 @@ The order of the questions:
 1. SystemExit, KeyboardInterrupt, GeneratorExit, MemoryError: the process is at fault, never the record. No rule
    is asked, because a rule for `Exception` would otherwise turn the end of a process into dead letters. Out of
    memory *while decoding* comes wrapped in DecodeError, and that is the record's fault.
-   Nor is one asked of what a sink says of the partition as a whole: another owner, or offsets that went back.
+   Nor is one asked where no call was made: another owner at the sink, offsets that went back, a claim of another's.
 2. The handler's rules, the first that matches the error or one of its causes.
 3. What the error's class says (`errors.py`), else that of the nearest cause that says something.
 4. Whether the failure is that of a dependency whose breaker the handler has declared (`spares`): what would be tried
@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING
 
 from streamworker.errors import (
     CallKilled,
+    ClaimBusy,
+    ClaimsUnavailable,
     DecodeError,
     Defect,
     Defer,
@@ -57,6 +59,7 @@ class VerdictKind(enum.Enum):
 
     RETRY = "retry"  # hand it over again after the back-off
     WAIT = "wait"  # the same, and no attempt is spent; its partition stands still meanwhile
+    POSTPONE = "postpone"  # hand it over again when the error says, and no attempt is spent
     SPARE = "spare"  # the same, and no attempt is spent; the handler's breaker decides when
     DEFER = "defer"  # to the next retry topic
     DEAD_LETTER = "dead_letter"
@@ -90,6 +93,8 @@ _NO_DEAD_LETTER = Verdict(VerdictKind.BLOCK, Reason.NO_DEAD_LETTER)
 _POISON = Verdict(VerdictKind.DEAD_LETTER, Reason.POISON)
 _UNDECODABLE_KEY = Verdict(VerdictKind.DEAD_LETTER, Reason.UNDECODABLE_KEY)
 _UNDECODABLE_VALUE = Verdict(VerdictKind.DEAD_LETTER, Reason.UNDECODABLE_VALUE)
+_UNAVAILABLE = Verdict(VerdictKind.WAIT, Reason.DEPENDENCY_UNAVAILABLE)
+_CLAIMED = Verdict(VerdictKind.POSTPONE, Reason.CLAIMED)
 _LOST = Verdict(VerdictKind.WAIT, Reason.OWNERSHIP_LOST)
 _REWOUND = Verdict(VerdictKind.BLOCK, Reason.FOREIGN_REWIND)
 _FATAL = Verdict(VerdictKind.STOP, Reason.FATAL)
@@ -122,8 +127,8 @@ def judge(
         return Verdict(VerdictKind.STOP, Reason.CRITICAL)
     if isinstance(error, Defect):
         return _FATAL
-    if isinstance(error, OwnershipLost | ForeignRewind):
-        return _LOST if isinstance(error, OwnershipLost) else _REWOUND
+    if (verdict := _of_no_call(error)) is not None:
+        return verdict
     action, note = _action_of_rules(rules, error)
     verdict = _built_in(error) if action is None else _OF_ACTION[action]
     if verdict.kind is VerdictKind.DEFER and not puts_aside:
@@ -201,6 +206,21 @@ def _is_match(matches: Matcher, link: BaseException) -> bool:
     return bool(matches(link))
 
 
+def _of_no_call(error: BaseException) -> Verdict | None:
+    """Of what a sink says of the partition as a whole, or who keeps claims of a record."""
+    match error:
+        case OwnershipLost():
+            return _LOST
+        case ForeignRewind():
+            return _REWOUND
+        case ClaimBusy():
+            return _CLAIMED
+        case ClaimsUnavailable():
+            return _UNAVAILABLE
+        case _:
+            return None
+
+
 def _built_in(error: BaseException) -> Verdict:
     for link in causes(error):
         verdict = _of_class(link)
@@ -218,7 +238,7 @@ def _of_class(link: BaseException) -> Verdict | None:
         case DecodeError():
             return _UNDECODABLE_KEY if link.part == "key" else _UNDECODABLE_VALUE
         case DependencyUnavailable():
-            return Verdict(VerdictKind.WAIT, Reason.DEPENDENCY_UNAVAILABLE)
+            return _UNAVAILABLE
         case RetryableError() | Defer():
             return _ASIDE if isinstance(link, Defer) else _RETRY
         case _:

@@ -86,6 +86,16 @@ class HttpSink:
             _refuse_headers(where, self.headers)
             object.__setattr__(self, "headers", MappingProxyType(dict(self.headers)))
 
+    @property
+    def knows_repeats(self) -> bool:
+        """Not by itself: whether the server heeds the key of a request is its business."""
+        return False
+
+    @property
+    def keeps_marks(self) -> bool:
+        """It does not look at `Place`."""
+        return False
+
     def writer(self, context: SinkContext) -> HttpWriter:
         """A writer with a connection of its own, not connected yet.
 

@@ -104,6 +104,16 @@ class RedisSink:
         at_least(f"{where}.mark_ttl_s", self.mark_ttl_s, 1)
         at_least(f"{where}.timeout_s", self.timeout_s, 0.001)
 
+    @property
+    def knows_repeats(self) -> bool:
+        """By the offset that is kept beside each value, as long as Redis keeps it."""
+        return True
+
+    @property
+    def keeps_marks(self) -> bool:
+        """It does not look at `Place`."""
+        return False
+
     def writer(self, context: SinkContext) -> RedisWriter:
         """A writer with a connection of its own, not connected yet.
 

@@ -38,6 +38,8 @@ class FakeSink:
 
     def __init__(self, name: str = "fake", *, by_key: bool = False) -> None:
         self.name = name
+        self.knows_repeats = True
+        self.keeps_marks = False
         self.effects: list[SinkEffect] = []
         self.writers: list[FakeWriter] = []  # all that were made
         self._by_key = by_key

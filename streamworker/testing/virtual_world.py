@@ -14,10 +14,14 @@ from streamworker.config import Config, KafkaConfig
 from streamworker.declaration import declarations, keys_topics
 from streamworker.errors import BatchFailed
 from streamworker.events import Listener, Listeners
+from streamworker.idempotency.provision import slice_claims
+from streamworker.idempotency.watchdog import LeaseExtender
+from streamworker.options import KeptIn
 from streamworker.record import Record, Records, TopicPartition
 from streamworker.resilience.provision import Provision
 from streamworker.scheduling.lane import LaneSlice
 from streamworker.testing.memory_broker import MemoryBroker
+from streamworker.testing.memory_claims import MemoryClaims, VirtualRounds
 from streamworker.testing.memory_clients import MemoryKeyLog, MemoryLog, MemoryOutbox
 from streamworker.testing.memory_source import MemorySource
 from streamworker.testing.story import Effect, Story, Turn
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
     from streamworker.declaration import Declaration
     from streamworker.handler import BatchHandler, Call, Context, Handler
+    from streamworker.idempotency.claims import Claim
+    from streamworker.idempotency.slices import SliceClaims
     from streamworker.work import Slice
 
 T = TypeVar("T")
@@ -95,6 +101,7 @@ class Member:
     story: Story
     threads: Threads
     sources: Sequence[MemorySource]  # more than the one if the worker has made its consumer anew
+    extenders: Sequence[LeaseExtender[Claim]] = ()  # of what its handlers have claimed
     asked_to_stop_s: float | None = None
     gone_s: float | None = None  # when the process ended
 
@@ -118,6 +125,7 @@ class VirtualWorld:
         self.time = VirtualTime()
         self.broker = MemoryBroker(self.time, topics)
         self.config = config or self.CONFIG
+        self.claims = MemoryClaims(self.time)
         self.effects: list[Effect] = []
         self.turns: list[Turn] = []
         self.members: list[Member] = []
@@ -143,7 +151,10 @@ class VirtualWorld:
         if recorded:
             declared = [self._recorded(one, name, lambda: threads.turn) for one in declared]
         config = self.config if app is None else replace(self.config, app=app)
-        provision = Provision(declared, config=config, clock=self.time)
+        extenders: list[LeaseExtender[Claim]] = []
+        provision = Provision(
+            declared, config=config, clock=self.time, claimer=lambda one: self._claimer(one, extenders)
+        )
         story = Story()
         threads = Threads(
             declared,
@@ -176,7 +187,7 @@ class VirtualWorld:
             bounds=bounds,
             observe=observe,
         )
-        member = Member(name, worker, sources[0], story, threads, sources)
+        member = Member(name, worker, sources[0], story, threads, sources, extenders)
         self.members.append(member)
         self.ever.append(member)
         worker.begin()
@@ -237,6 +248,8 @@ class VirtualWorld:
         """
         self.members.remove(member)
         self.broker.crash(member.sources[-1])
+        for extender in member.extenders:
+            extender.close()
         self._end(member)
         if member is self._at_work:
             raise _Killed
@@ -261,6 +274,22 @@ class VirtualWorld:
         tenure = self.broker.latest_tenure(member, slice_.ownership.partition)
         self.turns.append(Turn(member, tenure, slice_.messages, now_s, now_s + seconds))
         return len(self.turns) - 1
+
+    def _claimer(self, declared: Declaration, extenders: list[LeaseExtender[Claim]]) -> SliceClaims | None:
+        """Claims in the world's memory; what extends them is added to `extenders`."""
+        idempotency = declared.idempotency
+        if idempotency is None or idempotency.kept_in is KeptIn.SINK:
+            return None
+        extenders.append(
+            LeaseExtender(
+                self.claims.extend,
+                name="claims",
+                lease_s=self.claims.lease_s,
+                clock=self.time,
+                rounds=lambda step, _name: VirtualRounds(self.time, step),
+            )
+        )
+        return slice_claims(declared, idempotency, self.claims, extenders[-1], self.time)
 
     def _recorded(self, declared: Declaration, member: str, turn: Callable[[], int]) -> Declaration:
         def record(call: Call) -> Call:

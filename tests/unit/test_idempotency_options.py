@@ -9,12 +9,12 @@ from streamworker.options import Idempotency, KeptIn, OnUnavailable
 
 
 def test_there_is_one_by_the_sink_and_one_by_redis() -> None:
-    in_redis = Idempotency.redis(ttl_s=3600, lease_s=10, id=str, on_unavailable="pause", keep_result=True)
+    in_redis = Idempotency.redis(ttl_s=3600, lease_s=10, id=str, on_unavailable="pause")
 
     assert Idempotency.sink() == Idempotency("sink") == Idempotency(KeptIn.SINK)
     assert Idempotency("redis") == Idempotency.redis()
     assert (in_redis.kept_in, in_redis.ttl_s, in_redis.lease_s) == (KeptIn.REDIS, 3600, 10)
-    assert (in_redis.id, in_redis.on_unavailable, in_redis.keep_result) == (str, OnUnavailable.PAUSE, True)
+    assert (in_redis.id, in_redis.on_unavailable) == (str, OnUnavailable.PAUSE)
 
 
 @pytest.mark.parametrize(
