@@ -60,8 +60,8 @@ class HttpSink:
     method: str = "POST"  # or PUT, PATCH, and DELETE, which has no body
     headers: HeadersOf = field(default_factory=dict, repr=False, hash=False)  # a function is asked for each request
     key_header: str | None = "Idempotency-Key"  # None to send no key
-    key: Callable[[Row, int], str] | None = None  # of value n of a row; None: group, place of the record's origin, n
-    also_retry: Collection[int] = ()  # statuses from 400 to 499 that say nothing about the record either, like 401
+    key: Callable[[Row, int], str] | None = None  # of value n of a row; None: group, the record's id or its origin, n
+    also_retry: Collection[int] = (401, 403)  # from 400 to 499, that say nothing of the record: here, of credentials
     timeout_s: float = 5.0  # each to connect, to send and to wait for bytes, within what the call has left
     max_retry_after_s: float = 300.0  # the longest wait that a server can ask for
     ca_file: str | None = None  # certificates to trust instead of the usual ones
@@ -286,9 +286,13 @@ class HttpWriter:
 
 
 def origin_key(group: str, row: Row, number: int) -> str:
-    """What names value `number` of `row` for `group` and nothing else, over retries, redeliveries and replays."""
+    """What names value `number` of `row` for `group` and nothing else, over retries, redeliveries and replays.
+
+    By the id that the record was claimed with, if it was, else by where it was first.
+    """
     origin = row.origin
-    key = f"{quote(group, safe='')}/{quote(origin.topic, safe='')}/{origin.partition}/{origin.offset}/{number}"
+    first = f"{quote(origin.topic, safe='')}/{origin.partition}/{origin.offset}"
+    key = f"{quote(group, safe='')}/{first if row.id is None else quote(row.id, safe='')}/{number}"
     return key if len(key) <= _LONGEST_KEY else hashlib.sha256(key.encode()).hexdigest()
 
 

@@ -240,7 +240,7 @@ def test_a_redirect_is_not_followed() -> None:
     assert len(api.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 410, 413, 415, 422])
+@pytest.mark.parametrize("status", [400, 404, 409, 410, 413, 415, 422])
 def test_a_request_that_is_refused_is_poison_and_no_breaker_counts_it(status: int) -> None:
     failed = failure(answering(status, content=b'{"error":"no such customer"}'))
 
@@ -251,11 +251,22 @@ def test_a_request_that_is_refused_is_poison_and_no_breaker_counts_it(status: in
     )
 
 
-def test_a_status_that_is_named_is_tried_again() -> None:
-    cause = failure(answering(401), sink=HttpSink("billing", also_retry=(401, 403))).cause
+@pytest.mark.parametrize(("status", "also_retry"), [(401, None), (403, None), (423, (423,))])
+def test_a_status_that_is_named_or_is_about_credentials_is_tried_again(
+    status: int, also_retry: tuple[int, ...] | None
+) -> None:
+    sink = HttpSink("billing") if also_retry is None else HttpSink("billing", also_retry=also_retry)
+
+    cause = failure(answering(status), sink=sink).cause
 
     assert isinstance(cause, RetryableError)
     assert is_of_a_dependency(cause, None)
+
+
+def test_a_claimed_record_is_named_by_its_id() -> None:
+    claimed = Row(7, Origin("orders", 0, 7), None, (ORDER,), "Bills/order 1")
+
+    assert origin_key("g", claimed, 0) == "g/Bills%2Forder%201/0"
 
 
 @pytest.mark.parametrize(
