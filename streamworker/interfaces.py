@@ -272,7 +272,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A record on its way to a dead-letter topic. `partition` None lets the key decide."""
+    """A record on its way to a topic. `partition` None lets the key decide, `timestamp_ms` 0 is the time of sending."""
 
     topic: str
     partition: int | None

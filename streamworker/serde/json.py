@@ -40,7 +40,7 @@ class Json(Generic[T]):
     def __init__(self, kind: type[T], /, *, max_depth: int = 64) -> None:
         if max_depth < 1:
             raise ConfigurationError(f"Json max_depth: expected a whole number from 1, got {max_depth}")
-        self._kind = kind
+        self.kind = kind
         self._max_depth = max_depth
         self._encode = msgspec.json.Encoder().encode
         try:
@@ -80,7 +80,7 @@ class Json(Generic[T]):
             raise ValueError(f"{type(value).__name__} does not fit into JSON: {error}") from error
 
     def __repr__(self) -> str:
-        return f"Json({getattr(self._kind, '__name__', self._kind)})"
+        return f"Json({getattr(self.kind, '__name__', self.kind)})"
 
 
 def _bounds_depth(info: Type | Field, levels: int) -> bool:
