@@ -5,19 +5,26 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import secrets
 from functools import partial
 from typing import TYPE_CHECKING
 
 from streamworker import __version__
 from streamworker.clock import SystemClock
 from streamworker.cluster import Cluster
-from streamworker.declaration import declarations, keys_topics
+from streamworker.declaration import declarations, is_transactional, keys_topics
 from streamworker.dlq.key_log import KafkaKeyLog
 from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.errors import ConfigurationError
 from streamworker.events import Listeners
 from streamworker.idempotency.provision import claimer_of
-from streamworker.librdkafka import admin_settings, consumer_settings, key_log_settings, producer_settings
+from streamworker.librdkafka import (
+    admin_settings,
+    consumer_settings,
+    key_log_settings,
+    producer_settings,
+    transactional_settings,
+)
 from streamworker.observability.health import Limits
 from streamworker.observability.http import HttpServer
 from streamworker.observability.lag import LagWatch
@@ -31,11 +38,13 @@ from streamworker.observer import Observer, first_status
 from streamworker.processing.pools import Pools
 from streamworker.resilience.provision import Provision
 from streamworker.source.kafka import KafkaSource
+from streamworker.transactions.transactor import KafkaTransactor
 from streamworker.worker import Bounds, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from streamworker.clock import Clock
     from streamworker.config import Config, LifecycleConfig
     from streamworker.declaration import Declaration
     from streamworker.events import Listener
@@ -93,6 +102,7 @@ class Application:
             max_record_bytes=config.kafka.max_record_bytes,
             log=config.log,
         )
+        self._transactor = _transactor(config, self._cluster, clock) if is_transactional(declared) else None
         self.worker = Worker(
             declarations=declared,
             config=config,
@@ -105,6 +115,7 @@ class Application:
             listener=listener,
             breakers=provision.breakers,
             degradation=provision.degradation,
+            transactor=self._transactor,
             bounds=bounds,
             letter_max_bytes=int(producer["message.max.bytes"]),
             observe=self._between_steps,
@@ -130,6 +141,8 @@ class Application:
         finally:
             if self._key_log:
                 self._key_log.close()
+            if self._transactor:
+                self._transactor.close(self.worker.config.lifecycle.close_timeout_s)
             self._watchdog.stop()
             self._lag.stop()
             if self._http:
@@ -184,6 +197,18 @@ def assemble(
     """
     bounds = Bounds(until_end=until_end, max_records=max_records)
     return Application(config, handlers, bounds=bounds, listeners=listeners)
+
+
+def _transactor(config: Config, cluster: Cluster, clock: Clock) -> KafkaTransactor:
+    """What makes the transactions of this process: under the name of its static membership, else one of its own."""
+    instance = config.kafka.librdkafka.get("group.instance.id") or f"{os.getpid()}-{secrets.token_hex(8)}"
+    group, timeout_s = config.kafka.group, config.transactions.timeout_s
+    return KafkaTransactor(
+        transactional_settings(config.kafka, timeout_s, f"sw-{group}-{instance}"),
+        committed=partial(cluster.stable_group_offsets, group),
+        clock=clock,
+        timeout_s=timeout_s,
+    )
 
 
 def memory_watch(config: LifecycleConfig, resident: Callable[[], int | None] = resident_bytes) -> MemoryWatch | None:

@@ -169,6 +169,21 @@ class Cluster:
             offsets = _answer(answer, timeout_s).topic_partitions
         return {_partition(one): _mark(one) for one in offsets}
 
+    def stable_group_offsets(
+        self, group: str, partitions: Sequence[TopicPartition], timeout_s: float
+    ) -> Mapping[TopicPartition, OffsetMark | None]:
+        """The same once no transaction is open that would change them; raises ClientError while one is."""
+        with self._call():
+            request = [ConsumerGroupTopicPartitions(group, _client_partitions(partitions))]
+            answer = self._client.list_consumer_group_offsets(request, require_stable=True, request_timeout=timeout_s)[
+                group
+            ]
+            offsets = _answer(answer, timeout_s).topic_partitions
+        for one in offsets:
+            if one.error is not None:
+                raise _client_error(one.error)
+        return {_partition(one): _mark(one) for one in offsets}
+
     def set_group_offsets(
         self, group: str, marks: Mapping[TopicPartition, OffsetMark], timeout_s: float
     ) -> Sequence[CommitAnswer]:

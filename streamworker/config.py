@@ -79,6 +79,21 @@ class CommitConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionConfig:
+    """Transactions of handlers with delivery="transactional"."""
+
+    interval_s: float = 0.1  # between two; readers of committed records wait as long
+    timeout_s: float = 15.0  # after which the brokers abort one; others wait as long for what a dead worker left open
+    max_bytes: int = 8 * 1024 * 1024  # of outputs; above it nothing more is handed over before the next is committed
+
+    def __post_init__(self) -> None:
+        at_least("transactions.interval_s", self.interval_s, 0.01)
+        at_least("transactions.timeout_s", self.timeout_s, 1)
+        at_most("transactions.timeout_s", self.timeout_s, 900)  # the brokers' bound, unless it was moved
+        at_least("transactions.max_bytes", self.max_bytes, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FlowConfig:
     """How much is in hand at once."""
 
@@ -218,6 +233,7 @@ class Config:
 
     kafka: KafkaConfig = field(default_factory=KafkaConfig)
     commit: CommitConfig = field(default_factory=CommitConfig)
+    transactions: TransactionConfig = field(default_factory=TransactionConfig)
     flow: FlowConfig = field(default_factory=FlowConfig)
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
     dead_letters: DeadLetterConfig = field(default_factory=DeadLetterConfig)

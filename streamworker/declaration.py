@@ -20,6 +20,7 @@ from streamworker.options import (
     Batch,
     Breaker,
     DeadLetter,
+    Delivery,
     Execution,
     Fallback,
     Idempotency,
@@ -72,6 +73,7 @@ class Declaration:
     dead_letter: DeadLetter | None
     middleware: tuple[Middleware, ...]
     idempotency: Idempotency | None
+    delivery: Delivery
     sink: Sink | None
 
     @property
@@ -133,6 +135,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         dead_letter=_dead_letter(handler),
         middleware=_middleware(handler),
         idempotency=_idempotency(handler),
+        delivery=_delivery(handler),
         sink=_sink(handler),
     )
 
@@ -141,6 +144,11 @@ def keys_topics(declared: Sequence[Declaration]) -> Sequence[str]:
     """The topics in which it is noted which keys are parked, each once."""
     named = [one.dead_letter.keys_topic for one in declared if one.dead_letter is not None]
     return sorted({topic for topic in named if topic is not None})
+
+
+def is_transactional(declared: Sequence[Declaration]) -> bool:
+    """Whether the handlers of one process deliver by transactions: all do, or none."""
+    return declared[0].delivery is Delivery.TRANSACTIONAL
 
 
 def declarations(handlers: Sequence[type[Handler[T]] | type[BatchHandler[T]]]) -> tuple[Declaration, ...]:
@@ -157,9 +165,19 @@ def declarations(handlers: Sequence[type[Handler[T]] | type[BatchHandler[T]]]) -
                     f" so run them as two groups"
                 )
             owners[topic] = one.name
+    _refuse_two_deliveries(declared)
     _refuse_two_breakers([breaker for one in declared for breaker in one.breakers])
     _refuse_two_reads([read for one in declared for read in one.reads])
     return declared
+
+
+def _refuse_two_deliveries(declared: Sequence[Declaration]) -> None:
+    for one in declared:
+        if one.delivery is not declared[0].delivery:
+            raise ConfigurationError(
+                f"{one.name}.delivery: {one.delivery.value}, and that of {declared[0].name} is"
+                f" {declared[0].delivery.value}; a worker commits in one way, so run them as two groups"
+            )
 
 
 def _refuse_two_breakers(breakers: Sequence[Breaker]) -> None:
@@ -452,6 +470,24 @@ def _sink(handler: type[Declared]) -> Sink | None:
             f"{handler.__name__}.sink: a mark knows nothing of copies in retry topics; {way_out}, or leave the topics"
         )
     return sink
+
+
+def _delivery(handler: type[Declared]) -> Delivery:
+    name = handler.__name__
+    delivery = member(f"{name}.delivery", Delivery, handler.delivery)
+    if delivery is not Delivery.TRANSACTIONAL:
+        return delivery
+    if not callable(getattr(handler.sink, "encoder", None)) or getattr(handler.sink, "connection", None) is not None:
+        raise ConfigurationError(
+            f"{name}.delivery: a transaction has records of the cluster that is read from and nothing else; declare"
+            f" sink = KafkaSink(...) without a connection, or leave delivery"
+        )
+    if handler.dead_letter is not None and handler.dead_letter.keys_topic is not None:
+        raise ConfigurationError(
+            f'{name}.dead_letter: with on_exhausted="dlq_key" it is read back which keys are parked before their'
+            f' records are done, which a transaction cannot wait for; choose "dlq" or "block"'
+        )
+    return delivery
 
 
 def _idempotency(handler: type[Declared]) -> Idempotency | None:

@@ -20,6 +20,7 @@ from streamworker.options import (
     Batch,
     Breaker,
     DeadLetter,
+    Delivery,
     Execution,
     Idempotency,
     Ordering,
@@ -198,6 +199,7 @@ class Declared:
     dead_letter: ClassVar[DeadLetter | None] = None  # None: what cannot be handled stops its partition
     middleware: ClassVar[Sequence[Middleware]] = ()  # wrap the call of handle, the first outermost
     idempotency: ClassVar[Idempotency | None] = None  # None: what is delivered again is handled again
+    delivery: ClassVar[Delivery | str] = Delivery.AT_LEAST_ONCE  # "transactional": exactly once, from Kafka to Kafka
     sink: ClassVar[Sink | None] = None  # where what handle returns is written; then the record is done
 
     def open(self, context: Context) -> Awaitable[None] | None:

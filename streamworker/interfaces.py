@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from streamworker.options import Fallback
-    from streamworker.record import Header, Message, Origin, Record, TopicPartition
+    from streamworker.record import Header, Letter, Message, Origin, Record, TopicPartition
     from streamworker.tally import ClaimedSlice
     from streamworker.work import Place, Slice, SliceOutcome
 
@@ -263,23 +263,14 @@ class Source(Protocol):
     def membership(self) -> Membership | None:
         """What the last statistics said of the group; None before the first."""
 
+    def group_metadata(self) -> object:
+        """What a producer has to show the coordinator with a transaction: who the member is, as of now."""
+
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next offset to be fetched of each by the last statistics; past transaction markers at the end."""
 
     def close(self) -> None:
         """Leave the group. Calls `Rebalance.revoked` for what is still assigned. Idempotent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """A record on its way to a topic. `partition` None lets the key decide, `timestamp_ms` 0 is the time of sending."""
-
-    topic: str
-    partition: int | None
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[Header]
-    timestamp_ms: int
 
 
 class Outbox(Protocol):
@@ -418,6 +409,13 @@ class Sink(Protocol):
 
     def writer(self, context: SinkContext) -> Writer:
         """A writer for one instance; raises ConfigurationError for what cannot work. Need not connect yet."""
+
+
+class TransactionalSink(Protocol):
+    """A sink whose records can be part of a transaction of Kafka."""
+
+    def encoder(self, context: SinkContext) -> Callable[[Row], Sequence[Letter]]:
+        """What makes the records of a row; it raises PoisonError where none can be made. Any thread."""
 
 
 class Claimer(Protocol):

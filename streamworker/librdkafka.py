@@ -236,6 +236,22 @@ def producer_settings(kafka: KafkaConfig, dead_letters: DeadLetterConfig) -> dic
     }
 
 
+def transactional_settings(kafka: KafkaConfig, timeout_s: float, transactional_id: str) -> dict[str, Option]:
+    """Settings of the producer that makes transactions."""
+    timeout_ms = _milliseconds(timeout_s)
+    return {
+        **_common(kafka),
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": timeout_ms,
+        "acks": "all",
+        # Below the transaction's: else it would be aborted while an output is still tried.
+        "delivery.timeout.ms": timeout_ms * 2 // 3,
+        "linger.ms": 0,  # all of a transaction is handed over at once, and the end of it is waited for
+        "message.max.bytes": min(max(1_000_000, kafka.max_record_bytes + _ENVELOPE_BYTES), _LARGEST_MESSAGE_BYTES),
+        **_added(kafka, "producer", _CONSUMER_ONLY),
+    }
+
+
 def admin_settings(kafka: KafkaConfig) -> dict[str, Option]:
     """Settings of a client that asks about the cluster."""
     return {**_common(kafka), **_added(kafka, "admin", _CONSUMER_ONLY | _PRODUCER_ONLY)}

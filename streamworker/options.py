@@ -37,6 +37,13 @@ class Execution(enum.Enum):
     INLINE = "inline"
 
 
+class Delivery(enum.Enum):
+    """How often what a handler returns is in its sink."""
+
+    AT_LEAST_ONCE = "at_least_once"  # written, then the offset is committed: a crash in between repeats it
+    TRANSACTIONAL = "transactional"  # to Kafka: with the offset, in one transaction
+
+
 class Action(enum.Enum):
     """What a rule says to do with a failure."""
 

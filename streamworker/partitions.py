@@ -139,6 +139,8 @@ class Partitions:
             self._owned.pop(key).handler.scheduler.disown(key)
             stages.backpressure.disown(key)
             stages.writer.drop(key)
+            if stages.outputs is not None:
+                stages.outputs.drop(key)
             self.troubled.pop(key, None)
 
     def _report_end_of_pauses(self, key: TopicPartition) -> None:

@@ -35,6 +35,7 @@ class Reason(enum.StrEnum):
     CLAIMED = "claimed"
     OWNERSHIP_LOST = "ownership_lost"
     FOREIGN_REWIND = "foreign_rewind"
+    OUTPUT_REFUSED = "output_refused"
     # What the partition says.
     DEAD_LETTER_REFUSED = "dead_letter_refused"
     KILLS_BEFORE_DELIVERY = "kills_before_delivery"

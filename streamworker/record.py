@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import repeat
 from operator import methodcaller
@@ -36,6 +37,19 @@ class Origin(NamedTuple):
     topic: str
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A record on its way to a topic. `partition` None lets the key decide, `timestamp_ms` 0 is the time of sending."""
+
+    topic: str
+    partition: int | None
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header]
+    timestamp_ms: int
+    of: tuple[TopicPartition, int] | None = None  # partition and offset of the record that a dead letter is of
 
 
 class Ending(enum.Enum):

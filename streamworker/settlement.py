@@ -136,6 +136,9 @@ class Settlement:
         if slice_.rejected:
             rejected = [index for index, _ in slice_.rejected if settled <= index < done]
             handled = _between(slice_.messages, [settled - 1, *rejected, done])
+        if slice_.outputs and self._stages.outputs is not None:
+            for index in range(settled, done):
+                self._stages.outputs.add(partition.key, slice_.messages[index].offset(), slice_.outputs.get(index, ()))
         records = sum(map(len, handled))
         if records:
             partition.budget.handled(records)

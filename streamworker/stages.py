@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from streamworker.scheduling.lane import LaneSlice
     from streamworker.source.assignment import Assignment
     from streamworker.source.flow import PauseLedger
+    from streamworker.transactions.pending import PendingOutputs
     from streamworker.waiting import WaitingRoom
     from streamworker.work import Slice
 
@@ -73,6 +74,7 @@ class Stages:
     running: set[LaneSlice]  # with handlers
     committer: Committer
     writer: DeadLetterWriter
+    outputs: PendingOutputs | None  # for transactions; None where nothing is delivered by them
     routes: RetryRoutes
 
     def of(self, slice_: Slice) -> HandlerStages:

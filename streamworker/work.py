@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamworker.record import Message, TopicPartition
+    from streamworker.record import Letter, Message, TopicPartition
     from streamworker.tally import Tally
 
 S = TypeVar("S")
@@ -95,6 +95,7 @@ class Slice:
     `called` tells the index of the record in the handler's hands, and when its call began. Once `given_up` no record of
     it is started any more: a thread writes `called` before it reads that, and the loop the other way round.
     `place` is for the handler's sink, None if it has none. While effects are held back `tally` has what counts later.
+    `outputs` are what a transaction is to have, by the index of the record that each was made of.
     """
 
     __slots__ = (
@@ -105,6 +106,7 @@ class Slice:
         "handler_number",
         "largest_bytes",
         "messages",
+        "outputs",
         "ownership",
         "place",
         "rejected",
@@ -128,6 +130,7 @@ class Slice:
         self.watched = True
         self.place: Place | None = None
         self.tally: Tally | None = None
+        self.outputs: dict[int, Sequence[Letter]] | None = None
 
 
 # The slice that a thread is at, or a task: for each its own, None outside of a call.

@@ -49,6 +49,8 @@ from streamworker.settlement import Settlement
 from streamworker.source.assignment import Assignment
 from streamworker.source.flow import PauseLedger, PauseReason
 from streamworker.stages import Stages, handler_stages
+from streamworker.transactions.pending import PendingOutputs
+from streamworker.transactions.source import TransactionalOutbox, TransactionalSource, in_transactions
 from streamworker.unread import Unread
 from streamworker.waiting import rooms_of
 
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from streamworker.resilience.breaker import CircuitBreaker
     from streamworker.resilience.fallback import Degradation
     from streamworker.scheduling.lane import LaneSlice
+    from streamworker.transactions.transactor import Transactor
 
 # How long the loop blocks, in its one place per step: when the buffers are full, when only outcomes are
 # waited for, when work waits for a commit, whose answer does not end a poll, when there is nothing to do.
@@ -120,6 +123,7 @@ class Worker:
         listener: Listener,
         breakers: Mapping[str, CircuitBreaker],
         degradation: Degradation,
+        transactor: Transactor | None = None,
         bounds: Bounds = UNBOUNDED,
         letter_max_bytes: int = 1_000_000,
         observe: Callable[[Worker], None] = _nobody,
@@ -134,7 +138,11 @@ class Worker:
         self._clock = clock
         self._listener = listener
         self.blocked = executor.blocked
+        self.outputs = None if transactor is None else PendingOutputs()
         self._make_source = source
+        if transactor is not None and self.outputs is not None:
+            self._make_source = self._transactional(source, transactor, self.outputs)
+            outbox = TransactionalOutbox(outbox, self.outputs)
         self._executor = executor
         self._bounds = bounds
         self._observe = observe
@@ -148,11 +156,11 @@ class Worker:
         self.assignment = Assignment()
         self.ledger = PauseLedger()
         self.backpressure = Backpressure(config.flow)
-        self.source = source()
+        self.source = self._make_source()
         self.committer = Committer(
             send=lambda marks: self.source.commit(marks),
             send_now=lambda marks: self.source.commit_now(marks),
-            config=config.commit,
+            config=config.commit if transactor is None else in_transactions(config),
             clock=clock,
             listener=listener,
         )
@@ -181,6 +189,7 @@ class Worker:
             running=self.running,
             committer=self.committer,
             writer=self.writer,
+            outputs=self.outputs,
             routes=self.routes,
         )
         self.partitions = Partitions(stages, identity=f"{random.getrandbits(32):08x}")
@@ -211,6 +220,26 @@ class Worker:
             log=log,
             step=self._step_without_fetching,
         )
+
+    def _transactional(
+        self, source: Callable[[], Source], transactor: Transactor, outputs: PendingOutputs
+    ) -> Callable[[], Source]:
+        """The same, with commits that are transactions."""
+        return lambda: TransactionalSource(
+            source(),
+            transactor,
+            outputs,
+            clock=self._clock,
+            patience_s=self.config.commit.timeout_s,
+            refused=self._refused,
+        )
+
+    def _refused(self, key: TopicPartition, offset: int, topic: str, error: str) -> None:
+        """Stop the partition of an output that nobody takes; it is tried again."""
+        partition = self.partitions.get(key)
+        if partition is not None:
+            detail = f"offset {offset}: {topic}: {error}"
+            self.partitions.stop(partition, Reason.OUTPUT_REFUSED, detail, mends_itself=True, retry=True)
 
     def run(self) -> int:
         """Work until told to stop, then drain; returns the exit code."""
@@ -348,6 +377,8 @@ class Worker:
 
     def _dispatch(self) -> None:
         self.lease.step()
+        if self.outputs is not None and self.outputs.size_bytes > self.config.transactions.max_bytes:
+            return
         now_s = self._clock.monotonic_s()
         for handler in self._handlers:
             while (slice_ := self.gatekeeper.take(handler, now_s)) is not None:

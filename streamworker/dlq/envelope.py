@@ -18,9 +18,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from streamworker.interfaces import Letter
 from streamworker.reason import Reason
-from streamworker.record import Origin, Returned, TopicPartition, calls_before, origin_of, read_headers, timestamp_ms_of
+from streamworker.record import (
+    Letter,
+    Origin,
+    Returned,
+    TopicPartition,
+    calls_before,
+    origin_of,
+    read_headers,
+    timestamp_ms_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -133,6 +141,7 @@ class Envelope:
             value=None if "value" in left_out else self.message.value(),
             headers=list(self._headers(left_out)),
             timestamp_ms=self.now_ms,
+            of=(self.source, self.offset),
         )
 
     def _headers(self, left_out: Sequence[str]) -> Iterator[Header]:

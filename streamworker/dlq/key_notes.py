@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from streamworker.interfaces import Letter
-from streamworker.record import TopicPartition
+from streamworker.record import Letter, TopicPartition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message
 
     from streamworker.clock import Clock
-    from streamworker.interfaces import Letter
+    from streamworker.record import Letter
 
 Setting = str | int | float | bool
 Done = Callable[[str | None], None]

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import DeadLetterConfig
-    from streamworker.interfaces import Letter, Outbox
+    from streamworker.interfaces import Outbox
+    from streamworker.record import Letter
 
 Refused = Callable[[TopicPartition, int, str, str], None]
 

@@ -14,10 +14,11 @@ from asyncio import get_running_loop
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from streamworker.errors import FatalError, RowFailed
 from streamworker.interfaces import Row, Written
+from streamworker.options import Delivery
 from streamworker.record import origin_of
 from streamworker.tally import GONE, Tally
 from streamworker.work import Failure
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from streamworker.declaration import Declaration
     from streamworker.handler import Context
+    from streamworker.interfaces import TransactionalSink
     from streamworker.record import Record
     from streamworker.tally import Behind, Intent
     from streamworker.work import Slice
@@ -52,12 +54,17 @@ def _has_any(declaration: Declaration, context: Context) -> bool:
 
 
 class Effects:
-    """Those of one instance, with a writer of its own."""
+    """Those of one instance, with a writer of its own; for a transaction, rows are only made into records."""
 
     def __init__(self, declaration: Declaration, context: Context) -> None:
         self._is_batch = declaration.batch is not None
         self._claimer = context.claimer
-        self._writer = None if declaration.sink is None else declaration.sink.writer(context)
+        self._writer = self._encode = None
+        sink = declaration.sink
+        if declaration.delivery is Delivery.TRANSACTIONAL:
+            self._encode = cast("TransactionalSink", sink).encoder(context)
+        elif sink is not None:
+            self._writer = sink.writer(context)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -92,9 +99,12 @@ class Effects:
         """Write the rows; what is done goes back to what is durable. The indices are those of records."""
         rejected = {index for index, _ in tally.rejected}
         indices = [index for index in range(tally.done) if index not in rejected]
-        if self._writer is None or not indices:
+        if (self._writer is None and self._encode is None) or not indices:
             return _NOTHING, failure
         rows = [_row(slice_, tally, index) for index in indices]
+        if self._encode is not None:
+            return _NOTHING, self._encoded(slice_, tally, indices, rows, failure)
+        assert self._writer is not None
         assert slice_.place is not None
         # What is rejected may still be open for long, until its dead letter is acknowledged.
         open_ = {*slice_.place.open_below, *(slice_.messages[index].offset() for index in rejected)}
@@ -109,6 +119,20 @@ class Effects:
             tally.done = 0 if self._is_batch else indices[0]
             return _NOTHING, Failure(None if self._is_batch else tally.done, error)
         return _of_records(written, indices), failure
+
+    def _encoded(
+        self, slice_: Slice, tally: Tally, indices: Sequence[int], rows: Sequence[Row], failure: Failure | None
+    ) -> Failure | None:
+        """Make the records that a transaction is to have, instead of writing them."""
+        assert self._encode is not None
+        slice_.outputs = {}
+        for index, row in zip(indices, rows, strict=True):
+            try:
+                slice_.outputs[index] = self._encode(row)
+            except BaseException as error:  # noqa: BLE001 - where an exception of the sink's becomes an ending
+                tally.done = index
+                return Failure(index, error)
+        return failure
 
 
 class SharedEffects:

@@ -15,10 +15,10 @@ from streamworker.record import Origin, Returned, TopicPartition, read_headers, 
 from streamworker.work import Failure, Ownership, Slice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from streamworker.config import LogConfig
-    from streamworker.record import Header, Message
+    from streamworker.record import Header, Letter, Message
     from streamworker.work import SliceOutcome
 
 _PROTOCOL = 5
@@ -155,6 +155,7 @@ class Answer:
     seconds: float
     rejected: list[tuple[int, BaseException]]
     failure: Failure | None
+    outputs: dict[int, Sequence[Letter]] | None = None
 
 
 def bytes_of_outcome(outcome: SliceOutcome[Slice]) -> bytes:
@@ -162,14 +163,14 @@ def bytes_of_outcome(outcome: SliceOutcome[Slice]) -> bytes:
     slice_, failure = outcome.slice, outcome.failure
     rejected = [(index, PortableError.of(error)) for index, error in slice_.rejected]
     failed = None if failure is None else (failure.index, PortableError.of(failure.error))
-    return pickle.dumps((slice_.done, outcome.seconds, rejected, failed), _PROTOCOL)
+    return pickle.dumps((slice_.done, outcome.seconds, rejected, failed, slice_.outputs), _PROTOCOL)
 
 
 def answer_of(data: bytes) -> Answer:
     """The answer of which these are the bytes."""
-    done, seconds, rejected, failed = pickle.loads(data)
+    done, seconds, rejected, failed, outputs = pickle.loads(data)
     failure = None if failed is None else Failure(failed[0], failed[1].error())
-    return Answer(done, seconds, [(index, portable.error()) for index, portable in rejected], failure)
+    return Answer(done, seconds, [(index, portable.error()) for index, portable in rejected], failure, outputs)
 
 
 def bytes_of_error(error: BaseException | None) -> bytes:

@@ -194,6 +194,7 @@ class _Child(Generic[S]):
         with self._lock:
             self._slice = None
             slice_.rejected.extend(answer.rejected)  # first: else the loop could take these for handled
+            slice_.outputs = answer.outputs
             slice_.done = answer.done
             slice_.started_s = None
 

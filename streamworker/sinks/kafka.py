@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from streamworker.errors import ConfigurationError, PoisonError, nearest
-from streamworker.interfaces import AnySerde, Letter, Row, Unset
+from streamworker.interfaces import AnySerde, Row, Unset
 from streamworker.options import MAX_TOPIC_CHARS
+from streamworker.record import Letter
 from streamworker.sinks.values import Delete, fields_of
 
 if TYPE_CHECKING:

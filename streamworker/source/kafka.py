@@ -183,6 +183,11 @@ class KafkaSource:
         """What the last statistics said of the group."""
         return self._membership
 
+    def group_metadata(self) -> object:
+        """Who the member is, as of now."""
+        self._check_caller()
+        return self._consumer.consumer_group_metadata()
+
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next offset to be fetched of each by the last statistics."""
         return self._positions

@@ -22,8 +22,7 @@ from streamworker.record import TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from streamworker.interfaces import Letter
-    from streamworker.record import Header
+    from streamworker.record import Header, Letter
     from streamworker.testing.virtual_time import VirtualTime
 
 
@@ -157,6 +156,7 @@ class MemoryBroker:
         self.produce_error: Callable[[str], str | None] = lambda _topic: None
         self.produce_unsent: Callable[[], Exception | None] = lambda: None  # what the producer raises at once
         self.produce_unanswered: Callable[[str], str | None] = lambda _topic: None  # the letter is taken all the same
+        self.transaction_error: Callable[[], str | None] = lambda: None  # that ends one and leaves nothing of it
         self.offsets_error: Callable[[], str | None] = lambda: None
         self.ends_error: Callable[[], str | None] = lambda: None
         self.commit_raises: Callable[[], str | None] = lambda: None  # after the marks were taken one by one
@@ -338,13 +338,35 @@ class MemoryBroker:
         """Take a commit; returns librdkafka's name of the error. Ownership is not looked at, as on a broker."""
         if member.expelled or member not in self._members:
             return "UNKNOWN_MEMBER_ID"
-        error = self.commit_error(key) if key in self._logs else "UNKNOWN_TOPIC_OR_PART"
-        if error is None and len(mark.metadata.encode()) > _LARGEST_METADATA_BYTES:
-            error = "OFFSET_METADATA_TOO_LARGE"
+        error = self._refuses(key, mark)
         if error is None:
             self._committed[key] = mark
             self.commits.append(CommitEntry(self.time.monotonic_s(), member.name, key, mark, again))
         return error
+
+    def _refuses(self, key: TopicPartition, mark: OffsetMark) -> str | None:
+        if len(mark.metadata.encode()) > _LARGEST_METADATA_BYTES:
+            return "OFFSET_METADATA_TOO_LARGE"
+        return self.commit_error(key) if key in self._logs else "UNKNOWN_TOPIC_OR_PART"
+
+    def take_transaction(
+        self, member: GroupMember, letters: Sequence[Letter], marks: Mapping[TopicPartition, OffsetMark]
+    ) -> tuple[str | None, int | None]:
+        """Take all of it or nothing; returns the error, and the index of a letter that is refused."""
+        if member.expelled or member not in self._members:
+            return "UNKNOWN_MEMBER_ID", None
+        for index, letter in enumerate(letters):
+            error = self.produce_error(letter.topic) if self.partitions(letter.topic) else "UNKNOWN_TOPIC_OR_PART"
+            if error is not None:
+                return error, index
+        error = self.transaction_error() or next(filter(None, (self._refuses(*one) for one in marks.items())), None)
+        if error is not None:
+            return error, None
+        for letter in letters:
+            self.append(letter)
+        for key, mark in marks.items():
+            self.take_commit(member, key, mark)
+        return None, None
 
     def group_offset(self, key: TopicPartition) -> OffsetMark | None:
         """The group's offset with its metadata."""
@@ -352,9 +374,12 @@ class MemoryBroker:
 
     def append(self, letter: Letter) -> None:
         """Take a letter from an outbox."""
+        partition = letter.partition
+        if partition is None:
+            partition = crc32(letter.key or b"") % len(self.partitions(letter.topic))
         self.produce(
             letter.topic,
-            letter.partition or 0,
+            partition,
             letter.value,
             key=letter.key,
             headers=list(letter.headers),

@@ -11,7 +11,7 @@ from streamworker.record import TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from streamworker.interfaces import Letter
+    from streamworker.record import Letter
     from streamworker.testing.memory_broker import MemoryBroker
 
 _WAY_THERE_S = 0.001  # of a letter

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from streamworker.interfaces import Rebalance
-    from streamworker.record import Message
+    from streamworker.record import Letter, Message
     from streamworker.testing.memory_broker import MemoryBroker, MemoryMessage
 
 _WAY_THERE_S = 0.001  # of a commit
@@ -130,6 +130,18 @@ class MemorySource:
             self._heard_s = now_s
         proven_s = self._heard_s if self._broker.coordinator_up and not self.expelled else None
         return Membership(not self.expelled, "up/steady", now_s - self._heard_s, now_s, proven_s)
+
+    def group_metadata(self) -> object:
+        """The member, and how often it has joined anew: what is committed with less is refused."""
+        return self, self._generation
+
+    def transact(
+        self, letters: Sequence[Letter], marks: Mapping[TopicPartition, OffsetMark], generation: int
+    ) -> tuple[str | None, int | None]:
+        """Write and commit all of it, or nothing; returns the error, and the index of a letter that is refused."""
+        if generation != self._generation:
+            return "ILLEGAL_GENERATION", None
+        return self._broker.take_transaction(self, letters, marks)
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next offset of each."""

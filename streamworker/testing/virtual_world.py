@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from streamworker.config import Config, KafkaConfig
-from streamworker.declaration import declarations, keys_topics
+from streamworker.declaration import declarations, is_transactional, keys_topics
 from streamworker.errors import BatchFailed
 from streamworker.events import Listener, Listeners
 from streamworker.idempotency.provision import slice_claims
@@ -24,6 +24,7 @@ from streamworker.testing.memory_broker import MemoryBroker
 from streamworker.testing.memory_claims import MemoryClaims, VirtualRounds
 from streamworker.testing.memory_clients import MemoryKeyLog, MemoryLog, MemoryOutbox
 from streamworker.testing.memory_source import MemorySource
+from streamworker.testing.memory_transactor import MemoryTransactor
 from streamworker.testing.story import Effect, Story, Turn
 from streamworker.testing.virtual_executor import VirtualExecutor
 from streamworker.testing.virtual_time import VirtualTime
@@ -184,6 +185,7 @@ class VirtualWorld:
             listener=Listeners([story, *listeners]),
             breakers=provision.breakers,
             degradation=provision.degradation,
+            transactor=MemoryTransactor(self.broker) if is_transactional(declared) else None,
             bounds=bounds,
             observe=observe,
         )

@@ -11,8 +11,8 @@ from fleet.in_process import config
 
 from streamworker.clock import SystemClock
 from streamworker.dlq.outbox import KafkaOutbox
-from streamworker.interfaces import Letter
 from streamworker.librdkafka import producer_settings
+from streamworker.record import Letter
 from streamworker.testing.memory_broker import MemoryBroker
 from streamworker.testing.memory_clients import MemoryOutbox
 from streamworker.testing.virtual_time import VirtualTime

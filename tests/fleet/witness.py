@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from fleet.history import Journal
 
-    from streamworker.interfaces import Letter as SentLetter
     from streamworker.interfaces import OffsetMark
+    from streamworker.record import Letter as SentLetter
     from streamworker.record import TopicPartition
 
 

@@ -22,8 +22,7 @@ from streamworker.record import read_headers
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamworker.interfaces import Letter
-    from streamworker.record import Header, Message
+    from streamworker.record import Header, Letter, Message
 
 _TOPIC, _PARTITION, _OFFSET = "orders", 5, 1207
 _OURS = (

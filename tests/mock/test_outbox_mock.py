@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from streamworker.clock import SystemClock
 from streamworker.dlq.outbox import PARTITIONS_VALID_S, KafkaOutbox
 from streamworker.errors import ClientError, ClientFatal
-from streamworker.interfaces import Letter
+from streamworker.record import Letter
 from streamworker.testing.mock_kafka import MockKafka
 
 if TYPE_CHECKING:

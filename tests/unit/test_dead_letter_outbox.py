@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streamworker.clock import SystemClock
 from streamworker.dlq.outbox import KafkaOutbox
-from streamworker.interfaces import Letter
+from streamworker.record import Letter
 
 LETTER = Letter("dlq", 0, None, b"v", (), timestamp_ms=1)
 

@@ -20,8 +20,7 @@ from streamworker.record import TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from streamworker.interfaces import Letter
-    from streamworker.record import Message
+    from streamworker.record import Letter, Message
 
 ORDERS_0 = TopicPartition("orders", 0)
 ORDERS_1 = TopicPartition("orders", 1)

@@ -16,8 +16,7 @@ from streamworker.reason import Reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamworker.interfaces import Letter
-    from streamworker.record import Header, Message
+    from streamworker.record import Header, Letter, Message
 
 HEADERS = st.lists(st.tuples(st.text(max_size=12) | st.just("sw-id"), st.none() | st.binary(max_size=12)), max_size=8)
 

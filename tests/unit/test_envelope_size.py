@@ -17,8 +17,7 @@ from streamworker.reason import Reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamworker.interfaces import Letter
-    from streamworker.record import Header, Message
+    from streamworker.record import Header, Letter, Message
 
 FACTS_BYTES = 700  # more than our headers take without the details, less than with those of `enveloped`
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamworker.errors import ConfigurationError, DependencyUnavailable, PoisonError
-from streamworker.interfaces import Letter, Row
-from streamworker.record import Origin
+from streamworker.interfaces import Row
+from streamworker.record import Letter, Origin
 from streamworker.serde import Json, Text
 from streamworker.sinks.kafka import KafkaRecord, KafkaSink
 from streamworker.sinks.values import Delete
