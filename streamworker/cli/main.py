@@ -14,10 +14,12 @@ from streamworker.cli.check import check
 from streamworker.cli.config_show import config
 from streamworker.cli.console_output import say
 from streamworker.cli.dlq import dlq
+from streamworker.cli.marks import marks
 from streamworker.cli.new import new
 from streamworker.cli.offsets import offsets
 from streamworker.cli.options import examples
 from streamworker.cli.run import run
+from streamworker.cli.sinks import sinks
 from streamworker.cli.topics import topics
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.exit_code import ExitCode
@@ -56,5 +58,5 @@ def main() -> None:
     logging.getLogger("librdkafka").addHandler(logging.NullHandler())
 
 
-for command in (run, check, offsets, topics, dlq, config, new):
+for command in (run, check, offsets, topics, sinks, marks, dlq, config, new):
     main.add_command(command)

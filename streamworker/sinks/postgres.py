@@ -71,6 +71,13 @@ class PostgresSink(SqlSink):
         """As of `SqlSink`."""
         return POSTGRES
 
+    @staticmethod
+    def driver_error() -> type[Exception]:
+        """As of `SqlSink`."""
+        import psycopg  # noqa: PLC0415 - only who uses PostgreSQL needs the package
+
+        return psycopg.Error
+
     def database(self, url: str) -> PostgresDatabase:
         """As of `SqlSink`."""
         option = f"sinks.{self.name}"

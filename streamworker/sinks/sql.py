@@ -229,6 +229,11 @@ class SqlSink(ABC):
     def dialect() -> Dialect:
         """That of its database."""
 
+    @staticmethod
+    @abstractmethod
+    def driver_error() -> type[Exception]:
+        """What its driver raises, all of it."""
+
     @abstractmethod
     def database(self, url: str) -> Database:
         """A connection of its own, which is made when it is needed; raises ConfigurationError for a wrong `url`."""

@@ -57,6 +57,11 @@ class SqliteSink(SqlSink):
         """As of `SqlSink`."""
         return SQLITE
 
+    @staticmethod
+    def driver_error() -> type[Exception]:
+        """As of `SqlSink`."""
+        return sqlite3.Error
+
     def database(self, url: str) -> SqliteDatabase:
         """As of `SqlSink`."""
         parts = urlsplit(url)
