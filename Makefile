@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo bench bench-peers bench-scale docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz mutants lint demo bench bench-peers bench-scale bench-sinks docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -65,6 +65,9 @@ bench-peers: setup kafka-jars ## the same work in other frameworks; PEERS="--onl
 
 bench-scale: setup ## what a record costs the loop, against partitions, topics, lanes and keys
 	$(PYTHON) -m benchmarks.scale
+
+bench-sinks: setup packages ## what it costs that each record has its effect once in PostgreSQL
+	$(PYTHON) -m benchmarks.sinks
 
 docs: setup ## the documentation, into site
 	$(PYTHON) tools/generate_docs.py --check

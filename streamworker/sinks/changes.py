@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -52,16 +53,22 @@ def _change(table: Table, index: int, origin: Origin, value: object) -> Change:
             raise ValueError(f"{value!r}: expected a value for each of {', '.join(table.key)}")
         hash(value.key)
         return Change(index, origin, value.key, (), None)
-    columns = _columns(value)
+    given = _columns(value)
+    columns = tuple(given)
+    _refuse_unfit(table, columns)
+    key = tuple(given[name] for name in table.key)
+    hash(key)
+    return Change(index, origin, key, columns, tuple(given.values()))
+
+
+@lru_cache(maxsize=256)  # rows are alike
+def _refuse_unfit(table: Table, columns: tuple[object, ...]) -> None:
     for name in columns:
         if not isinstance(name, str) or not is_name(name) or name in OURS:
             raise ValueError(f"{name!r} cannot be a column: expected letters, digits and _, and none of the sink's own")
     missing = [name for name in table.key if name not in columns]
     if missing:
-        raise ValueError(f"{type(value).__name__} has no {', '.join(missing)}, which is the key of {table.name}")
-    key = tuple(columns[name] for name in table.key)
-    hash(key)
-    return Change(index, origin, key, tuple(columns), tuple(columns.values()))
+        raise ValueError(f"there is no {', '.join(missing)}, which is the key of {table.name}")
 
 
 def _columns(value: object) -> Mapping[str, object]:

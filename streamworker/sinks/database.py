@@ -61,6 +61,9 @@ class Database(Protocol):
     def of_row(self, error: BaseException) -> bool:
         """Whether the statement failed by the values in it, and not by the server, the connection or the schema."""
 
+    def of_schema(self, error: BaseException) -> bool:
+        """Whether something is lacking that every row needs: a table, a column of the sink's own, a key, a right."""
+
     def columns(self, table: str) -> Mapping[str, str] | None:
         """Columns of a table with their types; None if there is no such table."""
 

@@ -25,7 +25,7 @@ from zlib import crc32
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from streamworker.interfaces import Place
+    from streamworker.interfaces import Place, Row
 
 
 class LaneOf(NamedTuple):
@@ -76,15 +76,19 @@ def lane_of(key: bytes | None, offset: int, lanes: int) -> int:
     return crc32(offset.to_bytes(8, "big") if key is None else key) % lanes
 
 
-def plan(marks: Mapping[LaneOf, Mark], place: Place, rows: Sequence[tuple[int, bytes | None]]) -> Plan:
-    """Look at the offsets and keys of rows, in offset order, in the light of all `marks` of their partition."""
+def plan(marks: Mapping[LaneOf, Mark], place: Place, rows: Sequence[Row]) -> Plan:
+    """Look at rows, in offset order, in the light of all `marks` of their partition."""
+    known = [one for at, one in marks.items() if at.lanes != place.lanes or at.lane == place.lane]
+    if all(one.next_offset <= rows[0].offset for one in known):
+        return Plan(range(len(rows)), (), ())
     current = marks.get(LaneOf(place.lanes, place.lane))
     counts = {one.lanes for one in marks if one.lanes != place.lanes}
     floor = max((mark.done_below for mark in marks.values()), default=0)
     fresh: list[int] = []
     repeated: list[int] = []
     rewound: list[int] = []
-    for index, (offset, key) in enumerate(rows):
+    for index, row in enumerate(rows):
+        offset, key = row.offset, row.key
         found = [current] if current is not None else []
         found += [mark for lanes in counts if (mark := marks.get(LaneOf(lanes, lane_of(key, offset, lanes))))]
         saying = [mark for mark in found if mark.applied(offset)]

@@ -8,10 +8,13 @@ pipeline.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 import enum
+import uuid
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
@@ -28,6 +31,7 @@ from streamworker.sinks.tables import (
     delete_one,
     insert,
     insert_one,
+    names_ours,
     quoted,
     written_columns,
 )
@@ -59,7 +63,10 @@ _DEFAULTS = {
 }
 # Of a row's values, though psycopg takes them for errors of the program: SQLSTATE of what a function raises, of names
 # and types that do not fit, and of two changes of a row in a statement.
-_OF_ROW = frozenset({"P0001", "42703", "42804", "42883", "42846", "428C9", "21000", None})
+_NO_COLUMN = "42703"
+_OF_ROW = frozenset({"P0001", _NO_COLUMN, "42804", "42883", "42846", "428C9", "21000", None})
+# There is no table, no schema, no right, or no unique key.
+_OF_SCHEMA = frozenset({"42P01", "3F000", "42501", "42P10"})
 
 
 @dataclass(frozen=True)
@@ -121,8 +128,16 @@ class PostgresDatabase:
         import psycopg  # noqa: PLC0415 - as above
 
         if isinstance(error, psycopg.ProgrammingError):
-            return error.sqlstate in _OF_ROW
+            return error.sqlstate in _OF_ROW and not self.of_schema(error)
         return isinstance(error, (psycopg.DataError, psycopg.IntegrityError))
+
+    def of_schema(self, error: BaseException) -> bool:
+        """As `Database.of_schema`."""
+        import psycopg  # noqa: PLC0415 - as above
+
+        if not isinstance(error, psycopg.ProgrammingError):
+            return False
+        return error.sqlstate in _OF_SCHEMA or (error.sqlstate == _NO_COLUMN and names_ours(str(error)))
 
     def columns(self, table: str) -> Mapping[str, str] | None:
         """As `Database.columns`."""
@@ -299,17 +314,16 @@ def _values(table: Table, change: Change) -> tuple[object, ...]:
 
 def _adapted(change: Change, types: Mapping[str, str]) -> Change:
     """With values that psycopg takes."""
-    key = tuple(map(_taken, change.key))
     if change.values is None:
-        return change._replace(key=key)
+        return change._replace(key=tuple(map(_taken, change.key)))
     values = [
         one if type(one) in _AS_THEY_ARE else _taken(one, types.get(name, ""))
         for one, name in zip(change.values, change.columns, strict=True)
     ]
-    return change._replace(key=key, values=tuple(values))
+    return change._replace(values=tuple(values))
 
 
-_AS_THEY_ARE = frozenset({str, int, float, bool, bytes, type(None)})
+_AS_THEY_ARE = frozenset({str, int, float, bool, bytes, type(None), Decimal, dt.datetime, dt.date, uuid.UUID})
 
 
 def _taken(value: object, kind: str = "") -> object:

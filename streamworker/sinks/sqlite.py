@@ -20,7 +20,7 @@ import msgspec
 from streamworker.errors import ConfigurationError
 from streamworker.sinks.database import write_one
 from streamworker.sinks.sql import SqlSink
-from streamworker.sinks.tables import Dialect, quoted
+from streamworker.sinks.tables import Dialect, names_ours, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -93,7 +93,7 @@ class SqliteDatabase:
     def of_row(self, error: BaseException) -> bool:
         """As `Database.of_row`."""
         if isinstance(error, sqlite3.OperationalError):
-            return "has no column named" in str(error)
+            return "has no column named" in str(error) and not self.of_schema(error)
         return isinstance(
             error,
             (
@@ -103,6 +103,14 @@ class SqliteDatabase:
                 sqlite3.ProgrammingError,
                 OverflowError,
             ),
+        )
+
+    def of_schema(self, error: BaseException) -> bool:
+        """As `Database.of_schema`."""
+        text = str(error)
+        return isinstance(error, sqlite3.OperationalError) and (
+            text.startswith(("no such table", "ON CONFLICT clause does not match"))
+            or ("column" in text and names_ours(text))
         )
 
     def columns(self, table: str) -> Mapping[str, str] | None:

@@ -41,6 +41,11 @@ class Dialect:
     adds_once: str  # between ADD COLUMN and the name: does nothing if there is such a column
 
 
+def names_ours(message: str) -> bool:
+    """Whether an error tells of a column of the sink's own."""
+    return any(name in message for name in OURS)
+
+
 def is_name(text: str) -> bool:
     """Whether `text` can name a column: letters, digits and _, at most 63."""
     return _NAME.fullmatch(text) is not None

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from streamworker.errors import ForeignRewind, OwnershipLost, RowFailed
+from streamworker.errors import FatalError, ForeignRewind, OwnershipLost, RowFailed
 from streamworker.interfaces import Written
 from streamworker.sinks.changes import changes_of, coalesced, in_lock_order
 from streamworker.sinks.database import Effect
@@ -69,12 +69,19 @@ class SqlWriter:
         self._fence = fence
 
     def write(self, place: Place, rows: Sequence[Row]) -> Written:
-        """As `Writer.write`."""
+        """As `Writer.write`. Raises FatalError, too: for what is lacking in the database, no record is to blame."""
         if not rows:
             return Written()
-        if self._ledger is None:
-            return self._attempt(_Step(place, rows, Plan(range(len(rows)), (), ())))
-        return self._write_marked(self._ledger, place, rows)
+        try:
+            if self._ledger is None:
+                return self._attempt(_Step(place, rows, Plan(range(len(rows)), (), ())))
+            return self._write_marked(self._ledger, place, rows)
+        except Exception as error:  # the driver's, which the database tells apart
+            if not self._database.of_schema(error):
+                raise
+            raise FatalError(
+                f"{self._table.name}: {error}; `streamworker sinks check` tells what is lacking"
+            ) from error
 
     def close(self) -> None:
         """As `Writer.close`."""
@@ -83,7 +90,7 @@ class SqlWriter:
     def _write_marked(self, ledger: Ledger, place: Place, rows: Sequence[Row]) -> Written:
         for _ in range(_TRIES):
             holding = ledger.of(place) or self._take_over(ledger, place)
-            found = plan(holding.marks, place, [(row.offset, row.key) for row in rows])
+            found = plan(holding.marks, place, rows)
             if found.rewound and self._on_rewind is OnRewind.STOP:
                 raise ForeignRewind(_rewound(place, holding, rows[found.rewound[0]].offset))
             if found.rewound and self._on_rewind is OnRewind.APPLY:
@@ -129,7 +136,7 @@ class SqlWriter:
                 self._begin(session, step)
                 fates = self._change(session, changes)
                 step.end(session)
-        except Exception as error:  # the driver's, which the database tells apart
+        except Exception as error:  # as above
             if not self._database.of_row(error):
                 raise
             return self._one_by_one(step, changes)

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 from servers.stores import AT, COLUMNS, Process, order, place, postgres_store, row, sqlite_store
 
-from streamworker.errors import ConfigurationError, ForeignRewind, OwnershipLost, RowFailed
+from streamworker.errors import ConfigurationError, FatalError, ForeignRewind, OwnershipLost, RowFailed
 from streamworker.interfaces import Written
 from streamworker.record import Origin
 from streamworker.sinks import Delete, PostgresSink, SqliteSink, held_fence
@@ -200,7 +200,7 @@ def test_repeats_before_a_refused_row_are_told_with_it(store: Store, writers: Wr
     ("value", "what"),
     [
         ("order 1", "expected a mapping, a Struct, a dataclass or a Delete"),
-        ({"qty": 1}, "has no id"),
+        ({"qty": 1}, "there is no id"),
         ({"id": 1, "a b": 1}, "cannot be a column"),
         ({"id": 1, 'x" = 1; --': 1}, "cannot be a column"),
         ({"id": 1, "sw_version": 7}, "cannot be a column"),
@@ -223,6 +223,29 @@ def test_what_is_no_row_is_refused_by_its_index(store: Store, writers: Writers, 
 
     assert failed.value.index == 2
     assert orders(store) == [(1, 1, ""), (2, 2, "")]
+
+
+@pytest.mark.parametrize(
+    ("table", "options"),
+    [
+        (None, {"guard": None}),
+        (None, {"guard": "mark"}),
+        ("id bigint PRIMARY KEY, qty integer, note text", {"guard": "mark"}),
+        ("id bigint PRIMARY KEY, qty integer, note text", {"guard": "row"}),
+        ("id bigint PRIMARY KEY, qty integer, note text", {"guard": None, "version": True}),
+        ("id bigint, qty integer, note text", {"guard": None}),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_is_lacking_for_all_rows_is_no_records_fault_and_stops_the_worker(
+    store: Store, writers: Writers, table: str | None, options: dict[str, object], count: int
+) -> None:
+    if table is not None:
+        store.ask(f"CREATE TABLE orders ({table})")
+    writer = writers.of(store.kind("store", table="orders", key=("id",), **options))  # type: ignore[arg-type]
+
+    with pytest.raises(FatalError, match="streamworker sinks check"):
+        writer.write(place(), [row(n, order(n, 1)) for n in range(count)])
 
 
 def test_structs_and_dataclasses_are_rows_and_what_is_nested_is_json(store: Store, writers: Writers) -> None:

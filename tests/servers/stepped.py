@@ -35,6 +35,7 @@ class SteppedDatabase:
         self._database = database
         self._step = step
         self.of_row = database.of_row
+        self.of_schema = database.of_schema
         self.columns = database.columns
         self.unique_keys = database.unique_keys
         self.close = database.close

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from servers.stores import place
+from servers.stores import place, row
 from sizes import SOAK
 
 from streamworker.sinks.marks import (
@@ -73,7 +73,7 @@ def test_holes_below_what_is_done_close() -> None:
 def test_a_record_is_applied_if_the_mark_of_any_number_of_lanes_says_so() -> None:
     marks = {LaneOf(2, lane_of(b"a", 0, 2)): Mark(10, (4,)), LaneOf(1, 0): Mark(6, (3,))}
 
-    found = plan(marks, place(lanes=3, lane=lane_of(b"a", 0, 3)), [(n, b"a") for n in (3, 4, 5, 9, 10)])
+    found = plan(marks, place(lanes=3, lane=lane_of(b"a", 0, 3)), [row(n, key=b"a") for n in (3, 4, 5, 9, 10)])
 
     assert found.repeated == [0, 1, 2, 3]
     assert found.fresh == [4]
@@ -92,7 +92,7 @@ def test_marks_of_other_lane_counts_are_spent_once_all_below_them_is_done() -> N
 
 
 def rewound(marks: Mapping[LaneOf, Mark], offset: int, **options: object) -> bool:
-    return bool(plan(marks, place(**options), [(offset, b"k")]).rewound)  # type: ignore[arg-type]
+    return bool(plan(marks, place(**options), [row(offset)]).rewound)  # type: ignore[arg-type]
 
 
 def test_a_rewind_is_what_no_crash_explains() -> None:
@@ -237,7 +237,7 @@ class Partition:
             if worker.known is None:
                 return False  # it has lost the partition, and takes it back next time
             marks = worker.known[1]
-        found = plan(marks, where, [(one, self.log[one]) for one in run])
+        found = plan(marks, where, [row(one, key=self.log[one]) for one in run])
         assert not found.rewound
         gone = spent(marks, where)
         after = {
