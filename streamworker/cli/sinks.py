@@ -113,6 +113,8 @@ def driver_errors_told(one: Placed) -> Iterator[None]:
     """What the database says instead of an answer is an error without a traceback."""
     try:
         yield
+    except ConfigurationError:  # there may be no driver at all
+        raise
     except one.sink.driver_error() as error:
         raise click.ClickException(f"sinks.{one.sink.name}: {str(error).strip()}") from error
 

@@ -92,13 +92,14 @@ class PostgresSink(SqlSink):
             import psycopg  # noqa: PLC0415 - only who uses PostgreSQL needs the package
         except ImportError as error:
             raise ConfigurationError(f"{option}: needs psycopg; install streamworker[postgres]") from error
-        scheme = urlsplit(url).scheme
-        if scheme not in _SCHEMES:
-            raise ConfigurationError(f"{option}: expected postgresql://…, got {scheme or 'no'!r} URL")
+        parts = urlsplit(url)
+        if parts.scheme not in _SCHEMES:
+            raise ConfigurationError(f"{option}: expected postgresql://…, got {parts.scheme or 'no'!r} URL")
         try:
             given = psycopg.conninfo.conninfo_to_dict(url)
         except psycopg.Error as error:
-            raise ConfigurationError(f"{option}: {error}") from error
+            told = str(error).replace(parts.password or "\n", "***").strip()
+            raise ConfigurationError(f"{option}: {told}") from None  # the cause may show the password
         options = {name: str(value) for name, value in {**_DEFAULTS, **given}.items() if value is not None}
         return PostgresDatabase(psycopg.conninfo.make_conninfo(**options))
 
@@ -195,6 +196,7 @@ class _PostgresSession:
             yield
 
     def check_at_once(self) -> None:
+        self._types.clear()  # what failed may have been a column that is another by now
         self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
     def write(self, table: Table, changes: Sequence[Change]) -> Sequence[Fate]:

@@ -92,6 +92,8 @@ FROM_MODULES = {
     "streamworker.sinks.values": {"Delete"},
     "streamworker.testing": {"FakeSink", "TestRecord", "VirtualTime", "VirtualWorld", "run_handler"},
     "streamworker.testing.memory_claims": {"MemoryLock", "MemoryLocks"},
+    "streamworker.sinks": {"Delete", "PostgresSink", "held_fence"},
+    "streamworker.testing": {"TestRecord", "VirtualWorld", "run_handler"},
     "streamworker.testing.mock_kafka": {"MockKafka"},
 }
 

@@ -6,14 +6,19 @@ import dataclasses
 import enum
 import json
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from decimal import Decimal
+from random import Random
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import msgspec
 import pytest
+from fleet.marked_partition import Partition
 from servers.stores import AT, COLUMNS, Process, order, place, postgres_store, row, sqlite_store
+from sizes import SOAK
 
 from streamworker.errors import ConfigurationError, FatalError, ForeignRewind, OwnershipLost, RowFailed
 from streamworker.interfaces import Written
@@ -22,14 +27,15 @@ from streamworker.sinks import Delete, PostgresSink, SqliteSink, held_fence
 from streamworker.sinks.marks import lane_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from servers.stores import Store
 
-    from streamworker.interfaces import Writer
+    from streamworker.interfaces import Place, Row, Writer
     from streamworker.sinks.sql import SqlSink
 
+IN_ORDER = {SqliteSink: "SELECT id FROM orders ORDER BY rowid", PostgresSink: "SELECT id FROM orders ORDER BY ctid"}
 PAST = Origin("orders", 3, 2)
 
 
@@ -437,6 +443,42 @@ def test_threads_of_one_process_share_what_they_know(store: Store, writers: Writ
     assert written == Written(repeated=(0,))
 
 
+def test_threads_write_their_lanes_side_by_side(store: Store, writers: Writers) -> None:
+    sink, process = store.sink(mode="insert", key=()), Process(store.url)
+    keys = [b"%d" % number for number in range(200)]
+
+    def write_lane(lane: int) -> None:
+        writer = writers.of(sink, process)
+        mine = [row(n, order(n, 1), key=key) for n, key in enumerate(keys) if lane_of(key, n, 4) == lane]
+        for at in range(0, len(mine), 5):
+            writer.write(place(lanes=4, lane=lane), mine[at : at + 5])
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(write_lane, lane) for lane in range(4)]:
+            done.result()
+
+    assert [one[0] for one in orders(store)] == list(range(200))
+    assert len(marks(store)) == 4
+
+
+@pytest.mark.parametrize("seed", range(4 * SOAK))
+def test_each_record_has_its_effect_once_and_in_order_whatever_happens(
+    store: Store, writers: Writers, seed: int
+) -> None:
+    sink = store.sink(mode="insert", key=(), columns={"id": "bigint"})
+    of_owner: dict[str, Writer] = {}
+
+    def apply(where: Place, rows: Sequence[Row]) -> bool:
+        writer = of_owner.get(where.owner) or of_owner.setdefault(where.owner, writers.of(sink))
+        try:
+            writer.write(where, rows)
+        except OwnershipLost:
+            return False
+        return True
+
+    Partition(Random(seed), apply, lambda: [int(str(one)) for (one,) in store.ask(IN_ORDER[store.kind])]).run(steps=150)
+
+
 def test_what_was_applied_under_another_number_of_lanes_is_not_applied_again(store: Store, writers: Writers) -> None:
     sink = store.sink()
     keys = [bytes([number]) for number in range(20)]
@@ -672,3 +714,19 @@ def test_what_cannot_work_is_refused_where_it_is_declared(
 def test_a_url_that_is_none_of_it_is_refused(kind: type[SqlSink], url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"sinks\.store: "):
         kind("store", table="orders", key=("id",)).writer(Process(url))
+
+
+def test_a_password_is_not_told_with_the_error_about_its_url() -> None:
+    url = "postgresql://shop:se%ZZcret@here/db"
+
+    with pytest.raises(ConfigurationError) as refused:
+        PostgresSink("store", table="orders", key=("id",)).writer(Process(url))
+
+    assert "cret" not in str(refused.value)
+
+
+def test_without_its_driver_a_sink_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+
+    with pytest.raises(ConfigurationError, match=r"sinks\.store: needs psycopg; install streamworker\[postgres\]"):
+        PostgresSink("store", table="orders", key=("id",)).writer(Process("postgresql://here/db"))

@@ -7,6 +7,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
+from fleet.marked_partition import Partition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from servers.stores import place, row
@@ -27,7 +28,7 @@ from streamworker.sinks.marks import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-KEYS: Sequence[bytes | None] = (b"a", b"b", b"c", b"d", b"e", None)
+    from streamworker.interfaces import Place, Row
 
 
 @given(st.sets(st.integers(0, 300)))
@@ -124,6 +125,7 @@ class Database:
     epoch: int = 0
     marks: dict[LaneOf, Mark] = field(default_factory=dict)
     effects: list[int] = field(default_factory=list)
+    known: dict[str, tuple[int, dict[LaneOf, Mark]]] = field(default_factory=dict)
 
     def take_over(self, owner: str) -> None:
         if self.owner != owner:
@@ -133,148 +135,31 @@ class Database:
                 for lane, one in self.marks.items()
             }
 
-
-@dataclass
-class Worker:
-    """An owner of the partition: what was delivered to it, what it holds, and what it knows of the database."""
-
-    owner: str
-    lanes: int
-    committed: int
-    delivered: int
-    done: set[int] = field(default_factory=set)
-    held: set[int] = field(default_factory=set)
-    known: tuple[int, dict[LaneOf, Mark]] | None = None
-
-    def lane(self, keys: Sequence[bytes | None], lane: int) -> list[int]:
-        """Records of a lane that are not done, in order."""
-        found = range(self.committed, self.delivered)
-        return [one for one in found if one not in self.done and lane_of(keys[one], one, self.lanes) == lane]
-
-    def blocked(self, keys: Sequence[bytes | None], offset: int) -> bool:
-        """Whether an earlier record of its key is held."""
-        return keys[offset] is not None and any(one < offset and keys[one] == keys[offset] for one in self.held)
-
-
-class Partition:
-    """One partition, its owner, and one from before that still runs. `chance` decides what happens next."""
-
-    def __init__(self, chance: Random) -> None:
-        self.chance = chance
-        self.log = chance.choices(KEYS, k=80)
-        self.database = Database()
-        self.committed = 0
-        self.owners = 0
-        self.given_up: set[int] = set()
-        self.now = self.assign()
-        self.zombie: Worker | None = None
-
-    def assign(self) -> Worker:
-        self.owners += 1
-        return Worker(f"owner {self.owners}", self.chance.randint(1, 4), self.committed, self.committed)
-
-    def step(self) -> None:
-        match self.chance.choices(range(6), weights=(60, 15, 3, 10, 8, 4))[0]:
-            case 0:
-                self.now.delivered = min(len(self.log), self.now.delivered + self.chance.randint(0, 3))
-                self.handle_some(self.now, fails=self.chance.random() < 0.3)
-            case 1:
-                self.try_a_held_record_again()
-            case 2:
-                self.give_a_held_record_up()
-            case 3:
-                self.commit()
-            case 4 if self.zombie is not None:
-                self.handle_some(self.zombie, fails=False)
-            case 5:
-                self.zombie = self.now if self.chance.random() < 0.7 else None
-                self.now = self.assign()
-        self.check()
-
-    def handle_some(self, worker: Worker, *, fails: bool) -> None:
-        """A run from the front of a lane, the last of which may fail and is then held."""
-        waiting = [one for one in worker.lane(self.log, self.chance.randrange(worker.lanes)) if one not in worker.held]
-        run = [one for one in waiting if not worker.blocked(self.log, one)][: self.chance.randint(1, 5)]
-        failed = {run.pop()} if run and fails else set()
-        if not run or self.write(worker, run):
-            worker.held |= failed
-
-    def a_held_record(self) -> int | None:
-        ready = sorted(one for one in self.now.held if not self.now.blocked(self.log, one))
-        return self.chance.choice(ready) if ready else None
-
-    def try_a_held_record_again(self) -> None:
-        offset = self.a_held_record()
-        if offset is not None:
-            self.write(self.now, [offset])
-
-    def give_a_held_record_up(self) -> None:
-        offset = self.a_held_record()
-        if offset is not None:
-            self.now.held.discard(offset)
-            self.now.done.add(offset)
-            self.given_up.add(offset)
-
-    def commit(self) -> None:
-        worker = self.now
-        open_ = [one for one in range(worker.committed, worker.delivered) if one not in worker.done]
-        self.committed = worker.committed = min(open_, default=worker.delivered)
-        worker.done = {one for one in worker.done if one >= worker.committed}
-
-    def write(self, worker: Worker, run: list[int]) -> bool:
-        """As the writer does; false if it does not hear what became of it, which happens now and then."""
-        lane = lane_of(self.log[run[0]], run[0], worker.lanes)
-        open_ = tuple(one for one in worker.lane(self.log, lane) if one < run[-1] and one not in run)
-        where = place(worker.owner, lanes=worker.lanes, lane=lane, done_below=worker.committed, open_below=open_)
-        at = LaneOf(worker.lanes, lane)
-        if worker.known is None:
-            self.database.take_over(worker.owner)
-            worker.known = self.database.epoch, dict(self.database.marks)
-        epoch, marks = worker.known
-        if (self.database.epoch, self.database.marks.get(at)) != (epoch, marks.get(at)):
-            same = self.database.owner == worker.owner
-            worker.known = (epoch, dict(self.database.marks)) if same else None
-            if worker.known is None:
+    def apply(self, where: Place, rows: Sequence[Row]) -> bool:
+        """As the writer does; each owner knows the table as it was when it looked last."""
+        at = LaneOf(where.lanes, where.lane)
+        if where.owner not in self.known:
+            self.take_over(where.owner)
+            self.known[where.owner] = self.epoch, dict(self.marks)
+        epoch, marks = self.known[where.owner]
+        if (self.epoch, self.marks.get(at)) != (epoch, marks.get(at)):
+            if self.owner != where.owner:
+                del self.known[where.owner]
                 return False  # it has lost the partition, and takes it back next time
-            marks = worker.known[1]
-        found = plan(marks, where, [row(one, key=self.log[one]) for one in run])
+            marks = dict(self.marks)
+        found = plan(marks, where, rows)
         assert not found.rewound
         gone = spent(marks, where)
-        after = {
-            **{one: mark for one, mark in marks.items() if one not in gone},
-            at: advanced(marks.get(at), where, run),
-        }
-        self.database.marks = {one: mark for one, mark in self.database.marks.items() if one not in gone}
-        self.database.marks[at] = after[at]
-        self.database.effects += [run[index] for index in found.fresh]
-        if self.chance.random() < 0.15:
-            return False
-        worker.known = epoch, after
-        worker.done.update(run)
-        worker.held.difference_update(run)
+        after = advanced(marks.get(at), where, [one.offset for one in rows])
+        self.marks = {**{one: mark for one, mark in self.marks.items() if one not in gone}, at: after}
+        self.known[where.owner] = epoch, {**{one: mark for one, mark in marks.items() if one not in gone}, at: after}
+        self.effects += [rows[index].offset for index in found.fresh]
         return True
-
-    def check(self) -> None:
-        effects = self.database.effects
-        assert len(set(effects)) == len(effects), "a second effect"
-        assert set(range(self.committed)) <= set(effects) | self.given_up, "committed without an effect"
-        for key in KEYS[:-1]:
-            of_key = [one for one in effects if self.log[one] == key and one not in self.given_up]
-            assert of_key == sorted(of_key), "out of order"
 
 
 @settings(max_examples=100 * SOAK)
 @given(st.integers(0, 2**64))
 def test_each_record_has_its_effect_once_and_in_the_order_of_its_key(seed: int) -> None:
-    partition = Partition(Random(seed))
+    database = Database()
 
-    for _ in range(300):
-        partition.step()
-
-    # What is left is handled without a failure.
-    while partition.committed < len(partition.log):
-        partition.now.delivered = len(partition.log)
-        partition.try_a_held_record_again()
-        partition.handle_some(partition.now, fails=False)
-        partition.commit()
-        partition.check()
+    Partition(Random(seed), database.apply, lambda: database.effects).run(steps=300)
