@@ -361,10 +361,10 @@ def test_the_row_guard_lets_no_earlier_record_delete_a_row(store: Store, writers
 
 def test_rows_from_before_the_row_guard_are_changed(store: Store, writers: Writers) -> None:
     store.ask("CREATE TABLE orders (id bigint PRIMARY KEY, qty integer, note text)")
-    store.ask("INSERT INTO orders VALUES (1, 1, ''), (2, 1, '')")
+    store.ask("INSERT INTO orders VALUES (1, 1, ''), (2, 1, ''), (3, 1, '')")
     sink = store.sink(guard="row", version=True, columns={})
 
-    written = writers.of(sink).write(place(), [row(0, order(1, 2)), row(1, order(2, 2))])
+    written = writers.of(sink).write(place(), [row(0, order(1, 2)), row(1, order(2, 2)), row(2, Delete(3))])
 
     assert written.versions == {0: 1, 1: 1}
     assert orders(store) == [(1, 2, ""), (2, 2, "")]
