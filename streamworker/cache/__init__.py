@@ -1,0 +1,1 @@
+"""Values that are kept near, and who may still believe them."""
