@@ -6,6 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup test soak fuzz mutants lint demo bench bench-peers bench-scale bench-sinks docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz mutants lint demo bench bench-peers bench-caches bench-scale docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,6 +18,7 @@ UV := build/uv/bin/uv
 KAFKA ?=
 TESTS ?=
 PEERS ?=
+CACHES ?=
 # Processes that run tests side by side: each starts servers of its own.
 JOBS ?= 2
 # How many times larger the tests are, and how long the load and each fuzz target run.
@@ -63,6 +65,9 @@ bench: setup kafka-jars ## throughput beside the bare client, on a Kafka of its 
 bench-peers: setup kafka-jars ## the same work in other frameworks; PEERS="--only arroyo --rounds 1"
 	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks.peers $(PEERS)
 
+bench-caches: setup ## the cache in memory beside libraries: hit ratios, time and memory; CACHES="--requests 50000"
+	$(PYTHON) -m benchmarks.caches $(CACHES)
+
 bench-scale: setup ## what a record costs the loop, against partitions, topics, lanes and keys
 	$(PYTHON) -m benchmarks.scale
 
@@ -87,7 +92,11 @@ lock: $(UV) ## pin the newest versions that pyproject.toml and requirements/dev.
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --constraint requirements/dev.txt \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --output-file requirements/mutants.txt requirements/mutants.in
-	@! grep -n '://' requirements/*.txt || { echo "→ an address has no place in the lock"; exit 1; }
+	for one in benchmarks/cache_requirements/*.in; do \
+	    $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+	        --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --output-file $${one%.in}.txt $$one; \
+	done
+	@! grep -n '://' requirements/*.txt benchmarks/cache_requirements/*.txt || { echo "→ an address has no place in the lock"; exit 1; }
 
 clean: ## all that was made here
 	rm -rf $(VENV) build dist site mutants .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,8 +23,12 @@ class CannotBeInstalled(Exception):
 
 def python_of(peer: str) -> Path:
     """The interpreter of the peer's environment. Raises CannotBeInstalled."""
-    folder = ROOT / "build" / "peers" / peer
-    requirements, installed = REQUIREMENTS / f"{peer}.txt", folder / "installed.txt"
+    return python_with(REQUIREMENTS / f"{peer}.txt", ROOT / "build" / "peers" / peer)
+
+
+def python_with(requirements: Path, folder: Path) -> Path:
+    """The interpreter of the environment in `folder`, made if it has not just these. Raises CannotBeInstalled."""
+    installed = folder / "installed.txt"
     python = folder / "bin" / "python"
     if installed.is_file() and installed.read_text() == requirements.read_text():
         return python

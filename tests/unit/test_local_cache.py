@@ -160,15 +160,16 @@ def test_a_drop_takes_the_entries_of_its_scope_and_no_others(time: Time) -> None
 
 
 def test_a_flush_takes_everything(time: Time) -> None:
-    cache: LocalCache[str, int] = LocalCache(clock=time)
-    for number, key in enumerate("abc"):
+    cache: LocalCache[str, int] = LocalCache(max_entries=3, clock=time)
+    for number, key in enumerate("abcdefghij"):
         cache.put(key, number)
 
     cache.flush()
 
     assert len(cache) == 0
     assert cache.stats().weight == 0
-    assert removals(cache) == {RemovalCause.FLUSHED: 3}
+    assert removals(cache) == {RemovalCause.FLUSHED: 3, RemovalCause.SIZE: 7}
+    assert len(cache._ghosts) == 0
 
 
 def test_who_has_an_entry_in_hand_sees_no_mixture_when_it_becomes_negative_or_another_scope(time: Time) -> None:
@@ -196,9 +197,9 @@ def test_what_was_read_once_outlives_a_flood_of_what_is_not(time: Time) -> None:
 
 def test_what_left_the_small_queue_unread_and_comes_back_stays_longer(time: Time) -> None:
     cache: LocalCache[int, int] = LocalCache(max_entries=100, clock=time)
-    for key in range(150):
+    for key in range(120):
         cache.put(key, key)
-    gone = next(key for key in range(150) if cache.get(key) is None)
+    gone = next(key for key in range(120) if cache.get(key) is None)
 
     cache.put(gone, gone)
     for key in range(1000, 1100):
@@ -398,6 +399,17 @@ def test_who_has_waited_long_enough_for_another_loads_by_itself(time: Time, pool
     load.goes_on.set()
 
     assert (own, other.result(WAIT_S)) == (2, 1)
+
+
+def test_what_came_between_the_look_and_the_election_is_not_loaded_again(time: Time) -> None:
+    class Overtaken(LocalCache[str, int]):
+        """Its guard is taken between the two, and just then another thread has loaded."""
+
+        def guard(self, key: str) -> Guard:
+            self.put(key, 7)
+            return super().guard(key)
+
+    assert Overtaken(clock=time).get_many(["a", "b"], never) == {"a": 7, "b": 7}
 
 
 def test_two_bulk_loads_that_overlap_crosswise_both_end(time: Time, pool: ThreadPoolExecutor) -> None:
