@@ -5,8 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo bench bench-peers bench-scale bench-sinks docs dist lock clean kafka-jars registry packages
-.PHONY: help setup test soak fuzz mutants lint demo bench bench-peers bench-caches bench-scale docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz mutants lint demo bench bench-peers bench-caches bench-scale bench-sinks docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
