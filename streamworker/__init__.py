@@ -45,6 +45,7 @@ from streamworker.options import (
 from streamworker.record import Ending, Headers, Origin, Record, Records, TopicPartition
 from streamworker.serde import Avro, Bytes, Json, Text
 from streamworker.sinks.http import HttpSink
+from streamworker.sinks.kafka import KafkaRecord, KafkaSink
 from streamworker.sinks.redis import RedisSink
 from streamworker.sinks.values import Delete
 
@@ -84,6 +85,8 @@ __all__ = [
     "HttpSink",
     "Idempotency",
     "Json",
+    "KafkaRecord",
+    "KafkaSink",
     "Listener",
     "LockBusy",
     "LockLost",

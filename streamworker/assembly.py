@@ -37,6 +37,7 @@ from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
 from streamworker.processing.pools import Pools
 from streamworker.resilience.provision import Provision
+from streamworker.sinks.kafka import KafkaSink
 from streamworker.source.kafka import KafkaSource
 from streamworker.transactions.transactor import KafkaTransactor
 from streamworker.worker import Bounds, Worker
@@ -174,6 +175,9 @@ class Application:
                     f" `streamworker topics create MODULE:{name} --group {self.worker.config.kafka.group}`"
                 )
         for one in self._declarations:
+            written = own_topic(one)
+            if written is not None and self._outbox.partitions(written, _METADATA_TIMEOUT_S) is None:
+                raise ConfigurationError(f"{one.name}.sink: there is no topic {written!r}; make it first")
             letter = one.dead_letter
             for topic in () if letter is None else (letter.topic, letter.keys_topic):
                 if topic is not None and self._outbox.partitions(topic, _METADATA_TIMEOUT_S) is None:
@@ -226,9 +230,23 @@ def memory_watch(config: LifecycleConfig, resident: Callable[[], int | None] = r
     return MemoryWatch(limit_bytes=config.max_rss_bytes, patience_s=config.max_rss_s, read=resident)
 
 
+def own_topic(declared: Declaration) -> str | None:
+    """The topic of the worker's own cluster that the handler writes to, as far as its class says it."""
+    sink = declared.sink
+    return sink.topic if isinstance(sink, KafkaSink) and sink.connection is None else None
+
+
 def refuse_loops(declared: Sequence[Declaration]) -> None:
-    """Refuse a dead-letter topic that a handler of the process reads: its failures would go round for ever."""
+    """Refuse a dead-letter topic that a handler of the process reads, and a sink's that the same handler reads.
+
+    What is written there would go round for ever.
+    """
     for one in declared:
+        written = own_topic(one)
+        if written is not None and one.subscribes_to(written):
+            raise ConfigurationError(
+                f"{one.name}.sink: {written!r} is also one of its topics; what it returns would go round for ever"
+            )
         for other in declared:
             letter = one.dead_letter
             if letter is None:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from streamworker.clock import Clock
     from streamworker.declaration import Declaration
     from streamworker.handler import AnyHandler
-    from streamworker.interfaces import Dependency
+    from streamworker.interfaces import ClientOption, Dependency
     from streamworker.work import Slice, SliceOutcome
 
 _STANDARD_INPUT = 0
@@ -87,6 +87,7 @@ class _Instance:
             handler=self._declared.name,
             dependencies=guards_of(self._declared, {}, clock),
             sinks=setup.sinks,
+            producer=setup.producer,
             timeout_s=self._declared.timeout_s,
         )
         self._handler: AnyHandler = self._declared.make()
@@ -132,10 +133,17 @@ class _ToldContext(Context):
         handler: str,
         dependencies: Mapping[str, Dependency],
         sinks: Mapping[str, str],
+        producer: Mapping[str, ClientOption],
         timeout_s: float | None,
     ) -> None:
         super().__init__(
-            app=app, group=group, handler=handler, dependencies=dependencies, sinks=sinks, timeout_s=timeout_s
+            app=app,
+            group=group,
+            handler=handler,
+            dependencies=dependencies,
+            sinks=sinks,
+            producer=producer,
+            timeout_s=timeout_s,
         )
         self._slate = slate
 

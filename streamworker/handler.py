@@ -34,7 +34,16 @@ from streamworker.work import InHand
 
 if TYPE_CHECKING:
     from streamworker.clock import Clock
-    from streamworker.interfaces import AnySerde, AsyncReader, Claimer, Dependency, Operation, Reader, Sink
+    from streamworker.interfaces import (
+        AnySerde,
+        AsyncReader,
+        Claimer,
+        ClientOption,
+        Dependency,
+        Operation,
+        Reader,
+        Sink,
+    )
     from streamworker.record import Record, Records
 
 T = TypeVar("T")
@@ -49,6 +58,7 @@ _LEAST_TIMEOUT_S = 0.001
 _NO_DEPENDENCIES: Mapping[str, Dependency] = MappingProxyType({})
 _NO_READS: Mapping[str, Operation] = MappingProxyType({})
 _NO_SINKS: Mapping[str, str] = MappingProxyType({})
+_NO_CLUSTER: Mapping[str, ClientOption] = MappingProxyType({})
 
 
 class Context:
@@ -67,6 +77,7 @@ class Context:
         reads: Mapping[str, Operation] = _NO_READS,
         sinks: Mapping[str, str] = _NO_SINKS,
         claimer: Claimer | None = None,
+        producer: Mapping[str, ClientOption] = _NO_CLUSTER,
         timeout_s: float | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -76,6 +87,7 @@ class Context:
         self._dependencies = dependencies
         self._reads = reads
         self.sinks = sinks  # the [sinks] table of the configuration; ask `connection`
+        self.producer_settings = producer  # secrets included; ask `producer`
         self.in_hand = InHand("in_hand", default=None)  # for the engine, which says there what each thread is at
         self._timeout_s = inf if timeout_s is None else timeout_s
         self._clock = clock or SystemClock()
@@ -103,6 +115,15 @@ class Context:
             known = nearest(name, self.sinks) if self.sinks else "the table is empty"
             raise ConfigurationError(f"sinks: no URL for {name!r}, which {self.handler} writes to; {known}")
         return self.sinks[name]
+
+    def producer(self) -> Mapping[str, ClientOption]:
+        """Options of librdkafka for a producer to the worker's own cluster, secrets included.
+
+        For sinks. Raises ConfigurationError where there is no cluster.
+        """
+        if not self.producer_settings:
+            raise ConfigurationError(f"{self.handler}.sink: there is no Kafka here to produce to")
+        return self.producer_settings
 
     def dependency(self, name: str) -> Dependency:
         """What the handler's class declares under `name` in `dependencies`, to make calls with.

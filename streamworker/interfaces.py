@@ -23,6 +23,8 @@ K_contra = TypeVar("K_contra", contravariant=True)
 V = TypeVar("V")
 P = ParamSpec("P")
 
+ClientOption = str | int | float | bool  # what librdkafka takes for one of its options
+
 
 class Serde(Protocol[T]):
     """Bytes to a value and back. Called from several pool threads at once.
@@ -381,6 +383,9 @@ class SinkContext(Protocol):
 
     def connection(self, name: str) -> str:
         """The URL that the configuration's table `sinks` has under `name`; raises ConfigurationError without one."""
+
+    def producer(self) -> Mapping[str, ClientOption]:
+        """Options of librdkafka for a producer to the worker's own cluster, secrets included."""
 
     def shared(self, name: str, factory: Callable[[], S]) -> S:
         """As of `Context`: the object called `name`, which all instances of the handler share."""

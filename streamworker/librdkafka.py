@@ -242,6 +242,7 @@ def transactional_settings(kafka: KafkaConfig, timeout_s: float, transactional_i
     return {
         **_common(kafka),
         "transactional.id": transactional_id,
+        "partitioner": "murmur2_random",  # as of `sink_settings`
         "transaction.timeout.ms": timeout_ms,
         "acks": "all",
         # Below the transaction's: else it would be aborted while an output is still tried.
@@ -249,6 +250,19 @@ def transactional_settings(kafka: KafkaConfig, timeout_s: float, transactional_i
         "linger.ms": 0,  # all of a transaction is handed over at once, and the end of it is waited for
         "message.max.bytes": min(max(1_000_000, kafka.max_record_bytes + _ENVELOPE_BYTES), _LARGEST_MESSAGE_BYTES),
         **_added(kafka, "producer", _CONSUMER_ONLY),
+    }
+
+
+def sink_settings(kafka: KafkaConfig, dead_letters: DeadLetterConfig) -> dict[str, Option]:
+    """Settings of the producer that writes what handlers return; `dead_letters` for the time that a delivery has."""
+    settings = producer_settings(kafka, dead_letters)
+    largest_kbytes = -(-int(settings["message.max.bytes"]) // 1024)
+    return {
+        # That of Java's clients: a key goes to the partition where their records of it are.
+        "partitioner": "murmur2_random",
+        # The client's default is a gigabyte; a write waits for room.
+        "queue.buffering.max.kbytes": max(64 * 1024, 2 * largest_kbytes),
+        **settings,
     }
 
 

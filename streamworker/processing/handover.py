@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from streamworker.config import LogConfig
+    from streamworker.interfaces import ClientOption
     from streamworker.record import Header, Letter, Message
     from streamworker.work import SliceOutcome
 
@@ -32,6 +33,7 @@ class Setup:
     qualified_name: str
     app: Mapping[str, object]
     sinks: Mapping[str, str]
+    producer: Mapping[str, ClientOption]
     group: str
     max_record_bytes: int
     log: LogConfig | None  # None leaves logging alone

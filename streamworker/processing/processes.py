@@ -257,6 +257,7 @@ def _setup(declaration: Declaration, context: Context, max_record_bytes: int, lo
         qualified_name=qualified_name,
         app=context.app,
         sinks=dict(context.sinks),
+        producer=dict(context.producer_settings),
         group=context.group,
         max_record_bytes=max_record_bytes,
         log=log,

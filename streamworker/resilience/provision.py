@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from streamworker.handler import Context
+from streamworker.librdkafka import sink_settings
 from streamworker.resilience.fallback import Degradation
 from streamworker.resilience.gate import breakers_of
 from streamworker.resilience.guard import guards_of
@@ -46,6 +47,7 @@ class Provision:
             reads=self.degradation.operations(declaration, guards, clock),
             sinks=config.sinks,
             claimer=claimer,
+            producer=sink_settings(config.kafka, config.dead_letters),
             timeout_s=declaration.timeout_s,
             clock=clock,
         )

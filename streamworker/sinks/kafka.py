@@ -1,7 +1,7 @@
-"""A topic of Kafka as a sink: what a handler may return, and the records that are made of it.
+"""A topic of Kafka as a sink: what a handler may return, the records that are made of it, and what failures mean.
 
-Decided here: key, value, headers and place of each. Producing is apart (`deliveries.py`), because delivery in
-transactions makes its records here and writes them in its own way.
+Decided here: key, value, headers and place of each record, which cluster it goes to, and whose fault it is if it does
+not get there. Encoding is apart from producing (`deliveries.py`), because delivery in transactions needs it alone.
 """
 
 from __future__ import annotations
@@ -9,21 +9,25 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
-from streamworker.errors import ConfigurationError, PoisonError, nearest
-from streamworker.interfaces import AnySerde, Row, Unset
+from streamworker.bounds import addresses
+from streamworker.config import DeadLetterConfig, KafkaConfig
+from streamworker.errors import ConfigurationError, PoisonError, RowFailed, nearest
+from streamworker.interfaces import AnySerde, Row, Unset, Written
+from streamworker.librdkafka import refusal, sink_settings
 from streamworker.options import MAX_TOPIC_CHARS
 from streamworker.record import Letter
 from streamworker.sinks.values import Delete, fields_of
 
 if TYPE_CHECKING:
-    from streamworker.interfaces import SinkContext
+    from streamworker.interfaces import ClientOption, SinkContext
     from streamworker.record import Header
-
-V = TypeVar("V")
+    from streamworker.sinks.deliveries import Deliveries, Undelivered
+    from streamworker.work import Place
 
 Encoder = Callable[[Row], Sequence[Letter]]
 # Of the value: its argument is what the handler returns, whose type only the handler knows.
@@ -31,7 +35,12 @@ KeyOf = Callable[..., bytes | str | None]
 HeadersOf = Mapping[str, bytes | str | None] | Sequence[tuple[str, bytes | str | None]]
 
 _TOPIC = re.compile(rf"(?!\.\.?$)[A-Za-z0-9._-]{{1,{MAX_TOPIC_CHARS}}}", re.ASCII)
+_URL = "kafka://host:port[,host:port][?option=value&option=value]"
 _NOW = 0  # as a timestamp: the producer's time when it takes the record
+
+
+class KafkaUnavailable(ConnectionError):
+    """The cluster has not acknowledged a record, and the record is not to blame. Breakers count it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +97,19 @@ class KafkaSink:
         """Of the connection, as in the table `sinks`; "kafka" for the cluster that is read from."""
         return self.connection or "kafka"
 
+    def writer(self, context: SinkContext) -> KafkaWriter:
+        """A writer over the producer that all writers of the handler share; it is made with the first write.
+
+        Raises ConfigurationError for a connection that cannot be used.
+        """
+        from streamworker.sinks.deliveries import Deliveries  # noqa: PLC0415 - only who produces needs the client
+
+        settings = context.producer()
+        if self.connection is not None:
+            settings = _of_another_cluster(self.connection, context.connection(self.connection), settings)
+        deliveries = context.shared(f"streamworker.KafkaSink {self.name}", lambda: Deliveries(settings))
+        return KafkaWriter(self, self.encoder(context), deliveries, context)
+
     def encoder(self, context: SinkContext) -> Encoder:
         """What makes the records of a row. It raises PoisonError for a value of which none can be made.
 
@@ -102,6 +124,76 @@ class KafkaSink:
         fields = getattr(kind, "__struct_fields__", None) or getattr(kind, "__dataclass_fields__", None)
         if fields and key not in fields:
             raise ConfigurationError(f"{where}.key: {self.value!r} has no field {key!r}; {nearest(key, fields)}")
+
+
+class KafkaWriter:
+    """A `Writer` that hands over all of a write and waits until it is acknowledged. Its instance's thread only."""
+
+    def __init__(self, sink: KafkaSink, encode: Encoder, deliveries: Deliveries, context: SinkContext) -> None:
+        self._where = f"KafkaSink({sink.topic!r})"
+        self._encode = encode
+        self._deliveries = deliveries
+        self._context = context
+        self._closed = False
+        deliveries.join()
+
+    def write(self, place: Place, rows: Sequence[Row]) -> Written:  # noqa: ARG002 - Writer's signature
+        """As `Writer.write`, except that what follows a row that failed may have been written, and is written again."""
+        letters: list[Letter] = []
+        of: list[int] = []  # the row of each letter
+        broken: RowFailed | None = None
+        for index, row in enumerate(rows):
+            try:
+                made = self._encode(row)
+            except Exception as error:  # noqa: BLE001 - raised below, once those before it are durable
+                broken = RowFailed(index, error)
+                break
+            letters += made
+            of += [index] * len(made)
+        undelivered = self._delivered(letters)
+        if undelivered is not None:
+            cause = self._cause(undelivered, letters[undelivered.index])
+            raise RowFailed(of[undelivered.index], cause) from cause
+        if broken is not None:
+            raise broken from broken.cause
+        return Written()
+
+    def close(self) -> None:
+        """Let go of the producer, which ends with its last writer. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._deliveries.leave()
+
+    def _delivered(self, letters: Sequence[Letter]) -> Undelivered | None:
+        if not letters:
+            return None
+        return self._deliveries.deliver(letters, self._context.remaining_s(self._deliveries.patience_s))
+
+    def _cause(self, undelivered: Undelivered, letter: Letter) -> Exception:
+        found = f"{self._where}: {letter.topic!r} has not taken a record: {undelivered.detail} ({undelivered.code})"
+        if undelivered.of_the_letter:
+            size_bytes = len(letter.key or b"") + len(letter.value or b"")
+            return PoisonError(f"{found}; {size_bytes} bytes of key and value")
+        return KafkaUnavailable(found)
+
+
+def _of_another_cluster(name: str, url: str, own: Mapping[str, ClientOption]) -> Mapping[str, ClientOption]:
+    """Settings for the cluster at `url`: times and sizes as of `own`, and no credentials of it."""
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        usable = parts.scheme == "kafka" and parts.netloc and "@" not in parts.netloc and parts.path in ("", "/")
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigurationError(f"sinks.{name}: expected {_URL}")
+    addresses(f"sinks.{name}", parts.netloc)
+    for option, value in options.items():
+        if reason := refusal(option, value):
+            raise ConfigurationError(f"sinks.{name}: {option}: {reason}")
+    kafka = KafkaConfig(bootstrap_servers=parts.netloc, librdkafka=options)
+    settings = sink_settings(kafka, DeadLetterConfig())
+    return {**settings, **{same: own[same] for same in ("delivery.timeout.ms", "message.max.bytes")}}
 
 
 class _Encoder:

@@ -50,6 +50,8 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "HttpSink",
         "Idempotency",
         "Json",
+        "KafkaRecord",
+        "KafkaSink",
         "Listener",
         "LockBusy",
         "LockLost",

@@ -25,6 +25,7 @@ from streamworker import (
     Context,
     DeadLetter,
     DecodeError,
+    Delete,
     Dependency,
     Ending,
     Execution,
@@ -35,6 +36,8 @@ from streamworker import (
     Headers,
     Idempotency,
     Json,
+    KafkaRecord,
+    KafkaSink,
     Listener,
     OnExhausted,
     Ordering,
@@ -323,6 +326,25 @@ class Priced(Handler[Order]):
         assert_type(found.degraded, Fallback | None)
         assert_type(found.headers, Sequence[tuple[str, bytes | None]])
         assert_type(self.discount(record.value.id).value, int | None)
+
+
+class Enriched(Handler[Order]):
+    """What is returned goes to a topic."""
+
+    topics = ("to-be-enriched",)
+    value = Json(Order)
+    sink = KafkaSink("enriched", value=Json(Order), key="id")
+
+    def handle(self, record: Record[Order]) -> Order | Delete | KafkaRecord:
+        if record.value.quantity == 0:
+            return Delete(record.value)
+        if record.value.quantity > 1000:
+            return KafkaRecord(record.value, topic="enriched-large", headers={"why": "large"})
+        return record.value
+
+
+KafkaSink("copies", key=bytes.upper, key_serde=Text(), connection="other")
+KafkaRecord(None, key=b"k", partition=0, headers=[("a", b"1"), ("b", None), ("c", "text")])
 
 
 class Awaited(Handler[Order]):

@@ -11,7 +11,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from streamworker import BatchHandler, Breaker, DeadLetter, DecodeError, Handler, Ordering, Retry
+from streamworker import BatchHandler, Breaker, DeadLetter, DecodeError, Handler, KafkaSink, Ordering, Retry
 from streamworker.errors import FatalError
 
 if TYPE_CHECKING:
@@ -132,3 +132,17 @@ class DiesOpening(Obeys):
 
     def open(self, context: Context) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class CopiesInAChild(Handler[bytes]):
+    """What it reads goes to `out`."""
+
+    topics = ("in",)
+    ordering = Ordering.KEY
+    execution = "process"
+    concurrency = 2
+    sink = KafkaSink("out")
+    dead_letter = DeadLetter("dlq")
+
+    def handle(self, record: Record[bytes]) -> bytes:
+        return record.value

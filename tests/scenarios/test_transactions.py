@@ -239,9 +239,9 @@ def test_each_output_is_there_once_and_in_key_order_whatever_dies(chance: int) -
         if not value.startswith(b"poison"):
             expected.setdefault(key, []).append(value)
         world.broker.produce("in", crc32(key) % 3, value, key=key)
-    world.broker.transaction_error = lambda: rnd.choice(["REQUEST_TIMED_OUT", "COORDINATOR_NOT_AVAILABLE"]) if (
-        rnd.random() < 0.2
-    ) else None
+    world.broker.transaction_error = lambda: (
+        rnd.choice(["REQUEST_TIMED_OUT", "COORDINATOR_NOT_AVAILABLE"]) if (rnd.random() < 0.2) else None
+    )
 
     class Obeys(Copies):
         breaker = Breaker("none")

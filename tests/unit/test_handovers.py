@@ -143,7 +143,14 @@ def test_a_call_that_was_killed_says_so_wherever_it_goes() -> None:
 
 def test_a_setup_with_what_cannot_be_pickled_raises() -> None:
     setup = Setup(
-        module="m", qualified_name="q", app={"l": threading.Lock()}, sinks={}, group="g", max_record_bytes=1, log=None
+        module="m",
+        qualified_name="q",
+        app={"l": threading.Lock()},
+        sinks={},
+        producer={},
+        group="g",
+        max_record_bytes=1,
+        log=None,
     )
     with pytest.raises(TypeError, match="pickle"):
         setup.to_bytes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -12,15 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamworker.config import DeadLetterConfig, KafkaConfig
 from streamworker.errors import ConfigurationError, DependencyUnavailable, PoisonError
-from streamworker.interfaces import Row
+from streamworker.handler import Context as RealContext
+from streamworker.interfaces import ClientOption, Row
+from streamworker.librdkafka import sink_settings
 from streamworker.record import Letter, Origin
 from streamworker.serde import Json, Text
+from streamworker.sinks.deliveries import Deliveries
 from streamworker.sinks.kafka import KafkaRecord, KafkaSink
 from streamworker.sinks.values import Delete
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+S = TypeVar("S")
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -43,16 +49,31 @@ class Context:
     group = "g"
     handler = "Enrich"
 
-    def connection(self, name: str) -> str:
-        raise AssertionError(name)
+    def __init__(self, url: str = "") -> None:
+        self._url = url
+        self.settings: Mapping[str, ClientOption] = {}  # of the producer that was asked for last
 
-    def shared(self, name: str, factory: Callable[[], object]) -> object:
-        raise AssertionError(name)
+    def connection(self, name: str) -> str:
+        assert name == "other"
+        return self._url
+
+    def producer(self) -> Mapping[str, ClientOption]:
+        return OWN
+
+    def shared(self, name: str, factory: Callable[[], S]) -> S:
+        made = factory()
+        assert isinstance(made, Deliveries)
+        self.settings = made.settings
+        return made
 
     def remaining_s(self, most_s: float) -> float:
         return most_s
 
 
+OWN = sink_settings(
+    KafkaConfig(bootstrap_servers="own:9092", max_record_bytes=5_000_000, librdkafka={"sasl.password": "hunter2"}),
+    DeadLetterConfig(delivery_timeout_s=7),
+)
 ORDERS = KafkaSink("enriched", value=Json(Order), key="order_id")
 
 
@@ -289,3 +310,61 @@ def test_a_field_is_looked_for_only_where_the_serde_says_what_there_is() -> None
 @pytest.mark.parametrize(("connection", "name"), [(None, "kafka"), ("other", "other")])
 def test_its_name_is_that_of_its_cluster(connection: str | None, name: str) -> None:
     assert KafkaSink("o", connection=connection).name == name
+
+
+def settings(sink: KafkaSink, url: str = "") -> Mapping[str, ClientOption]:
+    context = Context(url)
+    sink.writer(context).close()
+    return context.settings
+
+
+def test_without_a_connection_the_cluster_is_the_workers_own() -> None:
+    assert settings(KafkaSink("o")) == OWN
+
+
+@pytest.mark.parametrize("servers", ["a:9092", "a:9092,b:9093", "[::1]:9092"])
+def test_another_cluster_gets_the_workers_times_and_sizes_but_no_credentials(servers: str) -> None:
+    found = settings(KafkaSink("o", connection="other"), f"kafka://{servers}")
+
+    assert found["bootstrap.servers"] == servers
+    assert found["enable.idempotence"] is True
+    assert found["acks"] == "all"
+    assert found["delivery.timeout.ms"] == 7_000
+    assert found["message.max.bytes"] == OWN["message.max.bytes"]
+    assert "sasl.password" not in found
+
+
+def test_options_of_another_cluster_are_in_its_url() -> None:
+    url = "kafka://a:9092?security.protocol=sasl_ssl&sasl.password=p%26w&linger.ms=0"
+    found = settings(KafkaSink("o", connection="other"), url)
+
+    assert (found["security.protocol"], found["sasl.password"], found["linger.ms"]) == ("sasl_ssl", "p&w", "0")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("", "sinks.other: expected kafka://host:port"),
+        ("a:9092", "sinks.other: expected kafka://host:port"),
+        ("http://a:9092", "sinks.other: expected kafka://host:port"),
+        ("kafka://", "sinks.other: expected kafka://host:port"),
+        ("kafka://a:9092/topic", "sinks.other: expected kafka://host:port"),
+        ("kafka://[a:9092", "sinks.other: expected kafka://host:port"),
+        ("kafka://a:9092?linger", "sinks.other: expected kafka://host:port"),
+        ("kafka://user:hunter2@a:9092", "sinks.other: expected kafka://host:port"),
+        ("kafka://a:99999", "sinks.other: expected host:port"),
+        ("kafka://a:9092?acks=1", "sinks.other: acks: set by streamworker itself"),
+        ("kafka://a:9092?plugin.library.paths=x", "sinks.other: plugin.library.paths: not allowed"),
+    ],
+)
+def test_a_url_that_names_no_cluster_is_refused_and_not_shown(url: str, message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        settings(KafkaSink("o", connection="other"), url)
+
+    assert str(raised.value).startswith(message)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_without_a_cluster_there_is_no_writer() -> None:
+    with pytest.raises(ConfigurationError, match=r"Copy.sink: there is no Kafka here to produce to"):
+        KafkaSink("o").writer(RealContext(app={}, group="g", handler="Copy"))

@@ -7,7 +7,7 @@ import pytest
 from streamworker.cli.settings import load
 from streamworker.config import DeadLetterConfig, GroupProtocol, KafkaConfig
 from streamworker.errors import ConfigurationError
-from streamworker.librdkafka import admin_settings, cautions, consumer_settings, producer_settings
+from streamworker.librdkafka import admin_settings, cautions, consumer_settings, producer_settings, sink_settings
 
 
 def kafka(**options: str | float | bool) -> KafkaConfig:
@@ -118,6 +118,18 @@ def test_the_producer_takes_what_the_largest_record_needs() -> None:
     settings = producer_settings(KafkaConfig(max_record_bytes=8_000_000), DeadLetterConfig())
 
     assert int(settings["message.max.bytes"]) > 8_000_000
+
+
+def test_a_sinks_producer_is_as_that_of_dead_letters_and_puts_keys_where_javas_clients_do() -> None:
+    settings = sink_settings(KafkaConfig(max_record_bytes=100_000_000), DeadLetterConfig())
+
+    assert producer_settings(KafkaConfig(max_record_bytes=100_000_000), DeadLetterConfig()).items() <= settings.items()
+    assert settings["partitioner"] == "murmur2_random"
+    assert int(settings["queue.buffering.max.kbytes"]) * 1024 >= 2 * int(settings["message.max.bytes"])
+
+
+def test_a_sinks_producer_takes_a_users_options() -> None:
+    assert sink_settings(kafka(partitioner="consistent"), DeadLetterConfig())["partitioner"] == "consistent"
 
 
 def test_a_users_option_reaches_the_clients_that_know_it() -> None:
