@@ -22,9 +22,9 @@ import click
 import psycopg
 from rich.console import Console
 
+from streamworker import PostgresSink
 from streamworker.interfaces import Place, Row
 from streamworker.record import Origin, TopicPartition
-from streamworker.sinks import PostgresSink
 from streamworker.sinks.changes import changes_of, coalesced, in_lock_order
 
 if TYPE_CHECKING:

@@ -30,6 +30,7 @@ from streamworker.options import (
     Breaker,
     Bulkhead,
     DeadLetter,
+    Delivery,
     Execution,
     Fallback,
     Idempotency,
@@ -46,7 +47,9 @@ from streamworker.record import Ending, Headers, Origin, Record, Records, TopicP
 from streamworker.serde import Avro, Bytes, Json, Text
 from streamworker.sinks.http import HttpSink
 from streamworker.sinks.kafka import KafkaRecord, KafkaSink
+from streamworker.sinks.postgres import PostgresSink
 from streamworker.sinks.redis import RedisSink
+from streamworker.sinks.sqlite import SqliteSink
 from streamworker.sinks.values import Delete
 
 __version__ = "0.1.0"
@@ -72,6 +75,7 @@ __all__ = [
     "DecodeError",
     "Defer",
     "Delete",
+    "Delivery",
     "Dependency",
     "DependencyUnavailable",
     "Ending",
@@ -95,6 +99,7 @@ __all__ = [
     "Ordering",
     "Origin",
     "PoisonError",
+    "PostgresSink",
     "Rate",
     "Read",
     "Reader",
@@ -110,6 +115,7 @@ __all__ = [
     "Serde",
     "Sink",
     "SinkHandler",
+    "SqliteSink",
     "StreamworkerError",
     "Text",
     "TopicPartition",

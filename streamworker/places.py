@@ -36,7 +36,7 @@ class Places:
             lanes=len(lane.of.lanes),
             lane=lane.number,
             owner=f"{self._partitions.identity}-{partition.ownership.epoch}",
-            done_below=partition.tracker.committable,
+            done_below=partition.tracker.committed,
             open_below=self._open_below(partition, slice_),
             foreign=partition.foreign,
             max_uncommitted=self._max_uncommitted,

@@ -168,7 +168,7 @@ class Rebalancing:
         return next(one for one in self._handlers if one.declared.subscribes_to(topic))
 
     def _use(self, partition: Partition, plan: StartPlan) -> None:
-        partition.foreign = plan.foreign
+        partition.foreign = plan.foreign or plan.progress is None
         if plan.foreign:
             self._listener.foreign_offset(partition.key, plan.offset)
         if plan.other_topic:

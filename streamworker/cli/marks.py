@@ -105,7 +105,7 @@ def _found(
     if not config.kafka.group:
         raise ConfigurationError(MISSING_GROUP)
     [one] = placed(config, [handler])
-    if not one.sink.ordered:
+    if not one.sink.keeps_marks:
         raise ConfigurationError(f"{one.handler.__name__}: its sink keeps no marks (guard={one.sink.guard!r})")
     with driver_errors_told(one):
         all_marks = one.sink.marks(one.url, config.kafka.group)

@@ -123,7 +123,7 @@ def _lacking(one: Placed) -> Sequence[Lack]:
     with driver_errors_told(one):
         lacking = list(one.sink.lacks(one.url))
     name = one.handler.__name__
-    if one.sink.ordered and member(f"{name}.ordering", Ordering, one.handler.ordering) is Ordering.UNORDERED:
+    if one.sink.keeps_marks and member(f"{name}.ordering", Ordering, one.handler.ordering) is Ordering.UNORDERED:
         lacking.append(Lack("an ordering: marks follow it; use guard='row'", None))
     return lacking
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from streamworker.sinks.tables import OURS, is_name
+from streamworker.sinks.values import Delete
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,16 +18,6 @@ if TYPE_CHECKING:
     from streamworker.interfaces import Row
     from streamworker.record import Origin
     from streamworker.sinks.tables import Table
-
-
-@dataclass(frozen=True, slots=True, init=False)
-class Delete:
-    """Returned by a handler: the row with this key is to go. The key's parts stand in the order of the sink's `key`."""
-
-    key: tuple[object, ...]
-
-    def __init__(self, *key: object) -> None:
-        object.__setattr__(self, "key", key)
 
 
 class Change(NamedTuple):
@@ -49,10 +39,13 @@ def _change(table: Table, index: int, origin: Origin, value: object) -> Change:
     if isinstance(value, Delete):
         if not table.upsert:
             raise TypeError(f"{value!r}: only a sink with mode='upsert' can delete")
-        if len(value.key) != len(table.key):
-            raise ValueError(f"{value!r}: expected a value for each of {', '.join(table.key)}")
-        hash(value.key)
-        return Change(index, origin, value.key, (), None)
+        named = _columns(value.value)
+        missing = [name for name in table.key if name not in named]
+        if missing:
+            raise ValueError(f"{value!r}: there is no {', '.join(missing)}, which is the key of {table.name}")
+        key = tuple(named[name] for name in table.key)
+        hash(key)
+        return Change(index, origin, key, (), None)
     given = _columns(value)
     columns = tuple(given)
     _refuse_unfit(table, columns)

@@ -97,6 +97,16 @@ class KafkaSink:
         """Of the connection, as in the table `sinks`; "kafka" for the cluster that is read from."""
         return self.connection or "kafka"
 
+    @property
+    def knows_repeats(self) -> bool:
+        """As of `Sink`: what comes again is there again, but for transactions."""
+        return False
+
+    @property
+    def keeps_marks(self) -> bool:
+        """As of `Sink`."""
+        return False
+
     def writer(self, context: SinkContext) -> KafkaWriter:
         """A writer over the producer that all writers of the handler share; it is made with the first write.
 

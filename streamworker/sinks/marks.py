@@ -25,7 +25,8 @@ from zlib import crc32
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from streamworker.interfaces import Place, Row
+    from streamworker.interfaces import Row
+    from streamworker.work import Place
 
 
 class LaneOf(NamedTuple):

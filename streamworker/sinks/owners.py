@@ -29,10 +29,10 @@ from streamworker.sinks.tables import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from streamworker.interfaces import Place
     from streamworker.record import TopicPartition
     from streamworker.sinks.database import Session
     from streamworker.sinks.tables import Dialect
+    from streamworker.work import Place
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,8 @@ class Applied:
 class SqlSink(ABC):
     """Writes what a handler returns as rows of one table.
 
-    A handler returns a mapping, a Struct or a dataclass, whose fields are columns, or `Delete(key…)`; nested values
-    are written as JSON. `name` is that of the connection, as in the configuration's table `sinks`.
+    A handler returns a mapping, a Struct or a dataclass, whose fields are columns, or `Delete({key: …})`;
+    nested values are written as JSON. `name` is that of the connection, as in the configuration's table `sinks`.
 
     With `guard="mark"` a record has its effect once and in the order of its key, whatever fails; that needs an
     ordering. With `"row"` a row keeps which record it was written for, and no earlier one of the same partition changes
@@ -128,8 +128,13 @@ class SqlSink(ABC):
             raise ConfigurationError(f"{kind}: guard='row' keeps the last change of a row, so it needs coalesce=True")
 
     @property
-    def ordered(self) -> bool:
-        """Whether it needs a handler that has an ordering: its marks follow the lanes."""
+    def knows_repeats(self) -> bool:
+        """As of `Sink`: by its marks, or by the offset in each row."""
+        return self.guard is not None
+
+    @property
+    def keeps_marks(self) -> bool:
+        """As of `Sink`."""
         return self.guard == "mark"
 
     def writer(self, context: SinkContext) -> SqlWriter:
@@ -137,7 +142,7 @@ class SqlSink(ABC):
         return SqlWriter(
             self._table,
             self.database(context.connection(self.name)),
-            ledger=context.shared(f"sw-marks:{self.name}", Ledger) if self.ordered else None,
+            ledger=context.shared(f"sw-marks:{self.name}", Ledger) if self.keeps_marks else None,
             on_rewind=cast("OnRewind", self.on_rewind),
             coalesce=self.coalesce,
             fence=None if self.fence is None else Fence(self.fence, held_fence(context, self.fence)),
@@ -145,7 +150,7 @@ class SqlSink(ABC):
 
     def statements(self) -> Sequence[str]:
         """What makes all that it needs in an empty database; the table itself only with `columns`."""
-        return statements(self._table, columns=self._columns, marks=self.ordered, fence=self.fence is not None)
+        return statements(self._table, columns=self._columns, marks=self.keeps_marks, fence=self.fence is not None)
 
     def lacks(self, url: str) -> Sequence[Lack]:
         """What it needs and the database at `url` has not. Raises what the driver raises."""
@@ -194,7 +199,7 @@ class SqlSink(ABC):
 
     def _lacking_tables(self, database: Database) -> Sequence[Lack]:
         dialect = self._table.dialect
-        needed = [(_MARKS, marks_table(dialect))] if self.ordered else []
+        needed = [(_MARKS, marks_table(dialect))] if self.keeps_marks else []
         if self.fence is not None:
             needed.append((_FENCE, fence_table(dialect)))
         return [Lack(f"table {name}", made) for name, made in needed if database.columns(name) is None]

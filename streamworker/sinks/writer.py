@@ -25,12 +25,13 @@ from streamworker.sinks.tables import FENCED
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from streamworker.interfaces import Place, Row
+    from streamworker.interfaces import Row
     from streamworker.sinks.changes import Change
     from streamworker.sinks.database import Database, Fate, Session
     from streamworker.sinks.fences import HeldFence
     from streamworker.sinks.owners import Holding, Ledger
     from streamworker.sinks.tables import Table
+    from streamworker.work import Place
 
 # Each time somebody else has moved the mark of a lane of which one slice is out at a time.
 _TRIES = 10

@@ -102,7 +102,9 @@ class KafkaTransactor:
         self._is_ready = False  # its transactions can begin
         self._work: deque[Transaction] = deque()
         self._ended: deque[Ended] = deque()
-        self._wake, self._told, self._stopping = threading.Event(), threading.Event(), threading.Event()
+        self._wake = threading.Event()
+        self._told = threading.Event()
+        self._stopping = threading.Event()
         self._fenced_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="streamworker-transactor", daemon=True)
         self._thread.start()

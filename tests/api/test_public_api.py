@@ -37,6 +37,7 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "DecodeError",
         "Defer",
         "Delete",
+        "Delivery",
         "Dependency",
         "DependencyUnavailable",
         "Ending",
@@ -60,6 +61,7 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "Ordering",
         "Origin",
         "PoisonError",
+        "PostgresSink",
         "Rate",
         "Read",
         "Reader",
@@ -75,6 +77,7 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "Serde",
         "Sink",
         "SinkHandler",
+        "SqliteSink",
         "StreamworkerError",
         "Text",
         "TopicPartition",
@@ -94,8 +97,7 @@ FROM_MODULES = {
     "streamworker.sinks.values": {"Delete"},
     "streamworker.testing": {"FakeSink", "TestRecord", "VirtualTime", "VirtualWorld", "run_handler"},
     "streamworker.testing.memory_claims": {"MemoryLock", "MemoryLocks"},
-    "streamworker.sinks": {"Delete", "PostgresSink", "held_fence"},
-    "streamworker.testing": {"TestRecord", "VirtualWorld", "run_handler"},
+    "streamworker.sinks.fences": {"held_fence"},
     "streamworker.testing.mock_kafka": {"MockKafka"},
 }
 

@@ -20,10 +20,11 @@ from fleet.marked_partition import Partition
 from servers.stores import AT, COLUMNS, Process, order, place, postgres_store, row, sqlite_store
 from sizes import SOAK
 
+from streamworker import Delete, PostgresSink, SqliteSink
 from streamworker.errors import ConfigurationError, FatalError, ForeignRewind, OwnershipLost, RowFailed
 from streamworker.interfaces import Written
 from streamworker.record import Origin
-from streamworker.sinks import Delete, PostgresSink, SqliteSink, held_fence
+from streamworker.sinks.fences import held_fence
 from streamworker.sinks.marks import lane_of
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
 
     from servers.stores import Store
 
-    from streamworker.interfaces import Place, Row, Writer
+    from streamworker.interfaces import Row, Writer
     from streamworker.sinks.sql import SqlSink
+    from streamworker.work import Place
 
 IN_ORDER = {SqliteSink: "SELECT id FROM orders ORDER BY rowid", PostgresSink: "SELECT id FROM orders ORDER BY ctid"}
 PAST = Origin("orders", 3, 2)
@@ -80,6 +82,11 @@ def marks(store: Store) -> list[tuple[object, ...]]:
     return store.ask("SELECT lanes, lane, next_offset, holes FROM sw_applied WHERE lanes > 0 ORDER BY lanes, lane")
 
 
+def gone(key: int) -> Delete:
+    """What a handler returns to have a row removed."""
+    return Delete({"id": key})
+
+
 def test_rows_are_written_with_the_mark_of_their_lane(store: Store, writers: Writers) -> None:
     writer = writers.of(store.sink())
 
@@ -116,7 +123,13 @@ def test_a_row_is_changed_by_the_columns_that_are_given(store: Store, writers: W
 
 
 def test_of_several_changes_of_a_row_the_last_stays(store: Store, writers: Writers) -> None:
-    changes = [row(0, order(1, 1)), row(1, Delete(1)), row(2, order(1, 2)), row(3, order(2, 5)), row(4, Delete(2))]
+    changes = [
+        row(0, order(1, 1)),
+        row(1, gone(1)),
+        row(2, order(1, 2)),
+        row(3, order(2, 5)),
+        row(4, gone(2)),
+    ]
 
     written = writers.of(store.sink()).write(place(), changes)
 
@@ -138,7 +151,10 @@ def test_a_row_is_deleted_and_deleting_it_again_does_nothing(store: Store, write
     writer = writers.of(store.sink())
     writer.write(place(), [row(0, order(1, 1)), row(1, order(2, 2)), row(2, order(3, 3))])
 
-    written = writer.write(place(), [row(3, Delete(1)), row(4, Delete(7)), row(5, Delete(2)), row(6, Delete(1))])
+    written = writer.write(
+        place(),
+        [row(3, gone(1)), row(4, gone(7)), row(5, gone(2)), row(6, gone(1))],
+    )
 
     assert written == Written()
     assert orders(store) == [(3, 3, "")]
@@ -211,7 +227,7 @@ def test_repeats_before_a_refused_row_are_told_with_it(store: Store, writers: Wr
         ({"id": 1, 'x" = 1; --': 1}, "cannot be a column"),
         ({"id": 1, "sw_version": 7}, "cannot be a column"),
         ({"id": [1]}, "unhashable"),
-        (Delete(1, 2), "expected a value for each of id"),
+        (Delete({"nope": 1}), "there is no id, which is the key of"),
         ({"id": 1, "qty": object()}, "row 2"),
         ({"id": 1, "qty": {"a": object()}}, "row 2"),
         ({"id": 1, "nope": 1}, "nope"),
@@ -306,7 +322,7 @@ def test_values_of_common_types_are_taken(store: Store, writers: Writers) -> Non
 def test_each_change_of_a_row_has_a_higher_version_also_after_it_was_gone(store: Store, writers: Writers) -> None:
     writer = writers.of(store.sink(version=True))
     versions = []
-    for offset, value in enumerate([order(1, 1), order(1, 2), order(1, 3), Delete(1), order(1, 4)]):
+    for offset, value in enumerate([order(1, 1), order(1, 2), order(1, 3), gone(1), order(1, 4)]):
         written = writer.write(place(), [row(offset, value)])
         versions += written.versions.values()
 
@@ -353,7 +369,7 @@ def test_the_row_guard_lets_no_earlier_record_delete_a_row(store: Store, writers
     writer = writers.of(store.sink(guard="row"))
     writer.write(place(), [row(5, order(5, 1)), row(6, order(6, 1))])
 
-    written = writer.write(place(), [row(9, Delete(5), origin=PAST), row(10, Delete(6)), row(11, Delete(7))])
+    written = writer.write(place(), [row(9, gone(5), origin=PAST), row(10, gone(6)), row(11, gone(7))])
 
     assert written == Written(superseded=(0,))
     assert orders(store) == [(5, 1, "")]
@@ -364,7 +380,7 @@ def test_rows_from_before_the_row_guard_are_changed(store: Store, writers: Write
     store.ask("INSERT INTO orders VALUES (1, 1, ''), (2, 1, ''), (3, 1, '')")
     sink = store.sink(guard="row", version=True, columns={})
 
-    written = writers.of(sink).write(place(), [row(0, order(1, 2)), row(1, order(2, 2)), row(2, Delete(3))])
+    written = writers.of(sink).write(place(), [row(0, order(1, 2)), row(1, order(2, 2)), row(2, gone(3))])
 
     assert written.versions == {0: 1, 1: 1}
     assert orders(store) == [(1, 2, ""), (2, 2, "")]

@@ -17,7 +17,8 @@ from streamworker.sinks.marks import lane_of
 if TYPE_CHECKING:
     from random import Random
 
-    from streamworker.interfaces import Place, Row
+    from streamworker.interfaces import Row
+    from streamworker.work import Place
 
 KEYS: Sequence[bytes | None] = (b"a", b"b", b"c", b"d", b"e", None)
 Effects = Callable[[], Sequence[int]]

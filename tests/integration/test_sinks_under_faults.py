@@ -22,9 +22,9 @@ from servers.stepped import SteppedSink
 from servers.stores import Process, Store, order, place, postgres_store, row
 from sizes import SOAK
 
+from streamworker import PostgresSink
 from streamworker.errors import OwnershipLost
 from streamworker.interfaces import Written
-from streamworker.sinks import PostgresSink
 from streamworker.sinks.marks import lane_of
 
 if TYPE_CHECKING:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamworker import Record, Records
-    from streamworker.interfaces import Place, Row, Written
+    from streamworker.interfaces import Row, Written
+    from streamworker.work import Place
 
 
 def claiming(idempotency: Idempotency | None = None, **options: object) -> type[Handler[bytes]]:

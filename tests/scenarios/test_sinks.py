@@ -339,8 +339,7 @@ def test_each_ownership_has_an_owner_of_its_own_and_says_from_where_it_began() -
     (before, _), (after, _) = sink.writes
     assert before.owner != after.owner
     assert (before.done_below, after.done_below) == (0, 1)
-    assert not before.foreign
-    assert not after.foreign
+    assert (before.foreign, after.foreign) == (True, False)  # nothing was committed, and then something of ours
 
 
 def test_writers_are_closed_with_their_instances() -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamworker.sinks import PostgresSink
+from streamworker import PostgresSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import psycopg
 
-from streamworker.interfaces import Place, Row
+from streamworker import PostgresSink, SqliteSink
+from streamworker.interfaces import Row
 from streamworker.record import Origin, TopicPartition
-from streamworker.sinks import PostgresSink, SqliteSink
+from streamworker.work import Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

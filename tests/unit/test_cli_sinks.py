@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 from servers.stores import COLUMNS, Process, order, place, row, sqlite_store
 
+from streamworker import SqliteSink
 from streamworker.cli.main import main
-from streamworker.sinks import SqliteSink
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ _numbers = itertools.count()
 SINK = "SqliteSink('store', table='orders', key=('id',){options})"
 MODULE = """
 from streamworker import Handler
-from streamworker.sinks import SqliteSink
+from streamworker import SqliteSink
 
 
 class StoreOrders(Handler[bytes]):

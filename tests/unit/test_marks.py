@@ -28,7 +28,8 @@ from streamworker.sinks.marks import (
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streamworker.interfaces import Place, Row
+    from streamworker.interfaces import Row
+    from streamworker.work import Place
 
 
 @given(st.sets(st.integers(0, 300)))
