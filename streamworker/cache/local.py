@@ -36,7 +36,7 @@ V = TypeVar("V")
 # them, a quarter and one read keep more, and lose nothing elsewhere that would show.
 _SMALL_SHARE = 0.25
 _MOST_HITS = 3  # the paper's: so many rounds through the main queue at most without another read
-# Ghosts for each entry. The paper's main queue has three quarters, as ghosts they keep no more and cost 40 bytes more.
+# Ghosts for each entry. The paper has three quarters, which costs 15 bytes more for each entry and keeps hardly more.
 _GHOST_SHARE = 0.5
 _GHOST_BITS = 2**30 - 1  # the largest int of one digit; two keys with one ghost do no harm
 _FEW_SLOTS = 16  # of deleted entries: not worth a look
