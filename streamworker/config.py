@@ -183,10 +183,16 @@ class CacheConfig:
     redis: str | None = field(default=None, repr=False)  # its URL; None: each process has a cache of its own
     timeout_s: float = 0.05  # for all that one call asks Redis; then it goes on without
     max_entries: int = 100_000  # of each cache in this process; the garbage collector walks through them
+    lease_wait_s: float = 0.1  # for a value that another process loads; then it is loaded here as well
+    degraded_ttl_s: float = 1.0  # for how long this process keeps a value while it may miss that others change it
+    max_dirty: int = 100_000  # keys of each cache that Redis is told of when it is back; with more all is forgotten
 
     def __post_init__(self) -> None:
         at_least("cache.timeout_s", self.timeout_s, 0.001)
         at_least("cache.max_entries", self.max_entries, 1)
+        at_least("cache.lease_wait_s", self.lease_wait_s, 0)
+        at_least("cache.degraded_ttl_s", self.degraded_ttl_s, 0)
+        at_least("cache.max_dirty", self.max_dirty, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
