@@ -107,8 +107,9 @@ class InvalidationLink:
                     continue
                 kind = self._take(pubsub)
                 now_s = self._monotonic_s()
+                answered = answered or kind is not None
                 if kind == "pong":
-                    answered, answered_s = True, now_s
+                    answered_s = now_s
                     self._ask_who_it_is(client)
                     for cache in self._listening.values():
                         cache.mend()

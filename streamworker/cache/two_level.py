@@ -558,21 +558,29 @@ class TwoLevelCache(Generic[K, V]):
             self._keep(text, value, self._version(value), guard, tag, at_most_s=self._degraded_ttl_s)
 
     def _wait_for(self, refused: dict[str, Guard], wanted: Mapping[str, K], tag: Hashable, found: dict[str, V]) -> None:
-        """Another process loads these: look for them again and again, and at last load them and keep them nowhere."""
+        """Another process loads these: ask again and again, and at last load them and keep them nowhere."""
         second = self._second
         assert second is not None
         end_s = self._clock.monotonic_s() + self._lease_wait_s
+        token = self._new_token()
         while refused:
             low_s, high_s = _POLL_S
             self._pause(low_s + (high_s - low_s) * self._draw())
             left_s = end_s - self._clock.monotonic_s()
             if left_s <= 0:
                 break
-            values = second.read(refused, Budget(min(left_s, self._timeout_s)))
-            if values is None:
+            budget = Budget(min(left_s, self._timeout_s))
+            leases = second.lease(refused, (), token, self.options.lease_s, budget)
+            if leases is None:
                 break
-            if self._take(values, refused, wanted, tag, found):
-                break  # nobody else will make it readable
+            unreadable = self._take(leases.found, refused, wanted, tag, found)
+            # Whoever had it gave it up, or a write took it away.
+            granted = {text: refused.pop(text) for text in leases.granted}
+            self._count(self._leases, "granted", len(granted))
+            if granted:
+                self._fill(granted, wanted, tag, found, token, Budget(self._timeout_s))
+            if unreadable:
+                break  # nobody will make it readable
         if refused:
             found.update(self._load(refused, wanted)[0])
 
