@@ -10,6 +10,7 @@ one before; then all that it has is made unreachable. Until that is known nothin
 from __future__ import annotations
 
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING, Protocol, cast
 
 from streamworker.redis_client import redis_errors, refuses
@@ -57,7 +58,8 @@ class InvalidationLink:
         self._cluster = cluster
         self._errors = redis_errors()
         self._listening: Mapping[str, Listening] = {}  # by channel; replaced as a whole by whoever adds one
-        self._subscribed: set[str] = set()  # on the connection in hand; the thread's own, as the next
+        self._subscribed: set[str] = set()  # on the connection in hand; the thread's own, as the next two
+        self._answered = False
         self._server: Hashable = None  # who it was when it was asked last; None: not known
         self._tells_who_it_is = True
         self._stopping = threading.Event()
@@ -78,50 +80,43 @@ class InvalidationLink:
     def _run(self) -> None:
         pause_s = _FIRST_PAUSE_S
         while not self._stopping.is_set():
+            refused = self._answered = False
             try:
-                client = self._connect()
-                self._ask_who_it_is(client)
-                pubsub = client.pubsub()  # type: ignore[no-untyped-call]  # redis-py says nothing of it
-                try:
-                    if self._listen(client, pubsub):
-                        pause_s = _FIRST_PAUSE_S
-                finally:
-                    pubsub.close()
-            except self._errors:
-                pass
+                with closing(self._connect()) as client:
+                    self._ask_who_it_is(client)
+                    with closing(client.pubsub()) as pubsub:  # type: ignore[no-untyped-call]  # redis-py says nothing
+                        self._listen(client, pubsub)
+            except self._errors as error:
+                refused = refuses(error)
             for cache in self._listening.values():
                 cache.unlinked()
+                if refused:  # it is there, and may be read, though nobody may listen to it
+                    cache.verified()
+            pause_s = _FIRST_PAUSE_S if self._answered else min(2 * pause_s, _LONGEST_PAUSE_S)
             self._stopping.wait(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    def _listen(self, client: Client, pubsub: Subscriptions) -> bool:
-        """Listen until the connection fails; whether it has ever answered."""
+    def _listen(self, client: Client, pubsub: Subscriptions) -> None:
+        """Listen until there is no answer; raises what redis-py raises."""
         self._subscribed = set()
         asked_s = answered_s = self._monotonic_s()
-        answered = False
-        try:
-            while not self._stopping.is_set():
-                self._subscribe(pubsub)
-                if not self._subscribed:
-                    self._stopping.wait(_TICK_S)
-                    continue
-                kind = self._take(pubsub)
-                now_s = self._monotonic_s()
-                answered = answered or kind is not None
-                if kind == "pong":
-                    answered_s = now_s
-                    self._ask_who_it_is(client)
-                    for cache in self._listening.values():
-                        cache.mend()
-                if asked_s > answered_s:
-                    if now_s - asked_s > _ANSWER_S:
-                        return answered
-                elif now_s - asked_s >= _ASK_S:
-                    pubsub.ping()
-                    asked_s = now_s
-        except self._errors:
-            pass
-        return answered
+        while not self._stopping.is_set():
+            self._subscribe(pubsub)
+            if not self._subscribed:
+                self._stopping.wait(_TICK_S)
+                continue
+            kind = self._take(pubsub)
+            now_s = self._monotonic_s()
+            if kind == "pong":
+                answered_s = now_s
+                self._ask_who_it_is(client)
+                for cache in self._listening.values():
+                    cache.mend()
+            if asked_s > answered_s:
+                if now_s - asked_s > _ANSWER_S:
+                    return
+            elif now_s - asked_s >= _ASK_S:
+                pubsub.ping()
+                asked_s = now_s
 
     def _subscribe(self, pubsub: Subscriptions) -> None:
         new = self._listening.keys() - self._subscribed
@@ -134,6 +129,7 @@ class InvalidationLink:
         message = pubsub.get_message(timeout=_TICK_S)
         if message is None:
             return None
+        self._answered = True
         kind = cast("str", message["type"])
         cache = None if message["channel"] is None else self._listening.get(message["channel"].decode())
         if cache is not None and kind == "subscribe":

@@ -194,6 +194,23 @@ def test_the_rights_that_the_docs_name_are_enough(own: Redis, process: Callable[
     assert other.cache.stats().flushes["epoch"] >= 1
 
 
+def test_who_may_not_listen_still_shares_values_and_keeps_them_for_a_moment(
+    own: Redis, process: Callable[..., Process]
+) -> None:
+    truth = truth_of("key")
+    with own.client() as client:
+        client.execute_command("ACL", "SETUSER", "worker", "on", ">secret", "resetkeys", *RIGHTS.split(), "-subscribe")
+        url = own.url.replace("redis://", "redis://worker:secret@")
+        one, other = (process(url, truth) for _ in range(2))
+        one.reads("key")
+        eventually(lambda: "subscribe" in str(client.acl_log()), "nobody tried to listen")
+
+    other.reads("key")
+
+    assert truth.loads == 1
+    assert [each.cache.stats().linked for each in (one, other)] == [False, False]
+
+
 def test_batches_work_on_a_cluster(cluster: Several, process: Callable[..., Process]) -> None:
     truth = truth_of(*KEYS)
     one, other = (process(cluster.url, truth, timeout_s=1.0) for _ in range(2))
