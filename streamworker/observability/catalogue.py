@@ -197,6 +197,54 @@ class Metric(enum.Enum):
         ("what",),
         "Things found not to move: `client`, `handler`, `handler_timeout`, `loop`, `event_loop`.",
     )
+    CACHE_REQUESTS = _counter(
+        "cache_requests_total",
+        "keys",
+        ("cache", "level", "result"),
+        "Keys that a cache was asked for. `level` is `l1` (this process), `l2` (Redis) or `loader`; `result` is `hit`,"
+        " `miss`, `negative` (known not to exist), `unreadable` (another schema, or nonsense) or `error`.",
+    )
+    CACHE_LEASES = _counter(
+        "cache_leases_total",
+        "keys",
+        ("cache", "result"),
+        "Asking Redis for leave to fill: `granted`, `refused` (another process loads), `full` (Redis takes no more), or"
+        " `lost` (a write came first, or the load took longer than `lease_s`).",
+    )
+    CACHE_REJECTED = _counter(
+        "cache_puts_rejected_total",
+        "values",
+        ("cache", "reason"),
+        "Values that this process did not keep, since they came late: the `guard` was broken by an invalidation, or a"
+        " newer `version` is there.",
+    )
+    CACHE_REMOVALS = _counter(
+        "cache_removals_total",
+        "values",
+        ("cache", "cause"),
+        "Values that this process dropped: `size`, `expired`, `explicit` (invalidated), `replaced`, `flushed` or"
+        " `scope` (their partition went).",
+    )
+    CACHE_INVALIDATIONS = _counter(
+        "cache_invalidations_total", "keys", ("cache", "direction"), "Keys that were told of: `sent` or `received`."
+    )
+    CACHE_FLUSHES = _counter(
+        "cache_flushes_total",
+        "flushes",
+        ("cache", "reason"),
+        "Times that this process dropped all of a cache: `asked`, `epoch` (another process did), `linked` and"
+        " `unlinked` (the connection that hears of changes), `server` (Redis was started anew, or another took over) or"
+        " `unreadable` (nonsense on the channel).",
+    )
+    CACHE_FAILURES = _counter(
+        "cache_redis_failures_total", "calls", ("cache", "operation"), "Calls of Redis that failed or came too late."
+    )
+    CACHE_SKIPPED = _counter(
+        "cache_redis_skipped_total",
+        "calls",
+        ("cache",),
+        "Calls of Redis that were not made: its breaker was open, or `cache.timeout_s` was spent.",
+    )
     FAULTS = _counter("client_faults_total", "events", ("kind",), "Error events of the Kafka client.")
     SERIES_DROPPED = _counter(
         "series_dropped_total",
@@ -223,6 +271,8 @@ class Metric(enum.Enum):
         "rebalance_duration_seconds", ("protocol",), "Time to finish and commit what is in hand when partitions go."
     )
     COMMIT_DURATION = _seconds("commit_duration_seconds", (), "Time from a commit to its answer.")
+
+    CACHE_LOADS = _seconds("cache_load_seconds", ("cache",), "Time of a call of a cache's loader, for one key or many.")
 
     LAG = _gauge(
         "consumer_lag_records",
@@ -282,6 +332,20 @@ class Metric(enum.Enum):
     )
     DEGRADED = _gauge(
         "degraded_parts", "parts", (), "What is impaired without keeping records from being handled; /status names it."
+    )
+    CACHE_ENTRIES = _gauge("cache_entries", "values", ("cache",), "Values of a cache in this process.")
+    CACHE_DIRTY = _gauge(
+        "cache_dirty_keys",
+        "keys",
+        ("cache",),
+        "Keys that Redis may have out of date, since it was away when they were written; nothing is read from it until"
+        " it is told.",
+    )
+    CACHE_LINKED = _gauge(
+        "cache_invalidation_link_up",
+        "0 or 1",
+        ("cache",),
+        "1 while changes by other processes are heard; else values are kept for `cache.degraded_ttl_s` only.",
     )
     LAST_POLL = _gauge("last_poll_timestamp_seconds", "seconds", (), "Unix time of the last poll.")
     LAST_COMMIT = _gauge("last_commit_timestamp_seconds", "seconds", (), "Unix time of the last acknowledged commit.")

@@ -9,6 +9,7 @@ board's latest status.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -25,7 +26,7 @@ from streamworker.observability.stall import StallKind
 from streamworker.record import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prometheus_client.metrics_core import Metric as Family
 
@@ -54,10 +55,29 @@ _FROM_THE_START: Mapping[Metric, Sequence[str]] = {
 }
 
 
-class Metrics(Listener):
-    """Counts what happens. Events come on the loop thread, `render` may be called on any."""
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What somebody else counts, as it is at a scrape."""
 
-    def __init__(self, board: Board, clock: Clock, declarations: Sequence[Declaration], *, version: str) -> None:
+    numbers: Mapping[Metric, Mapping[Labels, float]] = field(default_factory=dict)
+    distributions: Mapping[Metric, Mapping[Labels, Distribution]] = field(default_factory=dict)
+
+
+class Metrics(Listener):
+    """Counts what happens. Events come on the loop thread, `render` may be called on any.
+
+    `counted` is asked at each scrape for what is counted elsewhere.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        clock: Clock,
+        declarations: Sequence[Declaration],
+        *,
+        version: str,
+        counted: Callable[[], Figures] = Figures,
+    ) -> None:
         self._group = board.latest().group
         self._protocol = board.latest().protocol
         self._batching = {one.name for one in declarations if one.batch is not None}
@@ -70,7 +90,7 @@ class Metrics(Listener):
         self._processed = self._counts[Metric.RECORDS_PROCESSED]
         self._durations = self._distributions[Metric.PROCESS_DURATION]
         self._registry = CollectorRegistry()
-        self._registry.register(_Exporter(self._counts, self._distributions, board, clock, version))
+        self._registry.register(_Exporter(self._counts, self._distributions, board, clock, version, counted))
         ProcessCollector(registry=self._registry)
         for metric, values in _FROM_THE_START.items():
             for value in values:
@@ -207,7 +227,9 @@ class _Exporter(Collector):
         board: Board,
         clock: Clock,
         version: str,
+        counted: Callable[[], Figures],
     ) -> None:
+        self._counted = counted
         self._counts = counts
         self._distributions = distributions
         self._board = board
@@ -215,11 +237,14 @@ class _Exporter(Collector):
         self._version = version
 
     def collect(self) -> Iterator[Family]:
+        more = self._counted()
         for metric, counts in self._counts.items():
-            yield counter(metric.value, self._dropped() if metric is Metric.SERIES_DROPPED else counts.copy())
+            own = self._dropped() if metric is Metric.SERIES_DROPPED else counts.copy()
+            yield counter(metric.value, {**own, **more.numbers.get(metric, {})})
         for metric, distributions in self._distributions.items():
-            yield _histogram(metric.value, distributions.copy())
-        for metric, values in self._gauges().items():
+            yield _histogram(metric.value, {**distributions.copy(), **more.distributions.get(metric, {})})
+        others = {metric: values for metric, values in more.numbers.items() if metric.value.kind is Kind.GAUGE}
+        for metric, values in {**self._gauges(), **others}.items():
             yield gauge(metric.value, values)
 
     def _gauges(self) -> Mapping[Metric, Mapping[Labels, float]]:
