@@ -169,10 +169,10 @@ class Caches:
 
     def _made(self, options: CacheOptions[K, V], app: str) -> TwoLevelCache[K, V]:
         config = self._config
-        namespace = Namespace(app, options.name)
+        namespace = Namespace(app, options.name, cluster=self._cluster)
 
         def store(origin: str, new_epoch: Callable[[], None]) -> RedisStore:
-            return RedisStore(namespace, self._connect, origin=origin, new_epoch=new_epoch, cluster=self._cluster)
+            return RedisStore(namespace, self._connect, origin=origin, new_epoch=new_epoch)
 
         cache = TwoLevelCache(
             options,

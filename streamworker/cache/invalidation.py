@@ -86,7 +86,7 @@ class InvalidationLink:
                     self._ask_who_it_is(client)
                     with closing(client.pubsub()) as pubsub:  # type: ignore[no-untyped-call]  # redis-py says nothing
                         self._listen(client, pubsub)
-            except self._errors as error:
+            except Exception as error:  # noqa: BLE001 - whatever redis-py raises: without this thread all would be old
                 refused = refuses(error)
             for cache in self._listening.values():
                 cache.unlinked()

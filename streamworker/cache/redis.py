@@ -18,16 +18,17 @@ there the keys of a cache are spread over 64 buckets, elsewhere there is one.
 from __future__ import annotations
 
 import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
 
 from streamworker.cache.store import Leases, Message, StoreFailed
-from streamworker.redis_client import Script, redis_errors, within
+from streamworker.redis_client import Script, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from streamworker.redis_client import Client
 
@@ -157,10 +158,24 @@ return fresh
 class Namespace:
     """The names of one cache in Redis. Values of another app are found under its name only."""
 
-    def __init__(self, app: str, cache: str) -> None:
+    def __init__(self, app: str, cache: str, *, cluster: bool = False) -> None:
         # Neither a colon nor a brace of theirs may look like one of ours.
-        self.prefix = f"sw:{quote(app, safe='')}:{quote(cache, safe='')}"
+        self.prefix = f"{prefix_of(app)}{quote(cache, safe='')}"
         self.channel = f"{self.prefix}:inv"
+        self.buckets = CLUSTER_BUCKETS if cluster else 1
+
+    def bucket(self, key: str) -> int:
+        """Which bucket `key` is in."""
+        return zlib.crc32(key.encode()) % self.buckets if self.buckets > 1 else 0
+
+    def start(self, bucket: int) -> str:
+        """What all names of a bucket begin with; `:e`, `:<epoch>:<key>` or `:<epoch>l:<key>` follow."""
+        return f"{self.prefix}:0" if self.buckets == 1 else f"{self.prefix}:{{{bucket}}}"
+
+
+def prefix_of(app: str) -> str:
+    """What all names of an app begin with."""
+    return f"sw:{quote(app, safe='')}:"
 
 
 class RedisStore:
@@ -173,33 +188,30 @@ class RedisStore:
         *,
         origin: str,  # of this process, so that it passes over what it has said itself
         new_epoch: Callable[[], None] = lambda: None,  # called when values of before must not be believed any more
-        cluster: bool = False,
     ) -> None:
-        self._prefix = namespace.prefix
+        self._names = namespace
         self._channel = namespace.channel
         self._connect = connect
         self._origin = origin
         self._new_epoch = new_epoch
-        self._buckets = CLUSTER_BUCKETS if cluster else 1
-        self._errors = redis_errors()
         # Of each bucket. Replaced item by item, by any thread; a thread that reads an old one is told so by the server.
-        self._epochs = [0] * self._buckets
+        self._epochs = [0] * namespace.buckets
 
     def parts(self, keys: Collection[str]) -> Sequence[Sequence[str]]:
         """The keys by bucket, at most 500 at a time."""
-        if self._buckets == 1:
+        if self._names.buckets == 1:
             wanted = list(keys)
             return [wanted[start : start + PART] for start in range(0, len(wanted), PART)]
         buckets: dict[int, list[str]] = {}
         for key in keys:
-            buckets.setdefault(self._bucket(key), []).append(key)
+            buckets.setdefault(self._names.bucket(key), []).append(key)
         return [one[start : start + PART] for one in buckets.values() for start in range(0, len(one), PART)]
 
     def read(self, keys: Sequence[str], timeout_s: float) -> Mapping[str, bytes]:
         """As of `Store`; one MGET, with the epoch among the keys."""
 
         def ask(client: Client, bucket: int, epoch: int) -> object:
-            start = self._start(bucket)
+            start = self._names.start(bucket)
             found = cast("list[bytes | None]", client.mget([f"{start}:e", *(f"{start}:{epoch}:{key}" for key in keys)]))
             return found[1:] if found[0] == str(epoch).encode() else _OTHER_EPOCH
 
@@ -259,7 +271,7 @@ class RedisStore:
 
     def bump(self, timeout_s: float, *, unless_new: bool) -> None:
         """As of `Store`; one round trip for each bucket."""
-        with self._translated(), within(timeout_s):
+        with translated(), within(timeout_s):
             client = self._connect()
             for bucket, known in enumerate(self._epochs):
                 self._ask_epoch(client, bucket, str(known) if unless_new else "any")
@@ -268,7 +280,7 @@ class RedisStore:
         self, script: Script, keys: Sequence[str], timeout_s: float, *arguments: str | bytes | int
     ) -> list[object]:
         def ask(client: Client, bucket: int, epoch: int) -> object:
-            start = self._start(bucket)
+            start = self._names.start(bucket)
             names = [f"{start}:e"]
             for key in keys:
                 names += (f"{start}:{epoch}:{key}", f"{start}:{epoch}l:{key}")
@@ -277,8 +289,8 @@ class RedisStore:
         return cast("list[object]", self._in_one_epoch(keys, timeout_s, ask))
 
     def _in_one_epoch(self, keys: Sequence[str], timeout_s: float, ask: Callable[[Client, int, int], object]) -> object:
-        bucket = self._bucket(keys[0])
-        with self._translated(), within(timeout_s):
+        bucket = self._names.bucket(keys[0])
+        with translated(), within(timeout_s):
             client = self._connect()
             for _ in range(_TRIES):
                 epoch = self._epochs[bucket] or self._ask_epoch(client, bucket, "")
@@ -292,44 +304,30 @@ class RedisStore:
         """The epoch in force, which is not `may_not_be`."""
         known = self._epochs[bucket]
         told = msgspec.msgpack.encode(Message(self._origin, None))
-        answer = _EPOCH(client, [f"{self._start(bucket)}:e"], [known, may_not_be, self._channel, told])
+        answer = _EPOCH(client, [f"{self._names.start(bucket)}:e"], [known, may_not_be, self._channel, told])
         epoch = int(cast("bytes", answer))
         self._epochs[bucket] = epoch
         if known:  # with the first one nothing of the server's is in the process yet
             self._new_epoch()
         return epoch
 
-    def _bucket(self, key: str) -> int:
-        return zlib.crc32(key.encode()) % self._buckets if self._buckets > 1 else 0
-
-    def _start(self, bucket: int) -> str:
-        return f"{self._prefix}:0" if self._buckets == 1 else f"{self._prefix}:{{{bucket}}}"
-
     def _message(self, versions: Mapping[str, int]) -> bytes:
         return msgspec.msgpack.encode(Message(self._origin, list(versions.items())))
-
-    def _translated(self) -> _Translated:
-        return _Translated(self._errors)
 
     @staticmethod
     def _accepted(values: Mapping[str, bytes], answers: Sequence[object]) -> Collection[str]:
         return [key for key, answer in zip(values, answers, strict=True) if answer == 1]
 
 
-class _Translated:
-    """Turns what redis-py raises into StoreFailed."""
-
-    __slots__ = ("_errors",)
-
-    def __init__(self, errors: tuple[type[Exception], ...]) -> None:
-        self._errors = errors
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
-        if isinstance(error, self._errors):
-            raise StoreFailed(f"{type(error).__name__}: {error}") from error
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what redis-py raises into StoreFailed. A cluster without nodes, for one, makes it raise AttributeError."""
+    try:
+        yield
+    except StoreFailed:
+        raise
+    except Exception as error:
+        raise StoreFailed(f"{type(error).__name__}: {error}") from error
 
 
 def _ms(seconds: float) -> int:

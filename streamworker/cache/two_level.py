@@ -71,8 +71,13 @@ class Scope(enum.Enum):
 
 
 def text_of(key: object) -> str:
-    """A key as text: text itself, a whole number, or bytes. Raises ConfigurationError for any other type."""
+    """A key as text: text itself, a whole number, or bytes. Raises ConfigurationError for any other type.
+
+    Text that is not UTF-8 is a ValueError.
+    """
     if isinstance(key, str):
+        if not key.isascii():
+            key.encode()
         return key
     if isinstance(key, bytes):
         # NUL is what no ASCII key of somebody's begins with; where one does, it is written as the others.

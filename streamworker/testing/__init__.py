@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from streamworker.testing.fake_sink import FakeSink
     from streamworker.testing.handler_run import HandlerRun, TestRecord, run_handler
     from streamworker.testing.memory_broker import MemoryBroker
+    from streamworker.testing.memory_cache import MemoryCacheServer
     from streamworker.testing.mock_kafka import MockKafka
     from streamworker.testing.virtual_time import VirtualTime
     from streamworker.testing.virtual_world import VirtualWorld
@@ -22,6 +23,7 @@ __all__ = [
     "FakeSink",
     "HandlerRun",
     "MemoryBroker",
+    "MemoryCacheServer",
     "MockKafka",
     "TestRecord",
     "VirtualTime",
@@ -33,6 +35,7 @@ _HOMES = {
     "FakeSink": "fake_sink",
     "HandlerRun": "handler_run",
     "MemoryBroker": "memory_broker",
+    "MemoryCacheServer": "memory_cache",
     "MockKafka": "mock_kafka",
     "TestRecord": "handler_run",
     "VirtualTime": "virtual_time",

@@ -91,7 +91,10 @@ class Process:
             executor=self.executor,
             pause=threading.Event().wait,
             store=lambda origin, new_epoch: store(
-                _NAMESPACE, lambda: self.client, origin=origin, new_epoch=new_epoch, cluster=cluster
+                Namespace("shop", "customers", cluster=cluster),
+                lambda: self.client,
+                origin=origin,
+                new_epoch=new_epoch,
             ),
             gate=self.gate,
             timeout_s=timeout_s,
@@ -148,9 +151,8 @@ class AnyoneFills(RedisStore):
 
     def fill(self, values: dict[str, bytes], ttl_s: float, token: str, timeout_s: float) -> Sequence[str]:  # type: ignore[override]
         client = self._connect()
-        bucket = self._bucket(next(iter(values), ""))
         for key, value in values.items():
-            client.set(f"{self._start(bucket)}:{self._epochs[bucket]}:{key}", value, px=int(ttl_s * 1000))
+            client.set(f"{_NAMESPACE.start(0)}:{self._epochs[0]}:{key}", value, px=int(ttl_s * 1000))
         return list(values)
 
 
@@ -211,4 +213,4 @@ class Rounds:
             else:
                 # The server evicts it, and its version with it; leases have an end and stay.
                 (epoch,) = self._names._epochs
-                self._server.delete(f"{self._names._start(0)}:{epoch}:{key}")
+                self._server.delete(f"{_NAMESPACE.start(0)}:{epoch}:{key}")

@@ -237,6 +237,23 @@ def test_batches_work_on_a_cluster(cluster: Several, process: Callable[..., Proc
     assert [each.cache.stats().failed for each in (one, other)] == [{}, {}]
 
 
+def test_a_cluster_that_is_gone_is_no_error(cluster: Several, process: Callable[..., Process]) -> None:
+    truth = truth_of(*KEYS)
+    one = process(cluster.url, truth)
+    one.cache.get_many(KEYS)
+    for server in cluster.servers:
+        server.close()
+
+    one.cache._local.flush()
+    found = [one.cache.get(key) for key in KEYS[:20]]
+    as_it_was = [truth.rows[key] for key in KEYS[:20]]
+    one.cache.written({KEYS[0]: (truth.write(KEYS[0]), truth.rows[KEYS[0]].version)})
+    one.cache.flush()
+
+    assert found == as_it_was
+    assert one.cache.get_many(KEYS) == truth.rows
+
+
 def test_a_slot_that_moves_to_another_node_is_followed(cluster: Several, process: Callable[..., Process]) -> None:
     """F-71."""
     truth = truth_of(*KEYS)

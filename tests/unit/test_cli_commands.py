@@ -40,7 +40,21 @@ def test_the_version_is_the_packages() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "offsets show", "offsets set", "offsets reset", "topics create", "config show", "new"]
+    "command",
+    [
+        "run",
+        "check",
+        "offsets show",
+        "offsets set",
+        "offsets reset",
+        "topics create",
+        "cache stats",
+        "cache show",
+        "cache invalidate",
+        "cache flush",
+        "config show",
+        "new",
+    ],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = streamworker(*command.split(), "--help")
@@ -75,6 +89,17 @@ def test_a_cluster_that_does_not_answer_is_exit_code_1_with_the_reason() -> None
 
     assert result.exit_code == 1
     assert "Connection refused" in result.stderr
+
+
+def test_caches_without_redis_or_a_group_say_what_is_missing() -> None:
+    redis = ("--set", "cache.redis=redis://127.0.0.1:1/0")
+    without_redis, without_group = streamworker("cache", "stats"), streamworker("cache", "stats", *redis)
+    without_answer = streamworker("cache", "stats", *redis, "--group", "shop")
+
+    assert (without_redis.exit_code, without_group.exit_code, without_answer.exit_code) == (2, 2, 1)
+    assert "cache.redis is missing" in without_redis.stderr
+    assert "give --group or --shared" in without_group.stderr
+    assert "cache.redis: ConnectionError: " in without_answer.stderr
 
 
 def test_running_without_a_group_says_how_to_name_one() -> None:

@@ -512,6 +512,11 @@ def test_a_key_of_another_type_needs_a_function() -> None:
         text_of(1.5)
 
 
+def test_a_key_that_is_no_text_is_the_callers_error() -> None:
+    with pytest.raises(ValueError, match="surrogates"):
+        text_of("\ud800")
+
+
 # Whatever Redis does, and whatever others do meanwhile.
 
 faults = st.sampled_from([None, None, None, *CacheFault])
