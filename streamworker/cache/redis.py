@@ -326,7 +326,7 @@ def translated() -> Iterator[None]:
         yield
     except StoreFailed:
         raise
-    except Exception as error:
+    except Exception as error:  # as said: it is no reason for a handler to fail
         raise StoreFailed(f"{type(error).__name__}: {error}") from error
 
 

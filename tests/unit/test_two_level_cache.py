@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streamworker import ConfigurationError
 from streamworker.cache.caches import Caches
-from streamworker.cache.two_level import CacheOptions, OnWrite, TwoLevelCache, text_of
+from streamworker.cache.two_level import CacheOptions, OnWrite, Scope, TwoLevelCache, text_of
 from streamworker.config import CacheConfig
 from streamworker.testing.memory_cache import CacheFault, Later, MemoryCacheServer
 from streamworker.testing.virtual_time import VirtualTime
@@ -454,13 +454,39 @@ def test_what_nobody_can_read_on_the_channel_makes_a_process_forget_all() -> Non
 
 
 def test_a_partition_that_goes_takes_its_values_along() -> None:
-    made = world(1, l1_ttl_s=30.0)
+    made = world(1, scope=Scope.PARTITION)
+    (cache,) = made.caches
+    in_hand = "orders-0"
+    cache._partition = lambda: in_hand
+    cache.get("a")
+    in_hand = "orders-1"
+    cache.get("b")
+
+    cache.drop("orders-0")
+
+    assert cache.stats().local.entries == 1
+    assert cache._local.get("b") == made.truth["b"]
+
+
+def test_a_partition_that_goes_takes_nothing_that_any_process_may_write() -> None:
+    made = world(1)
+    made.caches[0].get("a")
+
+    made.caches[0].drop("orders-0")
+
+    assert made.caches[0].stats().local.entries == 1
+
+
+def test_values_of_a_partition_stay_though_nobody_else_is_heard() -> None:
+    made = world(1, scope=Scope.PARTITION)
     (cache,) = made.caches
     cache.get("a")
 
-    cache.drop("another")  # of a cache whose keys any process writes nothing is dropped
+    cache.unlinked()
+    made.wait(20)
+    cache.get("a")
 
-    assert cache.stats().local.entries == 1
+    assert made.loads == [["a"]]
 
 
 def test_awaited_reads_give_the_same_and_answer_what_is_near_at_once() -> None:
@@ -529,6 +555,9 @@ step = st.one_of(
     st.tuples(st.just("delete"), st.integers(0, 1), st.sampled_from(KEYS)),
     st.tuples(st.just("evict"), st.just(0), st.sampled_from(KEYS)),
     st.tuples(st.just("forget"), st.just(0), st.just("")),
+    st.tuples(st.just("flush"), st.integers(0, 1), st.just("")),
+    st.tuples(st.just("server changed"), st.integers(0, 1), st.just("")),
+    st.tuples(st.just("link lost"), st.integers(0, 1), st.just("")),
     st.tuples(st.just("refresh"), st.just(0), st.just("")),
     st.tuples(st.just("wait"), st.just(0), st.just("")),
 )
@@ -536,23 +565,21 @@ step = st.one_of(
 
 def take(made: World, kind: str, process: int, key: str) -> None:
     cache = made.caches[process]
-    match kind:
-        case "get":
-            cache.get(key)
-        case "get_many":
-            cache.get_many(KEYS)
-        case "write" | "write without a version":
-            made.write(cache, key, versioned=kind == "write")
-        case "delete":
-            made.delete(cache, key)
-        case "evict":
-            made.server.evict(key)
-        case "forget":
-            made.server.forget()
-        case "refresh":
-            made.later.run()
-        case "wait":
-            made.wait(0.6)
+    steps: dict[str, Callable[[], object]] = {
+        "get": lambda: cache.get(key),
+        "get_many": lambda: cache.get_many(KEYS),
+        "write": lambda: made.write(cache, key),
+        "write without a version": lambda: made.write(cache, key, versioned=False),
+        "delete": lambda: made.delete(cache, key),
+        "evict": lambda: made.server.evict(key),
+        "forget": made.server.forget,
+        "flush": cache.flush,
+        "server changed": cache.server_changed,
+        "link lost": lambda: [cache.unlinked(), cache.linked(), cache.verified()],
+        "refresh": made.later.run,
+        "wait": lambda: made.wait(0.6),
+    }
+    steps[kind]()
 
 
 @settings(max_examples=300)
