@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ from streamworker.cache.redis import Namespace, RedisStore
 from streamworker.cache.two_level import CacheOptions, OnWrite, Scope, TwoLevelCache, text_of
 from streamworker.errors import ConfigurationError
 from streamworker.options import Breaker
-from streamworker.redis_client import redis_client, redis_errors
+from streamworker.redis_client import redis_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -79,8 +78,12 @@ class Caches:
         if config.redis is not None:
             assert gate is not None
             self._cluster = urlsplit(config.redis).scheme.endswith("+cluster")
-            with suppress(*redis_errors()):  # a cluster that is away; whatever is wrong with the URL is said now
+            try:
                 self._connect()
+            except ConfigurationError:
+                raise
+            except Exception:  # noqa: BLE001, S110 - a cluster that is away: it may come later
+                pass
             self._link = InvalidationLink(self._connect_link, clock=clock, cluster=self._cluster)
 
     def cache(

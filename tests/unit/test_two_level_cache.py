@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamworker import ConfigurationError
-from streamworker.cache.caches import Caches
+from streamworker.cache.caches import BREAKER, Caches
 from streamworker.cache.two_level import CacheOptions, OnWrite, Scope, TwoLevelCache, text_of
 from streamworker.config import CacheConfig
+from streamworker.resilience.breaker import CircuitBreaker
 from streamworker.testing.memory_cache import CacheFault, Later, MemoryCacheServer
 from streamworker.testing.virtual_time import VirtualTime
 
@@ -669,6 +670,29 @@ def test_a_name_asked_for_with_other_options_is_an_error() -> None:
         shop.cache("customers", type_=str, loader=str.lower)
     with pytest.raises(ConfigurationError, match="another shared"):
         shop.cache("customers", type_=str, loader=str.upper, shared="all")
+
+
+def test_an_url_that_cannot_be_is_said_at_the_start() -> None:
+    gate = CircuitBreaker(BREAKER, clock=VirtualTime())
+
+    with pytest.raises(ConfigurationError, match=r"cache\.redis: expected redis://"):
+        Caches(CacheConfig(redis="http://cache"), app="shop", clock=VirtualTime(), gate=gate)
+
+
+def test_a_cluster_that_is_away_at_the_start_is_no_error() -> None:
+    gate = CircuitBreaker(BREAKER, clock=VirtualTime())
+    shop = Caches(CacheConfig(redis="redis+cluster://127.0.0.1:1"), app="shop", clock=VirtualTime(), gate=gate)
+
+    found = shop.cache("customers", type_=str, loader=str.upper).get("anna")
+    shop.close()
+
+    assert found == "ANNA"
+
+
+def test_a_cache_has_one_loader() -> None:
+    for loaders in ({}, {"loader": str.upper, "load_many": lambda keys: {}}):
+        with pytest.raises(ConfigurationError, match="either loader=… or load_many=…"):
+            caches().cache("customers", type_=str, **loaders)  # type: ignore[arg-type]
 
 
 def test_instances_of_a_handler_may_each_give_their_own_method() -> None:
