@@ -79,28 +79,35 @@ class Envelopes(Generic[V]):
 
     def decode(self, data: bytes) -> Envelope[V] | None:
         """The envelope; None for what is none of this type."""
-        found = read_head(data, self._max_bytes)
-        if found is None or found.schema != self.schema:
+        found = _unpacked(data, self._max_bytes)
+        if found is None or found[1] != self.schema:
             return None
+        version, _, flags, expires_ms, cost_ms = found
         value: V | None = None
-        if not found.negative:
+        if not flags:
             try:
-                value = self._decoder.decode(found.payload)
+                value = self._decoder.decode(memoryview(data)[_HEAD.size :])
             except Exception:  # noqa: BLE001 - the bytes may be anything, and a type may raise anything in __post_init__
                 return None
-        return Envelope(value, found.version, found.negative, found.expires_ms, found.cost_ms)
+        return Envelope(value, version, bool(flags), expires_ms, cost_ms)
 
 
 def read_head(data: bytes, max_bytes: int = MAX_BYTES) -> Head | None:
     """What the head says; None if `data` is too short, too long, or cannot be an envelope."""
+    found = _unpacked(data, max_bytes)
+    if found is None:
+        return None
+    version, schema, flags, expires_ms, cost_ms = found
+    return Head(version, schema, bool(flags), expires_ms, cost_ms, data[_HEAD.size :])
+
+
+def _unpacked(data: bytes, max_bytes: int) -> tuple[int, int, int, int, int] | None:
     if not _HEAD.size <= len(data) <= max_bytes:
         return None
-    version, schema, flags, expires_ms, cost_ms = _HEAD.unpack_from(data)
-    payload = data[_HEAD.size :]
-    negative = flags == _NEGATIVE
-    if version > MAX_VERSION or flags not in (0, _NEGATIVE) or (negative and payload):
-        return None
-    return Head(version, schema, negative, expires_ms, cost_ms, payload)
+    found = _HEAD.unpack_from(data)
+    version, _, flags, _, _ = found
+    possible = not flags or (flags == _NEGATIVE and len(data) == _HEAD.size)
+    return found if possible and version <= MAX_VERSION else None
 
 
 def schema_of(type_: object) -> int:

@@ -23,7 +23,8 @@ class SingleFlight(Generic[K, V]):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # protects the dict from two threads that lead or end at once
-        self._flights: dict[K, Future[V]] = {}
+        # None as long as nobody waits: making a future costs more than most of what else a read does.
+        self._flights: dict[K, Future[V] | None] = {}
 
     def __len__(self) -> int:
         """How many keys are being asked for."""
@@ -38,12 +39,14 @@ class SingleFlight(Generic[K, V]):
         awaited: dict[K, Future[V]] = {}
         with self._lock:
             for key in dict.fromkeys(keys):  # twice in one call, the second would be waited for by the first
-                future = self._flights.get(key)
-                if future is None:
-                    self._flights[key] = Future()
+                if key not in self._flights:
+                    self._flights[key] = None
                     led.append(key)
-                else:
-                    awaited[key] = future
+                    continue
+                future = self._flights[key]
+                if future is None:
+                    future = self._flights[key] = Future()
+                awaited[key] = future
         return led, awaited
 
     def resolve(self, key: K, value: V) -> None:

@@ -52,6 +52,7 @@ C = TypeVar("C")
 _POLL_S = (0.005, 0.02)  # between two looks for what another process loads; at random, so that they spread
 _SOFT = 0.8  # share of its time in the first level after which a value is refreshed
 _JITTER = 0.1  # of the time to live, up or down, so that what came together does not go together
+_MOST_COSTS = 37  # -log of the least that 1 minus a draw can be: no need to draw before
 _MOST_REFRESHES = 1000  # at once; what is beyond is asked for when it has expired
 
 
@@ -503,7 +504,8 @@ class TwoLevelCache(Generic[K, V]):
                 continue
             found[text] = value
             # The dearer it is and the nearer its end, the likelier: so one of many asks for it before it is missed.
-            if ttl_s * 1000 <= -envelope.cost_ms * math.log(1 - self._draw()):
+            cost_s = envelope.cost_ms / 1000
+            if ttl_s <= cost_s * _MOST_COSTS and ttl_s <= -cost_s * math.log(1 - self._draw()):
                 self._refresh_soon(text, wanted[text], tag)
         self._count(self._requests, ("l2", "hit"), len(values) - len(unreadable) - negatives)
         self._count(self._requests, ("l2", "negative"), negatives)
