@@ -22,7 +22,7 @@ from streamworker.errors import (
 )
 from streamworker.events import Listener
 from streamworker.handler import BatchHandler, Context, Handler, SinkHandler
-from streamworker.interfaces import AsyncReader, Dependency, Reader, Reading, Serde, Sink
+from streamworker.interfaces import AsyncReader, Cache, Dependency, Reader, Reading, Serde, Sink
 from streamworker.options import (
     Action,
     Adaptive,
@@ -66,6 +66,7 @@ __all__ = [
     "Bulkhead",
     "BulkheadFull",
     "Bytes",
+    "Cache",
     "CallKilled",
     "CircuitOpen",
     "Config",

@@ -10,13 +10,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from streamworker import __version__
+from streamworker.cache.caches import BREAKER, Caches
+from streamworker.cache.figures import figures
 from streamworker.clock import SystemClock
 from streamworker.cluster import Cluster
 from streamworker.declaration import declarations, is_transactional, keys_topics
 from streamworker.dlq.key_log import KafkaKeyLog
 from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.errors import ConfigurationError
-from streamworker.events import Listeners
+from streamworker.events import Listener, Listeners
 from streamworker.idempotency.provision import claimer_of
 from streamworker.librdkafka import (
     admin_settings,
@@ -36,10 +38,12 @@ from streamworker.observability.status import Board
 from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
 from streamworker.processing.pools import Pools
+from streamworker.resilience.breaker import CircuitBreaker
 from streamworker.resilience.provision import Provision
 from streamworker.sinks.kafka import KafkaSink
 from streamworker.source.kafka import KafkaSource
 from streamworker.transactions.transactor import KafkaTransactor
+from streamworker.work import InHand
 from streamworker.worker import Bounds, Worker
 
 if TYPE_CHECKING:
@@ -48,8 +52,8 @@ if TYPE_CHECKING:
     from streamworker.clock import Clock
     from streamworker.config import Config, LifecycleConfig
     from streamworker.declaration import Declaration
-    from streamworker.events import Listener
     from streamworker.handler import BatchHandler, Handler
+    from streamworker.record import TopicPartition
     from streamworker.scheduling.lane import LaneSlice
 
 _log = logging.getLogger(__name__)
@@ -74,8 +78,10 @@ class Application:
         refuse_loops(declared)
         clock = SystemClock()
         board = Board(first_status(declared, config, clock))
-        metrics = Metrics(board, clock, declared, version=__version__)
-        listener = Listeners([metrics, LogListener(clock), *listeners])
+        in_hand = InHand("in_hand", default=None)
+        self._caches = _caches(config, in_hand, clock)
+        metrics = Metrics(board, clock, declared, version=__version__, counted=lambda: figures(self._caches.stats()))
+        listener = Listeners([metrics, LogListener(clock), _Dropping(self._caches), *listeners])
         self._cluster = Cluster(admin_settings(config.kafka))
         self._declarations = declared
         producer = producer_settings(config.kafka, config.dead_letters)
@@ -144,6 +150,7 @@ class Application:
                 self._key_log.close()
             if self._transactor:
                 self._transactor.close(self.worker.config.lifecycle.close_timeout_s)
+            self._caches.close()
             self._watchdog.stop()
             self._lag.stop()
             if self._http:
@@ -201,6 +208,33 @@ def assemble(
     """
     bounds = Bounds(until_end=until_end, max_records=max_records)
     return Application(config, handlers, bounds=bounds, listeners=listeners)
+
+
+class _Dropping(Listener):
+    """Lets caches forget what belongs to partitions that others have now."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+
+    def revoked(self, partitions: Sequence[TopicPartition], seconds: float) -> None:  # noqa: ARG002 - as of `Listener`
+        """As of `Listener`."""
+        self.lost(partitions)
+
+    def lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """As of `Listener`."""
+        for partition in partitions:
+            self._caches.drop(partition)
+
+
+def _caches(config: Config, in_hand: InHand, clock: Clock) -> Caches:
+    """The caches of this process; it connects to Redis once a handler asks for one."""
+
+    def partition() -> TopicPartition | None:
+        slice_ = in_hand.get()
+        return None if slice_ is None else slice_.ownership.partition
+
+    gate = CircuitBreaker(BREAKER, clock=clock)
+    return Caches(config.cache, app=config.kafka.group, clock=clock, gate=gate, partition=partition)
 
 
 def _transactor(config: Config, cluster: Cluster, clock: Clock) -> KafkaTransactor:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, Unpack, overload
 
 from streamworker.clock import SystemClock
-from streamworker.errors import ConfigurationError, nearest
+from streamworker.errors import ConfigurationError, Misuse, nearest
 from streamworker.interfaces import Unset
 from streamworker.options import (
     Adaptive,
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from streamworker.interfaces import (
         AnySerde,
         AsyncReader,
+        Cache,
+        CacheProvider,
+        CacheSettings,
         Claimer,
         ClientOption,
         Dependency,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 S = TypeVar("S")
 K = TypeVar("K")
+KH = TypeVar("KH", bound="Hashable")
 V = TypeVar("V")
 
 Call = Callable[[object], object]
@@ -78,6 +82,8 @@ class Context:
         sinks: Mapping[str, str] = _NO_SINKS,
         claimer: Claimer | None = None,
         producer: Mapping[str, ClientOption] = _NO_CLUSTER,
+        caches: CacheProvider | None = None,
+        in_hand: InHand | None = None,
         timeout_s: float | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -88,7 +94,9 @@ class Context:
         self._reads = reads
         self.sinks = sinks  # the [sinks] table of the configuration; ask `connection`
         self.producer_settings = producer  # secrets included; ask `producer`
-        self.in_hand = InHand("in_hand", default=None)  # for the engine, which says there what each thread is at
+        # For the engine, which says there what each thread is at.
+        self.in_hand = InHand("in_hand", default=None) if in_hand is None else in_hand
+        self._caches = caches
         self._timeout_s = inf if timeout_s is None else timeout_s
         self._clock = clock or SystemClock()
         self.claimer = claimer  # for the engine, which claims with it what is to be handled
@@ -124,6 +132,40 @@ class Context:
         if not self.producer_settings:
             raise ConfigurationError(f"{self.handler}.sink: there is no Kafka here to produce to")
         return self.producer_settings
+
+    @overload
+    def cache(
+        self, name: str, *, loader: Callable[[KH], V | None], **settings: Unpack[CacheSettings]
+    ) -> Cache[KH, V]: ...
+
+    @overload
+    def cache(
+        self, name: str, *, load_many: Callable[[Sequence[KH]], Mapping[KH, V]], **settings: Unpack[CacheSettings]
+    ) -> Cache[KH, V]: ...
+
+    def cache(
+        self,
+        name: str,
+        *,
+        loader: Callable[[KH], V | None] | None = None,
+        load_many: Callable[[Sequence[KH]], Mapping[KH, V]] | None = None,
+        **settings: Unpack[CacheSettings],
+    ) -> Cache[KH, V]:
+        """The cache called `name`, in this process and, if `cache.redis` says where it is, in Redis; call it in `open`.
+
+        `loader` gives the value of a key, or None; `load_many` those of many. Both are called on any thread. Values are
+        handed out as they are: treat them as frozen. Raises ConfigurationError for a name that was asked for with other
+        options, for one that does not say of which type the values are, and in a child process.
+        """
+        if self._caches is None:
+            raise ConfigurationError(
+                f"{self.handler}: caches are in the worker's process, and the handler's calls are in others; leave"
+                f' execution at "thread"'
+            )
+        if self.in_hand.get() is not None:
+            raise Misuse(f"cache {name!r}: ask for it in open(), not in handle()")
+        self.has_caches = True
+        return self._caches.for_handler(self.in_hand, name, loader=loader, load_many=load_many, settings=settings)
 
     def dependency(self, name: str) -> Dependency:
         """What the handler's class declares under `name` in `dependencies`, to make calls with.

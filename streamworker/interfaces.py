@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypedDict, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from streamworker.options import Fallback
     from streamworker.record import Header, Letter, Message, Origin, Record, TopicPartition
     from streamworker.tally import ClaimedSlice
-    from streamworker.work import Place, Slice, SliceOutcome
+    from streamworker.work import InHand, Place, Slice, SliceOutcome
 
 T = TypeVar("T")
 S = TypeVar("S")
 R = TypeVar("R")
 K = TypeVar("K")
+KH = TypeVar("KH", bound="Hashable")
 K_contra = TypeVar("K_contra", contravariant=True)
 V = TypeVar("V")
 P = ParamSpec("P")
@@ -109,6 +110,64 @@ class AsyncReader(Protocol[K_contra, V]):
 
     async def __call__(self, key: K_contra, /) -> Reading[V]:
         """As of `Reader`, awaited."""
+
+
+class Cache(Protocol[KH, V]):
+    """A cache as a handler has it, from `Context.cache`. The thread, or the event loop, of the instance.
+
+    Reads never fail because Redis does, and raise what the loader raises.
+    """
+
+    def get(self, key: KH) -> V | None:
+        """The value of `key`; None if there is no such thing."""
+
+    def get_many(self, keys: Iterable[KH]) -> dict[KH, V]:
+        """The values of those `keys` that exist: one round trip for all that Redis has, one load for the others."""
+
+    async def aget(self, key: KH) -> V | None:
+        """As `get`, for async handlers."""
+
+    async def aget_many(self, keys: Iterable[KH]) -> dict[KH, V]:
+        """As `get_many`, for async handlers."""
+
+    def put(self, key: KH, value: V) -> None:
+        """This is the value from now on: once the record has its effect, and if it has none, never."""
+
+    def invalidate(self, *keys: KH) -> None:
+        """What is cached of these is out of date: likewise."""
+
+
+class CacheSettings(TypedDict, total=False):
+    """What can be said of a cache, beside its name and its loader; what is left out suits most."""
+
+    type_: type[object]  # of the values, for msgspec to write and read; without it the loader's annotation says it
+    ttl_s: float  # in Redis, counted from the loading on and over both levels
+    l1_ttl_s: float  # in the process
+    negative_ttl_s: float  # of keys that do not exist
+    version: Callable[..., int]  # of a value
+    on_write: str  # what a write does to Redis: "replace", "invalidate" or "set"
+    scope: str  # "shared", or "partition" if only records of one partition ever write a key
+    lease_s: float  # twice what a slow load takes
+    key: Callable[..., str]  # to text, of keys that are not text, whole numbers or bytes
+    shared: str  # a name under which several groups share their values
+    schema: int  # another one than before makes all that is in Redis a miss
+    max_entries: int  # in the process
+    max_bytes: int  # of a value in Redis
+
+
+class CacheProvider(Protocol):
+    """Makes the caches of a process."""
+
+    def for_handler(
+        self,
+        in_hand: InHand,
+        name: str,
+        *,
+        loader: Callable[[KH], V | None] | None,
+        load_many: Callable[[Sequence[KH]], Mapping[KH, V]] | None,
+        settings: CacheSettings,
+    ) -> Cache[KH, V]:
+        """The cache called `name`, for an instance whose threads say in `in_hand` what they are at."""
 
 
 class Unset(enum.Enum):

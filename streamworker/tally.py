@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
 
 class Behind(Protocol):
@@ -87,5 +87,18 @@ class Tally:
         self.intents.append(Intent(None if self.is_batch else self.done, cache, key, value))
 
     def intended(self, cache: Behind, key: object) -> Intent | None:
-        """What was meant last for `key`, by this record or one before it in the slice."""
-        return next((one for one in reversed(self.intents) if one.cache is cache and one.key == key), None)
+        """What was meant last for `key`, by this record or one before it in the slice that was not rejected."""
+        for one in reversed(self.intents):
+            if one.cache is cache and one.key == key and not self._is_rejected(one):
+                return one
+        return None
+
+    def handled(self) -> Iterator[Intent]:
+        """What was meant by records whose calls succeeded, in order."""
+        for one in self.intents:
+            is_done = self.done > 0 if one.record is None else one.record < self.done
+            if is_done and not self._is_rejected(one):
+                yield one
+
+    def _is_rejected(self, intent: Intent) -> bool:
+        return any(index == intent.record for index, _ in self.rejected)

@@ -5,14 +5,18 @@ They share the client, the breaker, the link that hears other processes, and a f
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import threading
+import types
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Generic, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
 from streamworker.bounds import member
 from streamworker.cache.envelope import MAX_BYTES
+from streamworker.cache.handler_cache import HandlerCache
 from streamworker.cache.invalidation import InvalidationLink
 from streamworker.cache.redis import Namespace, RedisStore
 from streamworker.cache.two_level import CacheOptions, OnWrite, Scope, TwoLevelCache, text_of
@@ -27,7 +31,9 @@ if TYPE_CHECKING:
     from streamworker.cache.two_level import CacheStats
     from streamworker.clock import Clock
     from streamworker.config import CacheConfig
+    from streamworker.interfaces import Cache, CacheSettings
     from streamworker.redis_client import Client
+    from streamworker.work import InHand
 
 K = TypeVar("K", bound="Hashable")
 V = TypeVar("V")
@@ -142,6 +148,22 @@ class Caches:
             )
         return known
 
+    def for_handler(
+        self,
+        in_hand: InHand,
+        name: str,
+        *,
+        loader: Callable[[K], V | None] | None,
+        load_many: Callable[[Sequence[K]], Mapping[K, V]] | None,
+        settings: CacheSettings,
+    ) -> Cache[K, V]:
+        """As of `CacheProvider`."""
+        given = dict(settings)
+        if "type_" not in given:
+            given["type_"] = _annotated(name, loader, load_many)
+        cache = self.cache(name, loader=loader, load_many=load_many, **given)  # type: ignore[arg-type]  # as of the settings
+        return HandlerCache(cache, in_hand)
+
     @property
     def dirty(self) -> bool:
         """Whether Redis may have something out of date that this process has written."""
@@ -214,6 +236,27 @@ class Caches:
         """A client of the link's own: its calls have another time, and it waits in one of them for good."""
         assert self._config.redis is not None
         return redis_client(self._config.redis, timeout_s=_LINK_TIMEOUT_S, connections=4, option=_OPTION)
+
+
+def _annotated(name: str, loader: object, load_many: object) -> object:
+    """The type of the values, by what the loader says that it returns."""
+    function = load_many if loader is None else loader
+    # Of it all only what it returns: of what it takes, types may be known to type checkers alone.
+    told = SimpleNamespace(__annotations__={"return": getattr(function, "__annotations__", {}).get("return")})
+    try:
+        returned = get_type_hints(told, getattr(function, "__globals__", {}), vars(collections.abc))["return"]
+    except NameError:
+        returned = None
+    if loader is None:
+        found = get_args(returned)[1:]
+    else:
+        kinds = get_args(returned) if get_origin(returned) in (types.UnionType, Union) else (returned,)
+        found = tuple(one for one in kinds if one not in (None, types.NoneType))
+    if len(found) != 1 or isinstance(found[0], TypeVar):
+        raise ConfigurationError(
+            f"cache {name!r}: of which type are its values? Say type_=Customer, or let the loader's annotation say it"
+        )
+    return found[0]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -206,9 +206,8 @@ def _of_records(written: Written, indices: Sequence[int]) -> Written:
 def _changes(tally: Tally) -> Mapping[Behind, Mapping[object, Intent]]:
     """By cache and key, what was meant last by records whose calls succeeded."""
     found: dict[Behind, dict[object, Intent]] = defaultdict(dict)
-    for intent in tally.intents:
-        if (tally.done > 0) if intent.record is None else intent.record < tally.done:
-            found[intent.cache][intent.key] = intent
+    for intent in tally.handled():
+        found[intent.cache][intent.key] = intent
     return found
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from streamworker.clock import Clock
     from streamworker.config import Config
     from streamworker.declaration import Declaration
-    from streamworker.interfaces import Claimer
+    from streamworker.interfaces import CacheProvider, Claimer
+    from streamworker.work import InHand
 
 
 class Provision:
@@ -32,7 +33,11 @@ class Provision:
         config: Config,
         clock: Clock,
         claimer: Callable[[Declaration], Claimer | None] = lambda _declaration: None,
+        caches: CacheProvider | None = None,
+        in_hand: InHand | None = None,
     ) -> None:
+        self._caches = caches
+        self._in_hand = in_hand
         self.breakers = breakers_of(declarations, clock)
         self.degradation = Degradation(declarations, config.degradation)
         self.contexts = [self._context(one, config, clock, claimer(one)) for one in declarations]
@@ -47,6 +52,8 @@ class Provision:
             reads=self.degradation.operations(declaration, guards, clock),
             sinks=config.sinks,
             claimer=claimer,
+            caches=self._caches,
+            in_hand=self._in_hand,
             producer=sink_settings(config.kafka, config.dead_letters),
             timeout_s=declaration.timeout_s,
             clock=clock,

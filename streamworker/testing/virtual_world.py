@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from streamworker.cache.caches import Caches
 from streamworker.config import Config, KafkaConfig
 from streamworker.declaration import declarations, is_transactional, keys_topics
 from streamworker.errors import BatchFailed
@@ -154,7 +155,11 @@ class VirtualWorld:
         config = self.config if app is None else replace(self.config, app=app)
         extenders: list[LeaseExtender[Claim]] = []
         provision = Provision(
-            declared, config=config, clock=self.time, claimer=lambda one: self._claimer(one, extenders)
+            declared,
+            config=config,
+            clock=self.time,
+            claimer=lambda one: self._claimer(one, extenders),
+            caches=Caches(replace(config.cache, redis=None), app=config.kafka.group, clock=self.time),
         )
         story = Story()
         threads = Threads(

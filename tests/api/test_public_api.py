@@ -28,6 +28,7 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
         "Bulkhead",
         "BulkheadFull",
         "Bytes",
+        "Cache",
         "CallKilled",
         "CircuitOpen",
         "Config",

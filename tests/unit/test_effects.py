@@ -238,6 +238,25 @@ def test_what_a_record_meant_to_do_that_failed_is_forgotten() -> None:
     assert rig.cache.dropped == []
 
 
+def test_what_a_record_meant_to_do_that_was_rejected_is_forgotten_and_no_later_one_sees_it() -> None:
+    seen: list[object] = []
+
+    def handle(record: Record[bytes]) -> object:
+        slice_ = rig.in_hand.get()
+        assert slice_ is not None
+        assert slice_.tally is not None
+        seen.append(slice_.tally.intended(rig.cache, "k"))
+        rig.intend("k", record.value)
+        return poisoned(record)
+
+    rig = Rig(handle)
+
+    rig.run(b"poison", b"b")
+
+    assert seen == [None, None]
+    assert rig.cache.put == {"k": (b"b", 111)}
+
+
 def test_a_write_of_unknown_fate_drops_what_it_would_have_changed() -> None:
     """The server may have committed it, and the handler may never be called with these records again."""
 
