@@ -89,16 +89,23 @@ def test_the_public_api_is_this_list_and_nothing_else() -> None:
 # What the pages and examples import from modules, because not everybody needs what these bring along.
 FROM_MODULES = {
     "streamworker.assembly": {"assemble"},
+    "streamworker.cache.two_level": {"CacheOptions"},
     "streamworker.config": {"Config", "HttpConfig", "KafkaConfig"},
     "streamworker.idempotency": {"Fence", "Hold", "Leader", "RedisLock", "Transitions"},
     "streamworker.redis_client": {"redis_client"},
     "streamworker.serde": {"Avro", "Text"},
+    "streamworker.sinks.fences": {"held_fence"},
     "streamworker.sinks.http": {"HttpSink"},
     "streamworker.sinks.redis": {"RedisSink"},
-    "streamworker.sinks.values": {"Delete"},
-    "streamworker.testing": {"FakeSink", "TestRecord", "VirtualTime", "VirtualWorld", "run_handler"},
+    "streamworker.testing": {
+        "FakeSink",
+        "MemoryCacheServer",
+        "TestRecord",
+        "VirtualTime",
+        "VirtualWorld",
+        "run_handler",
+    },
     "streamworker.testing.memory_claims": {"MemoryLock", "MemoryLocks"},
-    "streamworker.sinks.fences": {"held_fence"},
     "streamworker.testing.mock_kafka": {"MockKafka"},
 }
 
