@@ -101,13 +101,21 @@ class Application:
         )
         self._also: Callable[[], None] = lambda: None
         self._http = HttpServer(config.http, pages) if config.http.enabled else None
-        provision = Provision(declared, config=config, clock=clock, claimer=lambda one: claimer_of(one, config, clock))
+        provision = Provision(
+            declared,
+            config=config,
+            clock=clock,
+            claimer=lambda one: claimer_of(one, config.claims, config.kafka.group, clock),
+            caches=self._caches,
+            in_hand=in_hand,
+        )
         pools: Pools[LaneSlice] = Pools(
             declared,
             provision.contexts,
             clock=clock,
             max_record_bytes=config.kafka.max_record_bytes,
             log=config.log,
+            claims=config.claims,
         )
         self._transactor = _transactor(config, self._cluster, clock) if is_transactional(declared) else None
         self.worker = Worker(
@@ -123,6 +131,7 @@ class Application:
             breakers=provision.breakers,
             degradation=provision.degradation,
             transactor=self._transactor,
+            caches=self._caches,
             bounds=bounds,
             letter_max_bytes=int(producer["message.max.bytes"]),
             observe=self._between_steps,

@@ -21,6 +21,7 @@ from streamworker.clock import SystemClock
 from streamworker.declaration import declaration
 from streamworker.errors import ConfigurationError
 from streamworker.handler import Context
+from streamworker.idempotency.provision import claimer_of
 from streamworker.observability import logs
 from streamworker.processing.effects import effects_of
 from streamworker.processing.executor import SliceRunner, guarded_call
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from streamworker.clock import Clock
     from streamworker.declaration import Declaration
     from streamworker.handler import AnyHandler
-    from streamworker.interfaces import ClientOption, Dependency
+    from streamworker.interfaces import Claimer, ClientOption, Dependency
     from streamworker.work import Slice, SliceOutcome
 
 _STANDARD_INPUT = 0
@@ -88,6 +89,7 @@ class _Instance:
             dependencies=guards_of(self._declared, {}, clock),
             sinks=setup.sinks,
             producer=setup.producer,
+            claimer=None if setup.claims is None else claimer_of(self._declared, setup.claims, setup.group, clock),
             timeout_s=self._declared.timeout_s,
         )
         self._handler: AnyHandler = self._declared.make()
@@ -134,6 +136,7 @@ class _ToldContext(Context):
         dependencies: Mapping[str, Dependency],
         sinks: Mapping[str, str],
         producer: Mapping[str, ClientOption],
+        claimer: Claimer | None,
         timeout_s: float | None,
     ) -> None:
         super().__init__(
@@ -143,6 +146,7 @@ class _ToldContext(Context):
             dependencies=dependencies,
             sinks=sinks,
             producer=producer,
+            claimer=claimer,
             timeout_s=timeout_s,
         )
         self._slate = slate

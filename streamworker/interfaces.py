@@ -155,6 +155,17 @@ class CacheSettings(TypedDict, total=False):
     max_bytes: int  # of a value in Redis
 
 
+class CacheTruth(Protocol):
+    """Whether the caches of a process can be believed. Any thread, never blocks."""
+
+    @property
+    def dirty(self) -> bool:
+        """Whether one may have something out of date that was written here and could not be told to it."""
+
+    def distrust(self) -> None:
+        """Somebody else has written so: nothing is believed that was there before."""
+
+
 class CacheProvider(Protocol):
     """Makes the caches of a process."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.closing import Closing
-    from streamworker.interfaces import Log, OffsetMark
+    from streamworker.interfaces import CacheTruth, Log, OffsetMark
     from streamworker.offsets.policy import StartPlan
     from streamworker.parking import Parking
     from streamworker.partition import Partition
@@ -68,10 +68,12 @@ class Rebalancing:
         parking: Parking,
         unread: Unread,
         log: Log,
+        caches: CacheTruth | None,
         step: Callable[[float], None],
     ) -> None:
         self._source = stages.source
         self._log = log
+        self._caches = caches
         self._quarantine = quarantine
         self._parking = parking
         self._unread = unread
@@ -169,6 +171,8 @@ class Rebalancing:
 
     def _use(self, partition: Partition, plan: StartPlan) -> None:
         partition.foreign = plan.foreign or plan.progress is None
+        if self._caches is not None and plan.progress is not None and plan.progress.untold:
+            self._caches.distrust()
         if plan.foreign:
             self._listener.foreign_offset(partition.key, plan.offset)
         if plan.other_topic:

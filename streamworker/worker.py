@@ -52,6 +52,7 @@ from streamworker.stages import Stages, handler_stages
 from streamworker.transactions.pending import PendingOutputs
 from streamworker.transactions.source import TransactionalOutbox, TransactionalSource, in_transactions
 from streamworker.unread import Unread
+from streamworker.untold import Untold
 from streamworker.waiting import rooms_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from streamworker.config import Config
     from streamworker.declaration import Declaration
     from streamworker.events import Listener
-    from streamworker.interfaces import CommitAnswer, Executor, Fault, KeyLog, Log, Outbox, Source
+    from streamworker.interfaces import CacheTruth, CommitAnswer, Executor, Fault, KeyLog, Log, Outbox, Source
     from streamworker.partition import Partition
     from streamworker.record import TopicPartition
     from streamworker.resilience.breaker import CircuitBreaker
@@ -124,6 +125,7 @@ class Worker:
         breakers: Mapping[str, CircuitBreaker],
         degradation: Degradation,
         transactor: Transactor | None = None,
+        caches: CacheTruth | None = None,
         bounds: Bounds = UNBOUNDED,
         letter_max_bytes: int = 1_000_000,
         observe: Callable[[Worker], None] = _nobody,
@@ -207,6 +209,7 @@ class Worker:
         )
         self.unread = Unread(stages, self.partitions)
         self._places = Places(stages, self.partitions)
+        self._untold = None if caches is None else Untold(stages, self.partitions, caches)
         self.heads = Heads(stages, self.partitions, divert=self.letters.divert)
         self.overdue = Overdue(stages, self.partitions, replace=executor.replace, settle=self.settlement.settle)
         self._closing = Closing(stages, self.partitions, self.gatekeeper, take_handled=self.settlement.take_handled)
@@ -218,6 +221,7 @@ class Worker:
             parking=self.parking,
             unread=self.unread,
             log=log,
+            caches=caches,
             step=self._step_without_fetching,
         )
 
@@ -398,6 +402,8 @@ class Worker:
             self.overdue.look()
         for operation, fallback, reads in self.degradation.counted():
             self._listener.degraded(operation, fallback, reads)
+        if self._untold is not None:
+            self._untold.step()
 
     def _mend(self) -> None:
         """Let go on what can: partitions whose reason to stand still has passed."""

@@ -131,13 +131,13 @@ class SecondLevel:
 
     def forget(self, budget: Budget) -> None:
         """Let it have nothing of what it has."""
-        self._distrust()
+        self.distrust()
         self._believed(budget)
 
     def renew(self) -> None:
         """The server may have lost its last writes: a new epoch, unless another process has made one."""
         if self._once("bump", Budget(_IN_THE_BACKGROUND_S), self._bump_unless_new) is None:
-            self._distrust()
+            self.distrust()
 
     def mend(self) -> None:
         """Tell it of the dirty keys now, if there are any. From a thread that nobody waits for."""
@@ -180,9 +180,10 @@ class SecondLevel:
             self._dirty.update(dict.fromkeys(keys, self._writes))
             overflown = len(self._dirty) > self._max_dirty
         if overflown:
-            self._distrust()
+            self.distrust()
 
-    def _distrust(self) -> None:
+    def distrust(self) -> None:
+        """All that it has may be out of date: nothing is read from it before it has forgotten that. Never blocks."""
         with self._lock:
             self._writes += 1
             self._distrusted = self._writes

@@ -319,8 +319,10 @@ class TwoLevelCache(Generic[K, V]):
         return 0 if self._second is None else self._second.dirty_keys
 
     def distrust(self) -> None:
-        """Nobody knows what Redis has: somebody wrote to the truth and could not tell it."""
-        self.flush()
+        """Nobody knows what Redis has: somebody wrote to the truth and could not tell it. Never blocks."""
+        if self._second is not None:
+            self._second.distrust()
+        self._flush("distrusted")
 
     def drop(self, partition: Hashable) -> None:
         """The partition has another owner now, who writes its keys."""

@@ -13,13 +13,13 @@ from streamworker.redis_client import redis_client
 
 if TYPE_CHECKING:
     from streamworker.clock import Clock
-    from streamworker.config import Config
+    from streamworker.config import ClaimConfig
     from streamworker.declaration import Declaration
     from streamworker.idempotency.claims import Claim, Claims
     from streamworker.options import Idempotency
 
 
-def claimer_of(declaration: Declaration, config: Config, clock: Clock) -> SliceClaims | None:
+def claimer_of(declaration: Declaration, config: ClaimConfig, group: str, clock: Clock) -> SliceClaims | None:
     """What claims the records of a handler in Redis; None if it has not asked for that.
 
     Raises ConfigurationError if nobody says where Redis is. It connects with the first claim.
@@ -27,17 +27,17 @@ def claimer_of(declaration: Declaration, config: Config, clock: Clock) -> SliceC
     idempotency = declaration.idempotency
     if idempotency is None or idempotency.kept_in is KeptIn.SINK:
         return None
-    if config.claims.redis is None:
+    if config.redis is None:
         raise ConfigurationError(
             f"claims.redis is missing, and {declaration.name} keeps claims there; for instance redis://localhost:6379/1"
         )
     client = redis_client(
-        config.claims.redis,
-        timeout_s=config.claims.timeout_s,
+        config.redis,
+        timeout_s=config.timeout_s,
         connections=declaration.concurrency + 1,  # one for whoever extends
         option="claims.redis",
     )
-    claims = RedisClaims(client, group=config.kafka.group, lease_s=idempotency.lease_s, ttl_s=idempotency.ttl_s)
+    claims = RedisClaims(client, group=group, lease_s=idempotency.lease_s, ttl_s=idempotency.ttl_s)
     extender = LeaseExtender(claims.extend, name=declaration.name, lease_s=idempotency.lease_s, clock=clock)
     return slice_claims(declaration, idempotency, claims, extender, clock)
 

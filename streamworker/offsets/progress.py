@@ -25,6 +25,7 @@ class Progress:
     `done` has (first, last) in ascending order. `attempts` has how many calls were spent, by the offset of a record
     that is not done. `running` until the partition was given back in order. `owner` names the process, `topic_id` tells
     the topic from another of its name. So many owners died, up to this one, before anything was delivered: `unread`.
+    With `untold` a cache may have something out of date that the owner has written and could not tell it.
     """
 
     offset: int
@@ -35,3 +36,4 @@ class Progress:
     owner: str = ""
     topic_id: str = ""
     unread: int = 0
+    untold: bool = False

@@ -48,6 +48,7 @@ class OffsetTracker:
         self.running = True  # until the partition is given back in order
         self.unread = 0  # owners that died before anything was delivered, up to this one
         self.unfetched = False  # nothing is asked for yet: if the process dies, it is not of that
+        self.untold = False  # whether a cache may have something out of date that was written here
         self.suspect: Suspect | None = None  # what is to be known as having been in work if the process dies
         self.known: Progress | None = None  # what the coordinator has, as far as it was heard
         self.crowded = False  # hardly more would fit beside the committed offset
@@ -131,7 +132,7 @@ class OffsetTracker:
         suspect, owner, topic_id = self.suspect, self._owner, self._topic_id
         # Whoever finds it in work counts one more.
         unread = self.unread - (self.unfetched and self.running)
-        return Progress(offset, beyond, attempts, self.running, suspect, owner, topic_id, unread)
+        return Progress(offset, beyond, attempts, self.running, suspect, owner, topic_id, unread, self.untold)
 
     def first_open(self, count: int) -> list[int]:
         """The lowest offsets that were delivered and are not done, at most `count`."""

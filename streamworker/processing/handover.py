@@ -17,7 +17,7 @@ from streamworker.work import Failure, Ownership, Slice
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streamworker.config import LogConfig
+    from streamworker.config import ClaimConfig, LogConfig
     from streamworker.interfaces import ClientOption
     from streamworker.record import Header, Letter, Message
     from streamworker.work import SliceOutcome
@@ -34,6 +34,7 @@ class Setup:
     app: Mapping[str, object]
     sinks: Mapping[str, str]
     producer: Mapping[str, ClientOption]
+    claims: ClaimConfig | None  # None where nothing is claimed
     group: str
     max_record_bytes: int
     log: LogConfig | None  # None leaves logging alone

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.config import LogConfig
+    from streamworker.config import ClaimConfig, LogConfig
     from streamworker.declaration import Declaration
     from streamworker.handler import Context
 
@@ -60,7 +60,7 @@ class Pool(Protocol[S_contra]):
 
 
 class Pools(Generic[S]):
-    """An `Executor` over the handlers of this process; `log` is how its child processes are to log."""
+    """An `Executor` over the handlers of this process; `log` and `claims` are for its child processes."""
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Pools(Generic[S]):
         clock: Clock,
         max_record_bytes: int,
         log: LogConfig | None = None,
+        claims: ClaimConfig | None = None,
     ) -> None:
         self._outcomes: deque[SliceOutcome[S]] = deque()
         # Not a SimpleQueue with a timeout: in CPython 3.11 and 3.12 a signal that comes while the main
@@ -83,7 +84,7 @@ class Pools(Generic[S]):
         for declaration, context in zip(declarations, contexts, strict=True):
             make: Callable[..., Pool[S]] = EventLoop[S] if declaration.is_async else ThreadPool[S]
             if declaration.execution is Execution.PROCESS:
-                make = partial(ProcessPool[S], log=log)
+                make = partial(ProcessPool[S], log=log, claims=claims)
             elif declaration.execution is Execution.INLINE:
                 make = Inline[S]
             pool = make(declaration, context, self._report, clock=clock, max_record_bytes=max_record_bytes)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from streamworker.clock import Clock
-    from streamworker.config import LogConfig
+    from streamworker.config import ClaimConfig, LogConfig
     from streamworker.declaration import Declaration
     from streamworker.handler import Context
     from streamworker.processing.threads import Instance
@@ -58,10 +58,11 @@ class ProcessPool(ThreadPool[S]):
         clock: Clock,
         max_record_bytes: int,
         log: LogConfig | None = None,
+        claims: ClaimConfig | None = None,
     ) -> None:
         super().__init__(declaration, context, report, clock=clock, max_record_bytes=max_record_bytes)
         self._clock = clock
-        self._setup = _setup(declaration, context, max_record_bytes, log)
+        self._setup = _setup(declaration, context, max_record_bytes, log, claims)
         self._children: list[_Child[S]] = []  # those that live; pool threads add and remove theirs
 
     def open(self) -> Instance[S]:
@@ -96,7 +97,7 @@ class _Child(Generic[S]):
         self.gone = False
         self._declaration = declaration
         # What such a slice came to counts when its outcome is there, and not before.
-        self._counts_at_end = declaration.batch is not None or declaration.sink is not None
+        self._counts_at_end = any((declaration.batch, declaration.sink, declaration.idempotency))
         self._is_batch = declaration.batch is not None
         self._monotonic_s = clock.monotonic_s
         self._ended = ended
@@ -240,7 +241,13 @@ def _in_words(exit_code: int) -> str:
         return f"signal {-exit_code}"
 
 
-def _setup(declaration: Declaration, context: Context, max_record_bytes: int, log: LogConfig | None) -> bytes:
+def _setup(
+    declaration: Declaration,
+    context: Context,
+    max_record_bytes: int,
+    log: LogConfig | None,
+    claims: ClaimConfig | None,
+) -> bytes:
     kind = declaration.make
     module, qualified_name = kind.__module__, kind.__qualname__
     try:
@@ -258,6 +265,7 @@ def _setup(declaration: Declaration, context: Context, max_record_bytes: int, lo
         app=context.app,
         sinks=dict(context.sinks),
         producer=dict(context.producer_settings),
+        claims=claims,
         group=context.group,
         max_record_bytes=max_record_bytes,
         log=log,

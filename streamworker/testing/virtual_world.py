@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from streamworker.handler import BatchHandler, Call, Context, Handler
     from streamworker.idempotency.claims import Claim
     from streamworker.idempotency.slices import SliceClaims
+    from streamworker.interfaces import CacheTruth
     from streamworker.work import Slice
 
 T = TypeVar("T")
@@ -145,6 +146,7 @@ class VirtualWorld:
         listeners: Sequence[Listener] = (),
         app: Mapping[str, object] | None = None,
         recorded: bool = True,
+        caches: CacheTruth | None = None,
         observe: Callable[[Worker], None] = lambda _worker: None,
     ) -> Member:
         """Add a worker to the group and let it subscribe; `effects` is kept only if it is `recorded`."""
@@ -190,6 +192,7 @@ class VirtualWorld:
             listener=Listeners([story, *listeners]),
             breakers=provision.breakers,
             degradation=provision.degradation,
+            caches=caches,
             transactor=MemoryTransactor(self.broker) if is_transactional(declared) else None,
             bounds=bounds,
             observe=observe,

@@ -221,6 +221,50 @@ def test_a_loader_that_does_not_say_of_which_type_its_values_are_is_refused(load
         make_world().start(Untold)
 
 
+class Truth:
+    """What a worker is told of its caches, and does to them."""
+
+    def __init__(self) -> None:
+        self.dirty = False
+        self.distrusts = 0
+
+    def distrust(self) -> None:
+        self.distrusts += 1
+
+
+@pytest.mark.parametrize("ending", ["killed", "stopped"])
+def test_who_takes_over_from_a_worker_whose_cache_was_not_told_believes_no_cache(ending: str) -> None:
+    world, first, second = make_world(), Truth(), Truth()
+    member = world.start(cached(), caches=first)
+    first.dirty = True
+    produce(world, b"a")
+    world.run_to_end("in")
+
+    (world.kill if ending == "killed" else world.stop)(member)
+    world.start(cached(), caches=second)
+    produce(world, b"b")
+    world.run_to_end("in")
+
+    assert (first.distrusts, second.distrusts) == (0, 1)
+
+
+def test_who_takes_over_from_a_worker_whose_cache_was_told_in_the_end_believes_it() -> None:
+    world, first, second = make_world(), Truth(), Truth()
+    member = world.start(cached(), caches=first)
+    first.dirty = True
+    produce(world, b"a")
+    world.run_to_end("in")
+    first.dirty = False
+    world.run_for(3)
+
+    world.kill(member)
+    world.start(cached(), caches=second)
+    produce(world, b"b")
+    world.run_to_end("in")
+
+    assert second.distrusts == 0
+
+
 def test_a_handler_on_the_loop_thread_has_no_caches() -> None:
     clock = SystemClock()
     context = RealContext(app={}, group="g", handler="h", caches=Caches(CacheConfig(), app="g", clock=clock))

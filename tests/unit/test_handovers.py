@@ -147,6 +147,7 @@ def test_a_setup_with_what_cannot_be_pickled_raises() -> None:
         qualified_name="q",
         app={"l": threading.Lock()},
         sinks={},
+        claims=None,
         producer={},
         group="g",
         max_record_bytes=1,

@@ -30,7 +30,7 @@ def progresses(draw: st.DrawFn, lengths: st.SearchStrategy[int] = SMALL | LARGE,
         draw(st.sampled_from(["", "Zp3vX0yQR6e-mSxY8k_2Aw"])),
     )
     unread = draw(st.integers(0, 3))
-    return Progress(offset, done, attempts, draw(st.booleans()), suspect, owner, topic_id, unread)
+    return Progress(offset, done, attempts, draw(st.booleans()), suspect, owner, topic_id, unread, draw(st.booleans()))
 
 
 @settings(max_examples=1000 * SOAK)
