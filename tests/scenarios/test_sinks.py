@@ -419,3 +419,41 @@ def test_a_middleware_may_change_what_is_written_and_leave_it_out() -> None:
     world.run_to_end("in")
 
     assert sink.values == [b"A", b"C"]
+
+
+class Collects(SinkHandler[bytes]):
+    """Writes when ten records are there, or after an hour."""
+
+    topics: ClassVar[Sequence[str]] = ("in",)
+    batch: ClassVar[Batch] = Batch(max_records=10, max_wait_s=3600.0)
+
+
+def test_what_a_batch_has_collected_is_written_when_its_partition_goes_to_another() -> None:
+    world = make_world(partitions=2)
+    Collects.sink = FakeSink()
+    for partition in range(2):
+        produce(world, b"a%d" % partition, b"b%d" % partition, partition=partition)
+    world.start(Collects)
+    world.run_for(60)
+    before = list(Collects.sink.values)
+
+    world.start(Collects)
+    world.run(lambda: len(Collects.sink.values) == 2)
+
+    assert before == []
+    assert sorted(Collects.sink.values, key=str) in ([b"a0", b"b0"], [b"a1", b"b1"])
+
+
+def test_what_a_batch_has_collected_is_dropped_when_its_partition_is_lost_and_the_next_owner_has_it() -> None:
+    world = make_world()
+    Collects.sink = FakeSink()
+    produce(world, *(b"%d" % number for number in range(5)))
+    first = world.start(Collects)
+    world.run_for(60)
+    world.kill(first)
+
+    world.start(Collects)
+    produce(world, *(b"%d" % number for number in range(5, 10)))
+    world.run(lambda: bool(Collects.sink.values))
+
+    assert Collects.sink.values == [b"%d" % number for number in range(10)]
