@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from streamworker import __version__
 from streamworker.cache.caches import BREAKER, Caches
-from streamworker.cache.figures import figures
+from streamworker.cache.figures import figures as cache_figures
 from streamworker.clock import SystemClock
 from streamworker.cluster import Cluster
 from streamworker.declaration import declarations, is_transactional, keys_topics
@@ -19,6 +19,7 @@ from streamworker.dlq.key_log import KafkaKeyLog
 from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.errors import ConfigurationError
 from streamworker.events import Listener, Listeners
+from streamworker.idempotency.figures import figures as claim_figures
 from streamworker.idempotency.provision import claimer_of
 from streamworker.librdkafka import (
     admin_settings,
@@ -80,7 +81,18 @@ class Application:
         board = Board(first_status(declared, config, clock))
         in_hand = InHand("in_hand", default=None)
         self._caches = _caches(config, in_hand, clock)
-        metrics = Metrics(board, clock, declared, version=__version__, counted=lambda: figures(self._caches.stats()))
+        claimers = {
+            one.name: claimer
+            for one in declared
+            if (claimer := claimer_of(one, config.claims, config.kafka.group, clock)) is not None
+        }
+        metrics = Metrics(
+            board,
+            clock,
+            declared,
+            version=__version__,
+            counted=lambda: cache_figures(self._caches.stats()).and_those(claim_figures(claimers)),
+        )
         listener = Listeners([metrics, LogListener(clock), _Dropping(self._caches), *listeners])
         self._cluster = Cluster(admin_settings(config.kafka))
         self._declarations = declared
@@ -105,7 +117,7 @@ class Application:
             declared,
             config=config,
             clock=clock,
-            claimer=lambda one: claimer_of(one, config.claims, config.kafka.group, clock),
+            claimer=lambda one: claimers.get(one.name),
             caches=self._caches,
             in_hand=in_hand,
         )

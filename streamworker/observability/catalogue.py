@@ -204,6 +204,14 @@ class Metric(enum.Enum):
         "Keys that a cache was asked for. `level` is `l1` (this process), `l2` (Redis) or `loader`; `result` is `hit`,"
         " `miss`, `negative` (known not to exist), `unreadable` (another schema, or nonsense) or `error`.",
     )
+    CLAIMS = _counter(
+        "claims_total",
+        "records",
+        ("handler", "result"),
+        "What became of claims in Redis, in this process: `granted`, `done` (it had its effect before), `busy` (another"
+        " has it), `unavailable` (Redis was not asked, or did not answer), `incomplete` (done, but not noted)"
+        " or `lost` (another may have handled it, too).",
+    )
     CACHE_LEASES = _counter(
         "cache_leases_total",
         "keys",

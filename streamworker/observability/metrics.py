@@ -62,6 +62,10 @@ class Figures:
     numbers: Mapping[Metric, Mapping[Labels, float]] = field(default_factory=dict)
     distributions: Mapping[Metric, Mapping[Labels, Distribution]] = field(default_factory=dict)
 
+    def and_those(self, others: Figures) -> Figures:
+        """These and others, of other metrics."""
+        return Figures({**self.numbers, **others.numbers}, {**self.distributions, **others.distributions})
+
 
 class Metrics(Listener):
     """Counts what happens. Events come on the loop thread, `render` may be called on any.
