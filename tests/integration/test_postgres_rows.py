@@ -143,7 +143,7 @@ def test_names_keep_their_capitals_and_may_be_words_of_the_language(store: Store
     sink = made(store, table="postgres_rows.Order", key=("select",), version=True)
     with closing(sink.writer(Process(store.url))) as writer:
         writer.write(place(), [row(n, {"select": n, "Qty": n}) for n in range(3)])
-        writer.write(place(), [row(3, Delete({"id": 0})), row(4, Delete({"id": 1}))])
+        writer.write(place(), [row(3, Delete({"select": 0})), row(4, Delete({"select": 1}))])
 
     assert store.ask('SELECT "select", "Qty" FROM "Order"') == [(2, 2)]
     assert sink.lacks(store.url) == []

@@ -312,16 +312,16 @@ def test_caches_of_the_same_name_share_values_over_redis(redis: Redis) -> None:
     both = [Caches(config, app="shop-2", clock=clock, gate=CircuitBreaker(BREAKER, clock=clock)) for _ in range(2)]
 
     try:
-        names = [
-            one.cache("names", type_=str, loader=lambda key: loads.append(key) or key.upper()).get("anna")
-            for one in both
-        ]
-        for one in both:
-            one.distrust()
+        caches = [one.cache("names", type_=str, loader=lambda key: loads.append(key) or key.upper()) for one in both]
+        names = [cache.get("anna") for cache in caches]
+        shared = list(loads)
+        both[0].distrust()
+        distrusted = both[0].dirty
+        again = caches[0].get("anna")
     finally:
         for one in both:
             one.close()
 
     assert names == ["ANNA", "ANNA"]
-    assert loads == ["anna"]
-    assert [one.dirty for one in both] == [False, False]
+    assert shared == ["anna"]
+    assert (distrusted, again, loads, both[0].dirty) == (True, "ANNA", ["anna", "anna"], False)
