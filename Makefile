@@ -58,7 +58,7 @@ lint: setup ## style, types and the architecture
 demo: setup ## a worker to watch, on a mock cluster or KAFKA=host:port
 	$(PYTHON) examples/flights/demo.py $(if $(KAFKA),--kafka $(KAFKA))
 
-bench: setup kafka-jars ## throughput beside the bare client, on a Kafka of its own or KAFKA=host:port
+bench: setup kafka-jars bench-caches bench-sinks ## throughput beside the bare client, on a Kafka of its own or KAFKA=host:port; caches, sinks
 	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks
 
 bench-peers: setup kafka-jars ## the same work in other frameworks; PEERS="--only arroyo --rounds 1"
