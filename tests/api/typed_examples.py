@@ -20,12 +20,14 @@ from streamworker import (
     Bulkhead,
     BulkheadFull,
     Bytes,
+    Cache,
     CallKilled,
     CircuitOpen,
     Context,
     DeadLetter,
     DecodeError,
     Delete,
+    Delivery,
     Dependency,
     Ending,
     Execution,
@@ -43,6 +45,7 @@ from streamworker import (
     Ordering,
     Origin,
     PoisonError,
+    PostgresSink,
     Rate,
     Read,
     Reader,
@@ -55,6 +58,8 @@ from streamworker import (
     RetryTopic,
     Rule,
     Serde,
+    SinkHandler,
+    SqliteSink,
     Text,
     TopicPartition,
 )
@@ -345,6 +350,53 @@ class Enriched(Handler[Order]):
 
 KafkaSink("copies", key=bytes.upper, key_serde=Text(), connection="other")
 KafkaRecord(None, key=b"k", partition=0, headers=[("a", b"1"), ("b", None), ("c", "text")])
+
+
+class Stored(Handler[Order]):
+    """Looks up in caches, and writes each order once."""
+
+    topics = ("stored",)
+    value = Json(Order)
+    sink = PostgresSink("warehouse", table="orders", key=("id",), version=True)
+
+    def open(self, context: Context) -> None:
+        self.names = context.cache("names", loader=self.name, ttl_s=60)
+        assert_type(self.names, Cache[str, str])
+        self.many = context.cache("many", load_many=self.names_of, on_write="invalidate")
+        assert_type(self.many, Cache[str, str])
+
+    def name(self, key: str) -> str | None:
+        return key.title() or None
+
+    def names_of(self, keys: Sequence[str]) -> dict[str, str]:
+        return {key: key.title() for key in keys}
+
+    def handle(self, record: Record[Order]) -> Order | Delete:
+        assert_type(self.names.get(record.value.id), str | None)
+        assert_type(self.many.get_many([record.value.id]), dict[str, str])
+        self.names.put(record.value.id, "Anna")
+        self.many.invalidate("a", "b")
+        return Delete(record.value) if record.value.quantity == 0 else record.value
+
+
+class StoredAsTheyAre(SinkHandler[Order]):
+    """Needs no code."""
+
+    topics = ("stored-as-they-are",)
+    value = Json(Order)
+    sink = SqliteSink("store", table="orders", key=("id",))
+
+
+class Transacted(Handler[Order]):
+    """Exactly once from topic to topic."""
+
+    topics = ("transacted",)
+    value = Json(Order)
+    delivery = Delivery.TRANSACTIONAL
+    sink = KafkaSink("enriched", value=Json(Order))
+
+    def handle(self, record: Record[Order]) -> list[Order]:
+        return [record.value]
 
 
 class Awaited(Handler[Order]):
