@@ -54,6 +54,10 @@ class PendingOutputs:
             self._outputs.append(output)
             self.size_bytes += output.size_bytes
 
+    def ownership(self, partition: TopicPartition) -> int:
+        """A number of the present ownership of `partition`, which the next one does not have."""
+        return self._ownerships[partition]
+
     def drop(self, partition: TopicPartition) -> None:
         """The ownership of `partition` has ended: its next owner makes all of it again."""
         self._ownerships[partition] += 1

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 # While an output of a partition is refused its transactions are tried again so often, and others go on.
 _REFUSED_AGAIN_S = 5.0
-_REFUSED = "_OUTPUT_REFUSED"
+# Why a commit came to nothing without a transaction.
+_REFUSED, _ENDED, _REPLACED = "_OUTPUT_REFUSED", "_OWNERSHIP_ENDED", "_REPLACED"
 
 
 def in_transactions(config: Config) -> CommitConfig:
@@ -91,7 +92,7 @@ class TransactionalSource:
         self._patience_s = patience_s
         self._refused = refused
         self._in_hand: tuple[Transaction, Sequence[Output]] | None = None
-        self._next: dict[TopicPartition, OffsetMark] = {}
+        self._next: dict[TopicPartition, tuple[OffsetMark, int]] = {}  # with the ownership that it was made in
         self._answers: list[CommitAnswer] = []
         self._faults: list[Fault] = []
         self._refused_until_s: dict[TopicPartition, float] = {}
@@ -116,14 +117,14 @@ class TransactionalSource:
 
     def commit(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
         """As of `Source`; what is sent while a transaction is in hand makes the next one."""
-        self._next.update(marks)
+        self._put(marks)
         self._submit()
 
     def commit_now(self, marks: Mapping[TopicPartition, OffsetMark]) -> Sequence[CommitAnswer]:
         """As of `Source`; raises ClientError if the time is over before it is known how it ended."""
         until_s = self._monotonic_s() + self._patience_s
         self._wait(until_s)
-        self._next.update(marks)
+        self._put(marks)
         self._submit()
         self._wait(until_s)
         own = [one for one in self._answers if marks.get(one.partition) == one.mark]
@@ -160,14 +161,31 @@ class TransactionalSource:
         """As of `Source`."""
         self._source.close()
 
+    def _put(self, marks: Mapping[TopicPartition, OffsetMark]) -> None:
+        """Let the next transaction have these, instead of what it would have had of their partitions."""
+        for partition, mark in marks.items():
+            if partition in self._next:
+                self._answers.append(CommitAnswer(partition, self._next[partition][0], _REPLACED))
+            self._next[partition] = mark, self._pending.ownership(partition)
+
     def _submit(self) -> None:
-        """Make a transaction of what is to be committed, unless one is in hand."""
+        """Make a transaction of what is to be committed, unless one is in hand.
+
+        Not of what waited when its ownership ended: the broker would take that of any member, its outputs are gone, and
+        the next owner may be further on.
+        """
         if self._in_hand is not None or not self._next:
             return
         now_s = self._monotonic_s()
-        marks, self._next = self._next, {}
-        for partition in [one for one in marks if self._refused_until_s.get(one, 0.0) > now_s]:
-            self._answers.append(CommitAnswer(partition, marks.pop(partition), _REFUSED))
+        waiting, self._next = self._next, {}
+        marks: dict[TopicPartition, OffsetMark] = {}
+        for partition, (mark, ownership) in waiting.items():
+            if self._pending.ownership(partition) != ownership:
+                self._answers.append(CommitAnswer(partition, mark, _ENDED))
+            elif self._refused_until_s.get(partition, 0.0) > now_s:
+                self._answers.append(CommitAnswer(partition, mark, _REFUSED))
+            else:
+                marks[partition] = mark
         if marks:
             outputs = self._pending.take(marks)
             letters = [output.letter for output in outputs]
