@@ -117,6 +117,7 @@ _SECRET_PART = re.compile(
 
 _TRUE = ("true", "t", "1")  # what librdkafka reads as true
 
+_SOCKET_TIMEOUT_MS = 10_000
 # Room for the headers that a dead letter has beside its value.
 _ENVELOPE_BYTES = 64 * 1024
 _LARGEST_MESSAGE_BYTES = 1_000_000_000  # librdkafka's bound of message.max.bytes
@@ -244,6 +245,7 @@ def transactional_settings(kafka: KafkaConfig, timeout_s: float, transactional_i
         "transactional.id": transactional_id,
         "partitioner": "murmur2_random",  # as of `sink_settings`
         "transaction.timeout.ms": timeout_ms,
+        "socket.timeout.ms": min(timeout_ms, _SOCKET_TIMEOUT_MS),  # the client refuses one that is longer
         "acks": "all",
         # Below the transaction's: else it would be aborted while an output is still tried.
         "delivery.timeout.ms": timeout_ms * 2 // 3,
@@ -275,7 +277,7 @@ def _common(kafka: KafkaConfig) -> dict[str, Option]:
     return {
         "bootstrap.servers": kafka.bootstrap_servers,
         "client.id": "streamworker",
-        "socket.timeout.ms": 10_000,
+        "socket.timeout.ms": _SOCKET_TIMEOUT_MS,
         "enable.metrics.push": False,
         "allow.auto.create.topics": False,  # true for producers otherwise: a typing error would make a topic
     }

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from confluent_kafka import Producer
 
 from streamworker.cli.settings import load
 from streamworker.config import DeadLetterConfig, GroupProtocol, KafkaConfig
 from streamworker.errors import ConfigurationError
-from streamworker.librdkafka import admin_settings, cautions, consumer_settings, producer_settings, sink_settings
+from streamworker.librdkafka import (
+    admin_settings,
+    cautions,
+    consumer_settings,
+    producer_settings,
+    sink_settings,
+    transactional_settings,
+)
 
 
 def kafka(**options: str | float | bool) -> KafkaConfig:
@@ -154,6 +162,16 @@ def test_a_prefix_picks_one_client_and_wins_over_the_general_name() -> None:
     assert producer_settings(options, DeadLetterConfig())["client.rack"] == "a"
     assert admin_settings(options)["client.rack"] == "a"
     assert not any(name.startswith(("consumer.", "producer.")) for name in admin_settings(options))
+
+
+@pytest.mark.parametrize("timeout_s", [1.0, 15.0])
+def test_the_client_takes_the_settings_of_transactions_of_any_length(timeout_s: float) -> None:
+    """It refuses to wait for an answer longer than a transaction may take."""
+    settings = transactional_settings(kafka(), timeout_s, "sw-g-1")
+
+    Producer({**settings, "log_level": 0})
+
+    assert settings["transaction.timeout.ms"] == timeout_s * 1000
 
 
 def test_the_debug_log_is_allowed_with_a_caution() -> None:
