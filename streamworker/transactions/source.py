@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # While an output of a partition is refused its transactions are tried again so often, and others go on.
 _REFUSED_AGAIN_S = 5.0
+_FENCED = "another process has the same transactional id, or transactions take longer than transactions.timeout_s"
 # Why a commit came to nothing without a transaction.
 _REFUSED, _ENDED, _REPLACED = "_OUTPUT_REFUSED", "_OWNERSHIP_ENDED", "_REPLACED"
 
@@ -219,4 +220,4 @@ class TransactionalSource:
             self._refused_until_s[output.partition] = self._monotonic_s() + _REFUSED_AGAIN_S
             self._refused(output.partition, output.offset, output.letter.topic, ended.error)
         if ended.fenced:
-            self._faults.append(Fault(FaultKind.FENCED, None, None, f"{ended.error}: another process has the same id"))
+            self._faults.append(Fault(FaultKind.FENCED, None, None, f"{ended.error}: {_FENCED}"))

@@ -8,7 +8,6 @@ again after such an error, because a late request of the old transaction could m
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections import deque
@@ -33,10 +32,27 @@ if TYPE_CHECKING:
 Setting = str | int | float | bool
 
 _CALL_S = 5.0  # of one call of the client, which is made again while there is time
+_HANGS_S = _CALL_S + 1.0
 _POLL_S = 0.05
 _AGAIN_S = 1.0  # between two tries to find out how a transaction ended
 _FENCED_AGAIN_S = 60.0  # two that fence each other would do so for ever
 _FENCED = frozenset({"_FENCED", "PRODUCER_FENCED", "INVALID_PRODUCER_EPOCH"})
+# What is said of an output and means its transaction, or brokers that do not answer.
+_OF_THE_TRANSACTION = _FENCED | {
+    "_FATAL",
+    "_MSG_TIMED_OUT",
+    "_PURGE_INFLIGHT",
+    "_PURGE_QUEUE",
+    "_STATE",
+    "_TIMED_OUT",
+    "INVALID_PRODUCER_ID_MAPPING",
+    "INVALID_TXN_STATE",
+    "NOT_ENOUGH_REPLICAS",
+    "NOT_ENOUGH_REPLICAS_AFTER_APPEND",
+    "OUT_OF_ORDER_SEQUENCE_NUMBER",
+    "REQUEST_TIMED_OUT",
+    "UNKNOWN_PRODUCER_ID",
+}
 _log = logging.getLogger(__name__)
 
 
@@ -137,11 +153,15 @@ class KafkaTransactor:
             while self._work and not self._stopping.is_set():
                 self._ended.append(self._made(self._work.popleft()))
                 self._told.set()
+                if not self._is_ready:
+                    self._begin_early()
 
     def _begin_early(self) -> None:
         """End at once what a predecessor of the same id has left open: it keeps others from reading on."""
-        with contextlib.suppress(KafkaException):
+        try:
             self._ready(self._monotonic_s() + self._timeout_s)
+        except KafkaException:
+            self._drop_producer()  # the next transaction tries it again, and tells
 
     def _made(self, transaction: Transaction) -> Ended:
         until_s = self._monotonic_s() + self._timeout_s
@@ -150,12 +170,10 @@ class KafkaTransactor:
         try:
             producer = self._ready(until_s)
             producer.begin_transaction()
-            self._produce(producer, transaction.outputs, refusal, until_s)
-            offsets = [ClientPartition(*one, mark.offset, mark.metadata) for one, mark in transaction.marks.items()]
-            membership = transaction.membership
-            self._insist(lambda: producer.send_offsets_to_transaction(offsets, membership, _CALL_S), until_s)
+            self._produce(producer, transaction, refusal, until_s)
+            self._send_offsets(producer, transaction, until_s)
             commits = True
-            self._insist(lambda: producer.commit_transaction(_CALL_S), until_s)
+            self._commit(producer, until_s)
         except KafkaException as error:
             return self._failed(transaction, error.args[0], refusal, commits=commits)
         except Exception as error:  # noqa: BLE001 - a defect of ours must not leave the loop waiting
@@ -165,7 +183,7 @@ class KafkaTransactor:
 
     def _ready(self, until_s: float) -> Producer:
         """A producer between two transactions."""
-        producer = self._producer or self._new_producer()
+        producer = self._new_producer() if self._producer is None else self._producer
         self._producer = producer
         if not self._is_ready:
             self._insist(lambda: producer.init_transactions(_CALL_S), until_s)
@@ -180,7 +198,7 @@ class KafkaTransactor:
             raise ConfigurationError(f"kafka.librdkafka: the producer refuses its settings: {reason}") from error
 
     def _produce(
-        self, producer: Producer, outputs: Sequence[Letter], refusal: list[tuple[int, str]], until_s: float
+        self, producer: Producer, transaction: Transaction, refusal: list[tuple[int, str]], until_s: float
     ) -> None:
         """Hand all over and wait for the answers; the first that is refused ends the transaction."""
 
@@ -188,7 +206,7 @@ class KafkaTransactor:
             if error is not None:
                 refusal.append((index, error.name()))
 
-        for index, letter in enumerate(outputs):
+        for index, letter in enumerate(transaction.outputs):
             while True:
                 try:
                     producer.produce(
@@ -209,7 +227,30 @@ class KafkaTransactor:
         while len(producer) and not refusal and self._monotonic_s() < until_s and not self._stopping.is_set():
             producer.poll(_POLL_S)
         if refusal:
+            if refusal[0][1] in _OF_THE_TRANSACTION:
+                self._send_offsets(producer, transaction, until_s)  # only this says why
             raise KafkaException(KafkaError(KafkaError._FAIL, refusal[0][1]))  # noqa: SLF001 - the client's public code
+
+    def _send_offsets(self, producer: Producer, transaction: Transaction, until_s: float) -> None:
+        """Make the offsets part of the transaction.
+
+        The call may hang for good while the group's coordinator moves, whatever time it is given
+        (https://github.com/confluentinc/librdkafka/issues/5456): then it is left behind with its producer.
+        """
+        offsets = [ClientPartition(*one, mark.offset, mark.metadata) for one, mark in transaction.marks.items()]
+
+        def send() -> None:
+            producer.send_offsets_to_transaction(offsets, transaction.membership, _CALL_S)
+
+        def watched() -> None:
+            if not _Call(send).ended(_HANGS_S):
+                self._drop_producer()
+                raise KafkaException(KafkaError(KafkaError._FAIL, "the client hangs"))  # noqa: SLF001 - the client's public code
+
+        self._insist(watched, until_s)
+
+    def _commit(self, producer: Producer, until_s: float) -> None:
+        self._insist(lambda: producer.commit_transaction(_CALL_S), until_s)
 
     def _insist(self, call: Callable[[], None], until_s: float) -> None:
         """Make a call again while the client says that this is what it takes, and there is time."""
@@ -227,23 +268,30 @@ class KafkaTransactor:
         self, transaction: Transaction, error: KafkaError, refusal: Sequence[tuple[int, str]], *, commits: bool
     ) -> Ended:
         """End the transaction for certain, and say how."""
-        index, code = refusal[0] if refusal else (None, error.name())
+        index, code = _blamed(error, refusal)
+        begun = self._is_ready
         if not commits and not error.fatal() and self._aborted():
+            if index is not None or not begun:
+                self._drop_producer()  # it believes for minutes what it was told of a topic
+            if not begun:
+                self._stopping.wait(_AGAIN_S)  # the same is asked for again at once
             return Ended(transaction, code, index)
-        self._producer, self._is_ready = None, False
+        self._drop_producer()
         fenced = self._fences(code)
-        while not self._stopping.is_set():
+        while commits and not self._stopping.is_set():
             try:
                 self._ready(self._monotonic_s() + self._timeout_s)
-                if commits and self._is_there(transaction):
+                if self._is_there(transaction):
                     return Ended(transaction)
+                break
             except (KafkaException, ClientError) as raised:
-                self._producer, self._is_ready = None, False
+                self._drop_producer()
                 _log.warning("how a transaction ended is not known yet: %s", raised)
                 self._stopping.wait(_AGAIN_S)
-            else:
-                return Ended(transaction, code, index, fenced=fenced)
-        return Ended(transaction, code, index)
+        return Ended(transaction, code, index, fenced=fenced)
+
+    def _drop_producer(self) -> None:
+        self._producer, self._is_ready = None, False
 
     def _aborted(self) -> bool:
         producer = self._producer
@@ -266,3 +314,37 @@ class KafkaTransactor:
             return False
         before_s, self._fenced_s = self._fenced_s, self._monotonic_s()
         return before_s is not None and self._fenced_s - before_s < _FENCED_AGAIN_S
+
+
+class _Call:
+    """A call of the client on a thread of its own, which is left behind if it does not come back."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+        self._raised: KafkaException | None = None
+        self._back = threading.Event()
+        threading.Thread(target=self._run, name="streamworker-transaction-offsets", daemon=True).start()
+
+    def ended(self, timeout_s: float) -> bool:
+        """Wait for it, and raise what it raised; false if it is not back in time."""
+        if not self._back.wait(timeout_s):
+            return False
+        if self._raised is not None:
+            raise self._raised
+        return True
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except KafkaException as error:
+            self._raised = error
+        finally:
+            self._back.set()
+
+
+def _blamed(error: KafkaError, refusal: Sequence[tuple[int, str]]) -> tuple[int | None, str]:
+    """The output that is to blame for a transaction that failed, None if it is no output's fault; and the code."""
+    index, code = refusal[0] if refusal else (None, error.name())
+    if code in _OF_THE_TRANSACTION and error.name() != "_FAIL":
+        code = error.name()
+    return (None if code in _OF_THE_TRANSACTION else index), code
