@@ -1,4 +1,4 @@
-"""Ends a worker process by SIGKILL at a named point of its work, the nth time that it gets there.
+"""Ends a worker process by SIGKILL at a named point of its work, or stops it, the nth time that it gets there.
 
 The product knows nothing of this: `install` wraps the methods on both sides of each point. Points inside a handler
 are in `fleet.apps`, which calls `reached`.
@@ -22,6 +22,7 @@ from streamworker.processing.pools import Pools
 from streamworker.rebalance import Rebalancing
 from streamworker.settlement import Settlement
 from streamworker.source.kafka import KafkaSource
+from streamworker.transactions.transactor import KafkaTransactor
 from streamworker.worker import Worker
 
 if TYPE_CHECKING:
@@ -59,24 +60,38 @@ METHODS = {
     "in_drain": _Spot(Worker, "_commit_last", before=True),
     "in_drain_after_commit": _Spot(Worker, "_commit_last", before=False),
 }
+# Of a transaction, on the transactor's thread. After the last the coordinator has answered, and the loop does not know.
+TRANSACTION = {
+    "txn_begun": _Spot(KafkaTransactor, "_produce", before=True),
+    "txn_produced": _Spot(KafkaTransactor, "_produce", before=False),
+    "txn_offsets_sent": _Spot(KafkaTransactor, "_send_offsets", before=False),
+    "txn_committed": _Spot(KafkaTransactor, "_commit", before=False),
+}
 HANDLER = ("before_handler", "mid_handler", "after_effect_before_mark")
 
+STOPPED = "stopped"  # in the place of a kill: SIGSTOP
 _left: dict[str, int] = {}
+_stops: set[str] = set()
 
 
 def install(text: str) -> None:
-    """Arm the point `name:nth` (the first time if there is no number)."""
-    name, _, nth = text.partition(":")
+    """Arm the point `name:nth` (the first time if there is no number); with `:stopped` behind it only stops there."""
+    name, _, rest = text.partition(":")
+    nth, _, what = rest.partition(":")
     _left[name] = int(nth or 1)
+    if what == STOPPED:
+        _stops.add(name)
     if name not in HANDLER:
-        _wrap(name, METHODS[name])
+        _wrap(name, {**METHODS, **TRANSACTION}[name])
 
 
 def reached(name: str) -> None:
-    """A point is reached; does not return if it is armed and this is its time."""
+    """A point is reached; does not return if it is armed and this is its time, unless somebody lets it go on."""
     if name in _left:
         _left[name] -= 1
-        if _left[name] == 0:
+        if _left[name] == 0 and name in _stops:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif _left[name] == 0:
             Journal(Path(os.environ["FLEET_LEDGER"])).write(Struck("kill", os.getpid(), time.monotonic()))
             os.kill(os.getpid(), signal.SIGKILL)
             signal.pause()  # the signal may take a moment

@@ -6,20 +6,22 @@ A bug whose name is gone from the product cannot be planted, and says so.
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streamworker.dlq.writer import DeadLetterWriter
-from streamworker.interfaces import Fetched
+from streamworker.interfaces import Fetched, OffsetMark
 from streamworker.offsets.tracker import OffsetTracker
 from streamworker.partitions import Partitions
 from streamworker.scheduling import scheduler
 from streamworker.source.kafka import KafkaSource
+from streamworker.transactions.transactor import KafkaTransactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from confluent_kafka import KafkaError
+    from confluent_kafka import KafkaError, Producer
     from confluent_kafka import TopicPartition as ClientPartition
 
     from streamworker.dlq.envelope import Envelope
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from streamworker.partition import Partition
     from streamworker.record import TopicPartition
     from streamworker.stages import HandlerStages
+    from streamworker.transactions.transactor import Transaction
+
+_MAP = re.compile(" d=[^ ]*")
 
 
 def _commit_polled() -> None:
@@ -120,9 +125,39 @@ BUGS: Mapping[str, Callable[[], None]] = {
 }
 
 
+def _offsets_apart() -> None:
+    """Outputs and offsets are committed one after the other."""
+    right = KafkaTransactor._send_offsets
+
+    def apart(transactor: KafkaTransactor, producer: Producer, transaction: Transaction, until_s: float) -> None:
+        producer.commit_transaction(5)
+        producer.begin_transaction()
+        right(transactor, producer, transaction, until_s)
+
+    _replace(KafkaTransactor, "_send_offsets", apart)
+
+
+def _map_left_out() -> None:
+    """Outputs go with a map of what is done beyond the offset, and the map is not committed."""
+    right = KafkaTransactor._send_offsets
+
+    def without_map(transactor: KafkaTransactor, producer: Producer, transaction: Transaction, until_s: float) -> None:
+        marks = {key: OffsetMark(mark.offset, _MAP.sub("", mark.metadata)) for key, mark in transaction.marks.items()}
+        right(transactor, producer, replace(transaction, marks=marks), until_s)
+
+    _replace(KafkaTransactor, "_send_offsets", without_map)
+
+
+# For workers that deliver by transactions; they are found by who reads what these have written.
+TRANSACTION_BUGS: Mapping[str, Callable[[], None]] = {
+    "offsets_apart": _offsets_apart,
+    "map_left_out": _map_left_out,
+}
+
+
 def plant(name: str) -> None:
     """Put the bug into this process."""
-    BUGS[name]()
+    {**BUGS, **TRANSACTION_BUGS}[name]()
 
 
 def _replace(owner: object, name: str, by: object) -> None:
