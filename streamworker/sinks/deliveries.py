@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _POLL_S = 0.2  # each poll ends with the first report; this is how late the thread sees that it is to end
 _ROOM_S = 0.1  # that a full queue is waited for before it is tried again
 _END_S = 5.0  # that the last reports of a producer may take, which is asked for them no longer then
-_GRACE_S = 1.0  # beyond the delivery timeout, for the client to say that it is over
+_GRACE_S = 2.0  # beyond the delivery timeout, for the client to say that it is over: it looks once a second
 _METADATA_S = 1.0
 # Of these a broker refuses a whole batch, whichever record of it is at fault.
 _OF_A_RECORD = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_RECORD", "_INVALID_DIFFERENT_RECORD"})

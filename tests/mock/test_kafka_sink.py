@@ -173,6 +173,26 @@ def test_a_batch_that_a_broker_refuses_goes_once_more_record_by_record(kafka: Mo
     assert values(kafka, 2) == [b"0", b"1"]
 
 
+def test_records_that_go_once_more_have_a_producer_that_sends_each_by_itself_whoever_else_writes(
+    kafka: MockKafka,
+) -> None:
+    made: list[object] = []
+
+    def make_producer(options: dict[str, ClientOption], **more: object) -> Producer:
+        made.append(options.get("batch.num.messages"))
+        return Producer(options, **more)
+
+    shared = Deliveries(settings(kafka), make_producer=make_producer)
+    shared.join()
+    kafka.push_errors("Produce", KafkaError.MSG_SIZE_TOO_LARGE)
+
+    failed = shared.deliver([letter for one in rows(5) for letter in OUT.encoder(context({}))(one)], 10)
+    shared.leave()
+
+    assert failed is None
+    assert made == [None, 1]
+
+
 def test_a_batch_that_is_refused_for_nobodys_fault_is_written(kafka: MockKafka) -> None:
     kafka.push_errors("Produce", KafkaError.MSG_SIZE_TOO_LARGE)
 
@@ -233,23 +253,32 @@ def test_a_broker_that_is_away_is_waited_for_until_the_delivery_timeout_and_writ
     assert values(kafka, 4)[-3:] == [b"1", b"2", b"3"]
 
 
-def test_a_write_takes_no_longer_than_the_call_has_left_and_leaves_nothing_to_be_written_later(
-    kafka: MockKafka,
-) -> None:
-    producer = settings(kafka)
-    with writer(producer) as patient:
-        patient.write(PLACE, rows(1))
-        kafka.broker_down(1)
-        began_s = time.monotonic()
-        with writer(producer, left_s=0.3) as hurried:
-            failed = failure(hurried, rows(3, start=100))
-        took_s = time.monotonic() - began_s
-        kafka.broker_up(1)
-        patient.write(PLACE, rows(1, start=1))
+def test_a_write_takes_no_longer_than_the_call_has_left(kafka: MockKafka) -> None:
+    kafka.broker_down(1)
+    began_s = time.monotonic()
 
+    with writer(settings(kafka), left_s=0.3) as hurried:
+        failed = failure(hurried, rows(3))
+
+        assert time.monotonic() - began_s < 5.0
     assert type(failed.cause) is KafkaUnavailable
-    assert took_s < 5.0
-    assert values(kafka, 2) == [b"0", b"1"]
+
+
+def test_a_write_that_has_run_out_of_time_leaves_nothing_to_be_written_later(kafka: MockKafka) -> None:
+    shared = Deliveries(settings(kafka))
+    letters = [letter for one in rows(5) for letter in OUT.encoder(context({}))(one)]
+    shared.join()
+    assert shared.deliver(letters[:1], 10) is None
+    kafka.broker_down(1)
+    hurried = shared.deliver(letters[1:4], 0.3)
+    kafka.broker_up(1)
+
+    later = shared.deliver(letters[4:], 20)
+    shared.leave()
+
+    assert hurried is not None
+    assert later is None
+    assert values(kafka, 2) == [b"0", b"4"]
 
 
 def test_what_a_hurried_writer_throws_out_of_the_queue_another_one_hands_over_again(kafka: MockKafka) -> None:
