@@ -173,9 +173,10 @@ def test_sigkill_at_any_instant_and_at_each_step_of_a_transaction_costs_and_repe
 
 @pytest.mark.parametrize(("bug", "point"), [("offsets_apart", "txn_offsets_sent"), ("map_left_out", "txn_committed")])
 def test_a_planted_bug_is_seen_by_who_reads(kafka: SharedKafka, tmp_path: Path, bug: str, point: str) -> None:
-    with copying(kafka, tmp_path, **SESSIONS["classic"]) as run:
+    # So slow that at any commit some records are done and others before them are not.
+    with copying(kafka, tmp_path, **SESSIONS["classic"], **{"app.work_s": 0.04}) as run:
         fleet = run.trial.fleet
-        victim = fleet.start(planted=bug, crash_point=f"{point}:5")
+        victim = fleet.start(planted=bug, crash_point=f"{point}:15")
         fleet.wait(lambda: victim.poll() is not None, "it is killed")
         fleet.start()
         copied = run.copied()
@@ -187,9 +188,10 @@ def test_a_planted_bug_is_seen_by_who_reads(kafka: SharedKafka, tmp_path: Path, 
 def test_workers_that_come_and_leave_in_order_repeat_no_call_and_nobody_waits_for_long(
     kafka: SharedKafka, tmp_path: Path, protocol: str, figures: Callable[..., None]
 ) -> None:
-    with copying(kafka, tmp_path, **SESSIONS[protocol]) as run:
+    with copying(kafka, tmp_path, **{"kafka.group_protocol": protocol}) as run:
         fleet, codes = run.trial.fleet, []
         fleet.start()
+        run.trial.wait_for_owners(1)
         for _ in range(2 * SOAK):
             newer = fleet.start()
             fleet.wait(lambda pid=newer.pid: pid in run.trial.owners(), "the newer one owns partitions")
