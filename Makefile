@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo bench bench-peers bench-caches bench-scale bench-sinks docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz mutants lint demo demo-enrich bench bench-peers bench-caches bench-scale bench-sinks docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,6 +15,8 @@ INSTALLED := $(VENV)/.installed
 UV := build/uv/bin/uv
 
 KAFKA ?=
+DATABASE ?=
+REDIS ?=
 TESTS ?=
 PEERS ?=
 CACHES ?=
@@ -53,10 +55,14 @@ lint: setup ## style, types and the architecture
 	@$(BIN)/mypy --strict
 	@$(BIN)/mypy --strict tests/api/typed_examples.py
 	@cd examples/flights && ../../$(BIN)/mypy --strict .
+	@cd examples/enrich && ../../$(BIN)/mypy --strict .
 	@$(BIN)/lint-imports || { echo "→ the tiers and the doors are in .importlinter"; exit 1; }
 
 demo: setup ## a worker to watch, on a mock cluster or KAFKA=host:port
 	$(PYTHON) examples/flights/demo.py $(if $(KAFKA),--kafka $(KAFKA))
+
+demo-enrich: setup ## caches and sinks, past a kill; KAFKA=host:port DATABASE=postgresql://… REDIS=redis://…
+	$(PYTHON) examples/enrich/demo.py $(if $(KAFKA),--kafka $(KAFKA)) $(if $(DATABASE),--database $(DATABASE)) $(if $(REDIS),--redis $(REDIS))
 
 bench: setup kafka-jars bench-caches bench-sinks ## throughput beside the bare client, on a Kafka of its own or KAFKA=host:port; caches, sinks
 	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks
