@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from streamworker.errors import Misuse, OwnershipLost, RowFailed
+from streamworker.errors import ForeignRewind, Misuse, OwnershipLost, RowFailed
 from streamworker.interfaces import Row, Written
 from streamworker.record import Origin, TopicPartition
 from streamworker.testing import FakeSink
@@ -137,3 +138,56 @@ def test_a_writer_that_is_closed_writes_no_more() -> None:
     assert [one.closed for one in sink.writers] == [True]
     with pytest.raises(Misuse, match="closed"):
         writer.write(place(), [row(1, "a")])
+
+
+def test_with_marks_a_write_leaves_open_what_it_was_told_of() -> None:
+    sink = FakeSink(marks=True)
+    writer = opened(sink)
+    writer.write(replace(place(), open_below=(1,)), [row(0, "a"), row(2, "c")])
+
+    assert writer.write(place(), [row(0, "a"), row(1, "b"), row(2, "c")]) == Written(repeated=(0, 2))
+    assert sink.values == ["a", "c", "b"]
+
+
+def test_with_marks_rows_before_a_refused_one_are_kept() -> None:
+    sink = FakeSink(marks=True)
+    sink.refuse(1, ValueError("no"))
+    writer = opened(sink)
+
+    with pytest.raises(RowFailed):
+        writer.write(place(), [row(0, "a"), row(1, "b")])
+
+    assert writer.write(place(), [row(0, "a"), row(1, "b")]) == Written(repeated=(0,))
+    assert sink.values == ["a", "b"]
+
+
+def test_with_marks_an_owner_that_was_followed_is_refused_once_and_then_takes_over() -> None:
+    sink = FakeSink(marks=True)
+    writer = opened(sink)
+    writer.write(place("one"), [row(0, "a")])
+    writer.write(place("two"), [row(1, "b")])
+
+    with pytest.raises(OwnershipLost):
+        writer.write(place("one"), [row(1, "b")])
+
+    assert writer.write(place("one"), [row(1, "b")]) == Written(repeated=(0,))
+    assert sink.values == ["a", "b"]
+
+
+@pytest.mark.parametrize(("on_rewind", "values"), [("skip", ["a"]), ("apply", ["a", "a"])])
+def test_with_marks_a_rewind_is_left_out_or_applied(on_rewind: str, values: list[str]) -> None:
+    sink = FakeSink(marks=True, on_rewind=on_rewind)
+    writer = opened(sink)
+    writer.write(place("one"), [row(0, "a")])
+
+    writer.write(replace(place("two"), foreign=True), [row(0, "a")])
+
+    assert sink.values == values
+
+
+def test_with_marks_a_rewind_is_refused_unless_it_was_foreseen() -> None:
+    writer = opened(FakeSink(marks=True))
+    writer.write(place("one"), [row(0, "a")])
+
+    with pytest.raises(ForeignRewind, match="t\\[0\\]@0"):
+        writer.write(replace(place("two"), foreign=True), [row(0, "a")])
