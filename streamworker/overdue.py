@@ -87,7 +87,8 @@ class Overdue:
     def _write_off(self, slice_: LaneSlice, index: int, seconds: float) -> None:
         is_batch = self._stages.of(slice_).declared.batch is not None
         offset = slice_.messages[index].offset()
-        seen = slice_.seen_at(index, batch=is_batch)
+        # Where a sink is to be written to, what was called before may still be on its way there.
+        seen = slice_.seen_at(min(index, slice_.done), batch=is_batch)
         gate = self._stages.of(slice_).gate
         if gate is not None:
             gate.goes_on_as(slice_, seen)

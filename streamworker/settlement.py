@@ -99,6 +99,8 @@ class Settlement:
             scheduler.put_back(slice_, left)
         elif failure is None:
             scheduler.finish(slice_, left)
+        elif failure.index is not None and failure.index > slice_.done:
+            self._let_others_go_first(partition, slice_, failure.index, failure.error, left)
         else:
             self._settle_failure(partition, slice_, failure, left, permit)
 
@@ -175,6 +177,21 @@ class Settlement:
             return True
         self._stand_still(partition, message, verdict, error, slice_.attempt)
         return False
+
+    def _let_others_go_first(
+        self, partition: Partition, slice_: LaneSlice, index: int, error: BaseException, left: Sequence[Message]
+    ) -> None:
+        """A call was written off, and what was called before it is not done: its rows were still to be written.
+
+        None of that may fall behind it, so all goes again; the next slice ends before the record of that call, since
+        that one has a call spent.
+        """
+        message, attempt = slice_.messages[index], slice_.attempt
+        partition.failed(message.offset(), Attempt.of(self._clock.wall_ms(), error))
+        self._spend(partition, [message], attempt)
+        self._stages.of(slice_).scheduler.finish(slice_, left)
+        self._endings.failed(partition, message, error, attempt, Ending.RETRIED)
+        self._listener.ended(partition.handler.name, partition.key, Ending.RETRIED, 1, 0.0)
 
     def _settle_failure(
         self,

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 from fleet.in_process import Running, committed, config
 from fleet.workers import produce
 
-from streamworker import Handler, RetryableError
+from streamworker import DeadLetter, Handler, RetryableError
 from streamworker.interfaces import Fault, FaultKind
+from streamworker.testing import FakeSink
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from streamworker import Record
+    from streamworker.interfaces import Row, Written
     from streamworker.testing.mock_kafka import MockKafka
+    from streamworker.work import Place
 
 POLL_INTERVAL_S = 2
 QUICK_POLLS = {
@@ -93,3 +96,82 @@ def test_calls_that_time_out_are_made_again_on_other_threads_and_count_once(mock
     assert handled == {(partition, offset): 2 if offset == 0 else 1 for partition in (0, 1) for offset in range(10)}
     assert len(seen) == len(handled)
     assert len(set(late)) == 2
+
+
+class SlowSink(FakeSink):
+    """Its first write of the record at `offset` waits; keeps marks."""
+
+    def __init__(self, offset: int | None = None) -> None:
+        super().__init__(marks=True)
+        self.go_on = threading.Event()
+        self.wrote_late = threading.Event()
+        self._offset = offset
+
+    def write(self, place: Place, rows: Sequence[Row]) -> Written:
+        if self._offset in [row.offset for row in rows]:
+            self._offset = None
+            self.go_on.wait(60.0)
+            self.wrote_late.set()
+        return super().write(place, rows)
+
+
+def test_what_was_called_before_a_call_that_times_out_is_done_once_it_is_written_and_not_before(
+    mock_kafka: MockKafka,
+) -> None:
+    """Their rows were still to be written by the thread that hangs: a crash would have lost them."""
+    servers = mock_kafka.bootstrap_servers
+    mock_kafka.create_topic("in", 1)
+    store = SlowSink()
+
+    class Hanging(Handler[bytes]):
+        topics = ("in",)
+        ordering = "partition"
+        timeout_s = 0.3
+        sink = store
+        dead_letter = DeadLetter("dlq")
+
+        def handle(self, record: Record[bytes]) -> object:
+            if record.offset == 10 and record.attempt == 1:
+                store.go_on.wait(60.0)
+            return record.offset
+
+    mock_kafka.create_topic("dlq", 1)
+    produce(servers, "in", [(None, "x")] * 20, 1)
+    with Running(config(servers, flow__sink_slice_s=1.0), Hanging) as worker:
+        worker.wait(lambda: committed(servers, "g", "in", 1) == {0: 20}, "all committed")
+        before = list(store.values)
+        store.go_on.set()
+        worker.wait(lambda: len(worker.recorder.of("came_back_late")) >= 1, "the late call")
+        assert worker.stop() == 0
+
+    assert before == list(range(20))
+    assert store.values == before
+
+
+def test_a_write_that_takes_longer_than_a_call_may_is_made_again_and_has_no_second_effect(
+    mock_kafka: MockKafka,
+) -> None:
+    """What a slice is about to write counted as done when its last call was written off."""
+    servers = mock_kafka.bootstrap_servers
+    mock_kafka.create_topic("in", 1)
+    store = SlowSink(offset=10)
+
+    class Stores(Handler[bytes]):
+        topics = ("in",)
+        ordering = "partition"
+        timeout_s = 0.3
+        sink = store
+
+        def handle(self, record: Record[bytes]) -> object:
+            return record.offset
+
+    produce(servers, "in", [(None, "x")] * 20, 1)
+    with Running(config(servers, flow__sink_slice_s=1.0), Stores) as worker:
+        worker.wait(lambda: committed(servers, "g", "in", 1) == {0: 20}, "all committed")
+        before = list(store.values)
+        store.go_on.set()
+        worker.wait(lambda: len(worker.recorder.of("came_back_late")) >= 1, "the late write")
+        assert worker.stop() == 0
+
+    assert before == list(range(20))
+    assert store.values == before
