@@ -74,6 +74,12 @@ def broken(world: VirtualWorld, terms: Terms, *, deleted: Sequence[MemoryMessage
             yield f"{kind}: {detail}"
 
 
+def given_up(world: VirtualWorld, terms: Terms) -> tuple[set[Place], set[Place]]:
+    """Records whose letters the broker has, and all that were to have one."""
+    run = _Run(world, terms, ())
+    return set(run.letters_s), run.given_up
+
+
 class _Run:
     """A run, sorted for the checks."""
 

@@ -108,7 +108,10 @@ class Simulation:
         stuck = list(self._stuck())
         for member in list(self.world.members):
             self._stop(member, expected=(0,))
-        return [*stuck, *self._exits, *broken(self.world, self._terms(), deleted=self._deleted)]
+        return [*stuck, *self._exits, *self._judged()]
+
+    def _judged(self) -> Iterator[str]:
+        return broken(self.world, self._terms(), deleted=self._deleted)
 
     def _terms(self) -> Terms:
         setting = self.setting

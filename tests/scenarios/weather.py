@@ -100,7 +100,7 @@ class Weather:
 
     def duration_s(self, slice_: Slice) -> float:
         """How long a thread takes for a slice that begins now; all are quick when the weather is over."""
-        call_s = min(self._setting.call_s, _QUICK_CALL_S) if self._over else self._setting.call_s
+        call_s = min(self._setting.call_s, _QUICK_CALL_S) if self.over else self._setting.call_s
         seconds = call_s * len(slice_.messages) * (0.1 + 1.9 * self.draw("duration"))
         for spell in self._active(Fault.SLOW):
             seconds *= spell.strike.amount
@@ -121,7 +121,7 @@ class Weather:
         for spell in self._active(Fault.FAILING):
             if self.chance("failing", place, call) < spell.strike.rate:
                 raise _ERRORS[spell.strike.error]("away")
-        if not self._over and self.chance("flaky", place, call) < self._setting.flaky:
+        if not self.over and self.chance("flaky", place, call) < self._setting.flaky:
             raise ConnectionError("away")
 
     def chance(self, *what: object) -> float:
@@ -134,7 +134,8 @@ class Weather:
         return self.chance(what, next(self._numbers))
 
     @property
-    def _over(self) -> bool:
+    def over(self) -> bool:
+        """Whether no fault lasts any more."""
         return self._now_s() >= self.over_s
 
     def _active(self, fault: Fault) -> Sequence[Spell]:
