@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo demo-enrich bench bench-peers bench-caches bench-scale bench-sinks docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz mutants lint demo demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,6 +20,7 @@ REDIS ?=
 TESTS ?=
 PEERS ?=
 CACHES ?=
+ENRICH ?=
 # Processes that run tests side by side: each starts servers of its own.
 JOBS ?= 2
 # How many times larger the tests are, and how long the load and each fuzz target run.
@@ -78,6 +79,9 @@ bench-scale: setup ## what a record costs the loop, against partitions, topics, 
 
 bench-sinks: setup packages ## what it costs that each record has its effect once in PostgreSQL
 	$(PYTHON) -m benchmarks.sinks
+
+bench-enrich: setup kafka-jars packages ## lookups, caches and a sink, on a Kafka, a PostgreSQL and a Redis of its own; ENRICH="--rounds 1"
+	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks.enrich $(ENRICH)
 
 docs: setup ## the documentation, into site
 	$(PYTHON) tools/generate_docs.py --check

@@ -37,7 +37,7 @@ PLANES_TOPIC = os.environ.get("ENRICH_PLANES_TOPIC", "planes")
 # A sink is of one kind of database, and says so on the class; which URL it is at is in the configuration.
 Sink = PostgresSink if os.environ.get("ENRICH_DATABASE") == "postgresql" else SqliteSink
 
-_ENRICHED = {
+ENRICHED = {
     "id": "bigint",
     "carrier": "text",
     "flight": "integer",
@@ -74,7 +74,7 @@ class EnrichFlights(BatchHandler[Flight]):
     ordering = "key"
     concurrency = 4
     batch = Batch(max_records=500, max_wait_s=0.05)
-    sink = Sink("warehouse", table="enriched", mode="insert", guard="mark", columns=_ENRICHED)
+    sink = Sink("warehouse", table="enriched", mode="insert", guard="mark", columns=ENRICHED)
     breaker = Breaker("warehouse")
     dead_letter = DeadLetter(f"{TOPIC}.dlq")
 

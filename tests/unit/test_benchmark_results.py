@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from benchmarks import enrich_results
 from benchmarks.catalogue import LADDER, ROWS, STEPS, Figure, chosen
 from benchmarks.plot import bars
 from benchmarks.results import Reached, Round, reached, tables
@@ -48,6 +49,23 @@ def test_every_kind_of_row_has_its_table_and_its_target() -> None:
     for told in ("| batch | 1,000 | 100% |", "| raw latency | 1.00 | 2.00 |", "| memory, MiB | 0.00 | ≤ 40.00 |"):
         assert told in page
     assert all(step in page for step in STEPS.values())
+
+
+@pytest.mark.parametrize(("p50_ms", "met"), [(0.9, "| 0.90 | 2.00 | ≤ 1 | yes |"), (1.1, "| 1.10 | 2.00 | ≤ 1 | no |")])
+def test_lookups_are_told_beside_the_worker_without_and_reads_beside_their_target(p50_ms: float, met: str) -> None:
+    rounds: list[Round] = [
+        {
+            **{name: {"rate": rate / 2, "cpu_ns": 1500.0} for name in enrich_results.ROWS},
+            enrich_results.BESIDE: {"rate": rate, "cpu_ns": 1000.0},
+            enrich_results.READS: {"p50_ms": p50_ms, "p90_ms": 2.0},
+        }
+        for rate in (1000.0, 4000.0, 2000.0)
+    ]
+
+    page = enrich_results.tables(rounds)
+
+    assert "| cache | 1,000 | 50% | 50% to 50% | 1.5 |" in page
+    assert met in page
 
 
 def test_the_picture_is_an_svg_with_a_bar_for_each_share() -> None:
