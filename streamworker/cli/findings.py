@@ -17,6 +17,7 @@ from streamworker.cluster import GroupState, TopicShape
 from streamworker.config import Config, GroupProtocol
 from streamworker.dlq.retries import RetryRoutes
 from streamworker.errors import ClientError, nearest
+from streamworker.options import KeptIn
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def look(cluster: Asked, config: Config, handlers: Sequence[Declaration], timeou
     """All findings, in the order of what depends on what."""
     if handlers and not config.kafka.group:
         yield Finding(Level.WRONG, "group", MISSING_GROUP, "streamworker check --group …")
+    for handler in handlers:
+        yield from _written_to(handler, config)
     servers = config.kafka.bootstrap_servers
     try:
         shapes = cluster.topics(timeout_s)
@@ -99,6 +102,20 @@ def look(cluster: Asked, config: Config, handlers: Sequence[Declaration], timeou
 def source_topics(handlers: Sequence[Declaration], shapes: Shapes) -> Shapes:
     """The topics there are that `handlers` subscribe to."""
     return {name: shape for name, shape in shapes.items() if any(one.subscribes_to(name) for one in handlers)}
+
+
+def _written_to(handler: Declaration, config: Config) -> Iterator[Finding]:
+    """What a handler writes to, or asks, and nothing says where that is."""
+    sink = handler.sink
+    if sink is not None and getattr(sink, "connection", sink) is not None and sink.name not in config.sinks:
+        message = f"no URL for {sink.name!r} ({handler.name})"
+        if config.sinks:
+            message += f"; {nearest(sink.name, config.sinks)}"
+        yield Finding(Level.WRONG, f"sink {sink.name}", message, f'[sinks] {sink.name} = "…"')
+    kept = handler.idempotency
+    if kept is not None and kept.kept_in is KeptIn.REDIS and config.claims.redis is None:
+        message = f"claims.redis is missing, and {handler.name} keeps claims there"
+        yield Finding(Level.WRONG, "claims", message, '[claims] redis = "redis://…"')
 
 
 def _sources(handler: Declaration, shapes: Shapes, servers: str) -> Iterator[Finding]:

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 _MULTI_LINE = ("exception", "stack")
 _MENDS_ITSELF = "tried again by itself"
-_NEEDS_A_PERSON = "needs a person: see /status for the reason, then `streamworker offsets set` or `offsets reset`"
+_NEEDS_A_PERSON = (
+    "needs a person: see /status for the reason; if it is an offset, `streamworker offsets set` or `offsets reset`"
+)
 _NO_SUCH_TOPIC = (
     "it is waited for; `streamworker check` names the topic that is most like it, and the command that makes it"
 )

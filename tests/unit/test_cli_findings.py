@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from streamworker import Config, DeadLetter, Handler, Retry, RetryTopic
+from streamworker import Config, DeadLetter, Handler, HttpSink, Idempotency, KafkaSink, Retry, RetryTopic
 from streamworker.cli.findings import MISSING_GROUP, Finding, Level, look, retention_ms
 from streamworker.cluster import GroupState, TopicShape
 from streamworker.config import KafkaConfig
@@ -272,3 +272,29 @@ def test_without_a_group_retry_topics_are_not_checked() -> None:
     not_checked = found(FakeCluster(), Deferring, group="", level=Level.NOT_CHECKED)
 
     assert [one.subject for one in not_checked] == ["retry topic orders.retry..1", "retry topic orders.retry..2"]
+
+
+class Charges(StoreOrders):
+    sink = HttpSink("billing")
+    idempotency = Idempotency.redis()
+
+
+def test_a_sink_and_claims_that_nothing_says_the_place_of_are_wrong() -> None:
+    config = Config(kafka=KafkaConfig(group="g"), sinks={"biling": "https://billing.example"})
+
+    found = {one.subject: one for one in look(FakeCluster(), config, [declaration(Charges)], 1.0)}
+
+    assert found["sink billing"].level is Level.WRONG
+    assert found["sink billing"].message == "no URL for 'billing' (Charges); did you mean 'biling'?"
+    assert found["claims"].level is Level.WRONG
+
+
+def test_a_sink_of_the_cluster_that_is_read_from_needs_no_url() -> None:
+    class Copies(StoreOrders):
+        sink = KafkaSink("copies")
+
+    found = [
+        one.subject for one in look(FakeCluster(), Config(kafka=KafkaConfig(group="g")), [declaration(Copies)], 1.0)
+    ]
+
+    assert not [one for one in found if one.startswith("sink")]
