@@ -14,13 +14,13 @@ from streamworker.offsets.policy import BEGINNING
 from streamworker.offsets.progress import Suspect
 from streamworker.offsets.tracker import OffsetTracker
 from streamworker.partition import Partition
+from streamworker.reason import Reason
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from streamworker.offsets.progress import Progress
-    from streamworker.reason import Reason
     from streamworker.record import TopicPartition
     from streamworker.stages import HandlerStages, Stages
 
@@ -197,6 +197,10 @@ class Partitions:
         """
         if partition.stop is not None and (mends_itself or not partition.stop.mends_itself):
             return
+        if reason is Reason.FOREIGN_REWIND:
+            # The next owner finds an offset of our own there, and must not take what comes again for a repeat.
+            partition.tracker.rewound_upto = partition.tracker.next_offset
+            self._stages.committer.progressed(partition.key)
         now_s = self._clock.monotonic_s()
         partition.retry_at_s = partition.next_retry_s(now_s) if retry else None
         partition.stop = StopStatus(reason, detail, mends_itself, now_s)

@@ -170,7 +170,7 @@ class Rebalancing:
         return next(one for one in self._handlers if one.declared.subscribes_to(topic))
 
     def _use(self, partition: Partition, plan: StartPlan) -> None:
-        partition.foreign = plan.foreign or plan.progress is None
+        partition.foreign = plan.foreign or plan.progress is None or plan.progress.rewound
         if self._caches is not None and plan.progress is not None and plan.progress.untold:
             self._caches.distrust()
         if plan.foreign:

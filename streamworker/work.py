@@ -68,8 +68,8 @@ class Place:
     `owner` names this ownership of the partition and no other, of this or any other worker. Below `done_below`, which
     the group has committed and the broker acknowledged, all of the partition is done. `open_below` are records of the
     lane below the last row's that are not done and have no row here: they wait for another try, or follow one that
-    does. `foreign` says that the group's offset was not committed by streamworker, or that it had none, so that what
-    was delivered may have been handled before.
+    does. `foreign` says that the group's offset was not committed by streamworker, or that it had none, or that an
+    earlier owner has stopped for that: what was delivered may have been handled before.
     """
 
     group: str

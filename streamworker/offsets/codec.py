@@ -6,7 +6,8 @@ Our magic with its version; the number of the commit request, by which an answer
 was written for; whether the partition is in work (`r`) or was given back in order (`c`), by which process (`w`), and of
 which of the topics that ever had its name (`t`); what is done beyond the offset (`d`); the attempts that were spent on
 records that are not done (`a`); the records that are suspected of killing the process (`g`: first, last, deaths); how
-many owners died before anything was delivered (`u`); whether a cache may not know of what was written (`x`).
+many owners died before anything was delivered (`u`); whether a cache may not know of what was written (`x`); whether a
+sink found that the offset was moved back (`m`).
 Offsets are kept as distances. `d` is a list of lengths (`r`, alternately open and done) or a bitmap (`b`), whichever is
 shorter; binary parts are base64 without padding.
 
@@ -37,7 +38,7 @@ _NUMBER = r"(\d{1,18})"
 _FORM = re.compile(
     rf"sw2 q={_NUMBER} @{_NUMBER} ([rc])(?: w=([0-9a-f]{{1,16}}))?(?: t=([\w-]{{1,32}}))?"
     rf"(?: d=([rb][\w-]+))?(?: a=([\w-]+))?(?: g={_NUMBER},{_NUMBER},{_NUMBER})?"
-    rf"(?: u={_NUMBER})?( x)?",
+    rf"(?: u={_NUMBER})?( x)?( m)?",
     re.ASCII,
 )
 _TOPIC_ID = re.compile(r"[\w-]{1,32}", re.ASCII)
@@ -81,6 +82,7 @@ def encode(request: int, progress: Progress) -> Encoded:
     tail = "" if suspect is None else f" g={suspect.first},{suspect.last},{suspect.deaths}"
     tail += f" u={progress.unread}" if progress.unread else ""
     tail += " x" if progress.untold else ""
+    tail += " m" if progress.rewound else ""
     done = f" d={_text_of_ranges(progress)}" if progress.done else ""
     attempts = _text_of_attempts(progress.offset, progress.attempts)
     text = head + done + attempts + tail
@@ -102,7 +104,7 @@ def decode(metadata: str, offset: int | None = None) -> Metadata | None:
     found = _FORM.fullmatch(metadata)
     if found is None:
         return None
-    request, written_for, state, owner, topic_id, done, attempts, *suspected, unread, untold = found.groups()
+    request, written_for, state, owner, topic_id, done, attempts, *suspected, unread, untold, moved = found.groups()
     if int(written_for) != offset:
         return Metadata(int(request), None)
     suspect = None if suspected[0] is None else Suspect(*map(int, suspected))
@@ -111,8 +113,18 @@ def decode(metadata: str, offset: int | None = None) -> Metadata | None:
         spent = {} if attempts is None else dict(_attempts(offset, attempts))
     except ValueError:
         return None
-    running, deaths = state == "r", int(unread or 0)
-    progress = Progress(offset, ranges, spent, running, suspect, owner or "", topic_id or "", deaths, bool(untold))
+    progress = Progress(
+        offset,
+        ranges,
+        spent,
+        state == "r",
+        suspect,
+        owner or "",
+        topic_id or "",
+        int(unread or 0),
+        untold=untold is not None,
+        rewound=moved is not None,
+    )
     return Metadata(int(request), progress)
 
 

@@ -26,6 +26,7 @@ class Progress:
     that is not done. `running` until the partition was given back in order. `owner` names the process, `topic_id` tells
     the topic from another of its name. So many owners died, up to this one, before anything was delivered: `unread`.
     With `untold` a cache may have something out of date that the owner has written and could not tell it.
+    `rewound` says that a sink has refused what comes again, and nobody has said yet what is meant.
     """
 
     offset: int
@@ -37,3 +38,4 @@ class Progress:
     topic_id: str = ""
     unread: int = 0
     untold: bool = False
+    rewound: bool = False

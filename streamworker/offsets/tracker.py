@@ -46,6 +46,7 @@ class OffsetTracker:
         self._remembered: list[tuple[int, int]] = []  # (first, last) that are done and not delivered, ascending
         self.attempts: dict[int, int] = {}  # calls that were spent, by the offset of a record that is not done
         self.running = True  # until the partition is given back in order
+        self.rewound_upto = -1  # up to this offset it is to be known that a sink has refused what comes again
         self.unread = 0  # owners that died before anything was delivered, up to this one
         self.unfetched = False  # nothing is asked for yet: if the process dies, it is not of that
         self.untold = False  # whether a cache may have something out of date that was written here
@@ -101,6 +102,7 @@ class OffsetTracker:
     def remember(self, progress: Progress) -> None:
         """What an earlier ownership had done beyond the start, and the attempts that it spent."""
         self.known = progress
+        self.rewound_upto = progress.offset if progress.rewound else -1
         self._remembered = [(first, last) for first, last in progress.done if first >= self._next_offset]
         self.attempts = {offset: spent for offset, spent in progress.attempts.items() if offset >= self._next_offset}
 
@@ -132,7 +134,8 @@ class OffsetTracker:
         suspect, owner, topic_id = self.suspect, self._owner, self._topic_id
         # Whoever finds it in work counts one more.
         unread = self.unread - (self.unfetched and self.running)
-        return Progress(offset, beyond, attempts, self.running, suspect, owner, topic_id, unread, self.untold)
+        untold, rewound = self.untold, offset <= self.rewound_upto
+        return Progress(offset, beyond, attempts, self.running, suspect, owner, topic_id, unread, untold, rewound)
 
     def first_open(self, count: int) -> list[int]:
         """The lowest offsets that were delivered and are not done, at most `count`."""

@@ -342,6 +342,30 @@ def test_each_ownership_has_an_owner_of_its_own_and_says_from_where_it_began() -
     assert (before.foreign, after.foreign) == (True, False)  # nothing was committed, and then something of ours
 
 
+def test_what_was_moved_back_is_asked_about_by_each_owner_until_somebody_says_what_is_meant() -> None:
+    """The next owner found an offset of our own, took all that came again for repeats, and left it out unasked."""
+    world, sink = make_world(), FakeSink(marks=True)
+    produce(world, b"a", b"b", key=b"k")
+    first = world.start(into(sink, ordering=Ordering.KEY))
+    world.run_to_end("in")
+    world.stop(first)
+    world.broker.set_committed(IN, 0)
+
+    reasons = []
+    for end in (world.stop, world.kill):
+        member = world.start(into(sink, ordering=Ordering.KEY))
+        world.run(lambda member=member: bool(member.story.stops))
+        world.run_for(2)
+        reasons += [reason for _, reason, _ in member.story.stops]
+        end(member)
+    forgetful = FakeSink(marks=True)
+    world.start(into(forgetful, ordering=Ordering.KEY))
+    world.run_to_end("in")
+
+    assert reasons == ["foreign_rewind", "foreign_rewind"]
+    assert sink.values == forgetful.values == [b"a", b"b"]
+
+
 def test_writers_are_closed_with_their_instances() -> None:
     world, sink = make_world(), FakeSink()
     produce(world, b"a")

@@ -30,7 +30,8 @@ def progresses(draw: st.DrawFn, lengths: st.SearchStrategy[int] = SMALL | LARGE,
         draw(st.sampled_from(["", "Zp3vX0yQR6e-mSxY8k_2Aw"])),
     )
     unread = draw(st.integers(0, 3))
-    return Progress(offset, done, attempts, draw(st.booleans()), suspect, owner, topic_id, unread, draw(st.booleans()))
+    running, *said = (draw(st.booleans()) for _ in range(3))
+    return Progress(offset, done, attempts, running, suspect, owner, topic_id, unread, *said)
 
 
 @settings(max_examples=1000 * SOAK)
