@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 from scenarios.storing import broken_promises, draw_storing
+from scenarios.worlds import Obedient, make_world, produce
 
+from streamworker import Retry
+from streamworker.config import CommitConfig, DeadLetterConfig
 from streamworker.places import Places
 from streamworker.processing import effects
+from streamworker.testing import FakeSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from streamworker import Record
     from streamworker.partition import Partition
     from streamworker.scheduling.lane import LaneSlice
     from streamworker.work import Place
@@ -73,3 +79,35 @@ def test_lanes_that_are_miscounted_are_found(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Places, "of", lambda self, slice_: replace(sound(self, slice_), lanes=4))
 
     assert any("twice" in str(broken_promises(draw_storing(seed))) for seed in range(1, 11))
+
+
+def test_so_many_open_records_that_hardly_more_fits_beside_the_offset_cost_no_effect() -> None:
+    """Each is a hole of its lane's mark, and what is done beyond the offset may be unknown after a crash."""
+    sink, chance = FakeSink(marks=True), Random(1)
+    world = make_world(
+        commit=CommitConfig(max_uncommitted=100_000),
+        dead_letters=DeadLetterConfig(budget=10_000, seconds_per_token=0.01),
+    )
+    bad = {number for number in range(4_000) if chance.random() < 0.35}
+    for number in range(4_000):
+        produce(world, b"broken" if number in bad else b"%d" % number, key=b"%d" % number)
+
+    class Stores(Obedient):
+        retry = Retry(attempts=2, base_s=20.0, cap_s=40.0)
+        ordering = "key"
+        concurrency, lanes = 16, 64
+
+        def handle(self, record: Record[bytes]) -> object:
+            super().handle(record)
+            return record.value
+
+    Stores.sink = sink
+    first = world.start(Stores)
+    world.run_for(15)
+    before = len(sink.values)
+    world.kill(first)
+    world.start(Stores)
+    world.run_to_end("in")
+
+    assert before > 1_000
+    assert len(sink.values) == len(set(sink.values)) == 4_000 - len(bad)
