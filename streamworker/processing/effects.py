@@ -83,7 +83,7 @@ class Effects:
         """Make durable what the calls brought about; the slice is done as far as that goes. Returns why no further."""
         tally, slice_.tally = slice_.tally, None
         assert tally is not None
-        if slice_.given_up:
+        if slice_.given_up or slice_.ownership.ended:
             tally.done = 0  # its records go again, or have gone; an effect that comes late would be out of order
         changes = _changes(tally)
         guards = {cache: cache.guards(list(intents)) for cache, intents in changes.items()}

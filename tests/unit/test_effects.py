@@ -314,3 +314,27 @@ def test_a_row_failed_by_an_index_without_more_says_enough() -> None:
     failed = RowFailed(1, ValueError("x"))
 
     assert (failed.index, str(failed)) == (1, "row 1 of the write failed: ValueError('x')")
+
+
+@pytest.mark.parametrize("batches", [False, True])
+@pytest.mark.parametrize("how", ["given up", "ended"])
+def test_what_a_slice_brings_when_nobody_waits_for_it_any_more_is_not_written(how: str, *, batches: bool) -> None:
+    """It would come behind later records of its key, or take the partition from the owner that has followed."""
+
+    def handle(record: Record[bytes]) -> object:
+        slice_ = rig.in_hand.get()
+        assert slice_ is not None
+        rig.intend("k", record.value)
+        if record.value == b"b" and how == "given up":
+            slice_.given_up = True
+        elif record.value == b"b":
+            slice_.ownership.ended = True
+        return record.value
+
+    rig = Rig(handle, batches=batches)
+
+    outcome = rig.run(b"a", b"b")
+
+    assert outcome.slice.done == 0
+    assert rig.sink.values == []
+    assert rig.cache.put == {}
