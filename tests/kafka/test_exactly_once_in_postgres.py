@@ -77,7 +77,7 @@ def test_each_record_is_there_once_whatever_is_killed_halted_or_changed(
     """F-75. Two workers: one in turn is killed, one is halted until it is none any more, the server dies in between."""
     if postgres.program is None:
         pytest.skip("the server is somebody else's")
-    kills = 8 * SOAK
+    kills = 6 * SOAK
 
     with storing(kafka, tmp_path, store, "StoreOnce", total=1200 * kills, work_s=0.006) as trial:
         fleet = trial.fleet
