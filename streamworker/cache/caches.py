@@ -9,7 +9,6 @@ import collections.abc
 import dataclasses
 import threading
 import types
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Generic, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -20,6 +19,7 @@ from streamworker.cache.handler_cache import HandlerCache
 from streamworker.cache.invalidation import InvalidationLink
 from streamworker.cache.redis import Namespace, RedisStore
 from streamworker.cache.two_level import CacheOptions, OnWrite, Scope, TwoLevelCache, text_of
+from streamworker.daemon_threads import DaemonThreads
 from streamworker.errors import ConfigurationError
 from streamworker.options import Breaker
 from streamworker.redis_client import redis_client
@@ -76,7 +76,7 @@ class Caches:
         self._lock = threading.Lock()  # protects the two below from two threads that ask for a cache at once
         self._caches: dict[str, TwoLevelCache[Hashable, object]] = {}
         self._shared: dict[str, str] = {}  # the app of each
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="streamworker-cache-load")
+        self._executor = DaemonThreads(_THREADS, name="streamworker-cache-load")
         self._closing = threading.Event()  # ends waits for other processes
         self._cluster = False
         self._client: Client | None = None

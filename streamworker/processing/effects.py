@@ -12,10 +12,10 @@ from __future__ import annotations
 import threading
 from asyncio import get_running_loop
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+from streamworker.daemon_threads import DaemonThreads
 from streamworker.errors import FatalError, RowFailed
 from streamworker.interfaces import Row, Written
 from streamworker.options import Delivery
@@ -148,9 +148,7 @@ class SharedEffects:
         self._context = context
         self._own = threading.local()
         self._all = [Effects(declaration, context)]  # the first shows at once whether a sink can work at all
-        self._threads = ThreadPoolExecutor(
-            declaration.concurrency, thread_name_prefix=f"sink-{declaration.name}", initializer=self._open
-        )
+        self._threads = DaemonThreads(declaration.concurrency, name=f"sink-{declaration.name}")
 
     async def begin(self, slice_: Slice, record: Callable[[int], Record[object]]) -> Tally:
         """As of `Effects`, awaited."""
@@ -168,12 +166,11 @@ class SharedEffects:
         for one in self._all:
             one.close()
 
-    def _open(self) -> None:
-        self._own.effects = Effects(self._declaration, self._context)
-        self._all.append(self._own.effects)
-
     def _conclude(self, slice_: Slice, failure: Failure | None) -> Failure | None:
-        effects: Effects = self._own.effects
+        effects: Effects | None = getattr(self._own, "effects", None)
+        if effects is None:
+            effects = self._own.effects = Effects(self._declaration, self._context)
+            self._all.append(effects)
         return effects.conclude(slice_, failure)
 
 

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "streamworker"
 PAGE = re.search(r"^## Threads\n.*?^## ", (ROOT / "docs" / "design.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
 PRIMITIVES = {"Lock", "RLock", "Semaphore", "BoundedSemaphore", "Condition", "Event", "Barrier"}
 # Where each takes the name of what it starts.
-STARTERS = {"threading.Thread": "name", "ThreadPoolExecutor": "thread_name_prefix"}
+STARTERS = {"threading.Thread": "name", "ThreadPoolExecutor": "thread_name_prefix", "DaemonThreads": "name"}
 
 
 def page() -> str:
@@ -59,6 +59,8 @@ def primitives() -> Iterator[tuple[str, str]]:
 def thread_names() -> Iterator[str]:
     """As patterns: what differs from thread to thread is in capitals on the page."""
     for module, _, node in nodes():
+        if module == "daemon_threads.py":
+            continue  # whoever uses it says how they are called
         if isinstance(node, ast.Call) and (keyword := STARTERS.get(ast.unparse(node.func))):
             name = next((one.value for one in node.keywords if one.arg == keyword), None)
             assert name is not None, f"{module}:{node.lineno}: a thread without a name"
