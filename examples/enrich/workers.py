@@ -25,7 +25,7 @@ _HERE = Path(__file__).parent
 _HANDLERS = ["handlers:EnrichFlights", "handlers:KeepPlanes"]
 _LOOK_TIMEOUT_S = 2.0
 # Longer than the worker's own drain and close timeouts.
-_STOP_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 50.0
 _LOG_TAIL_CHARS = 3000
 
 Requests = Counter[tuple[str, str, str]]  # keys that were asked for, by cache, level and result

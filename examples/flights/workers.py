@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 _LOOK_TIMEOUT_S = 2.0
 # Longer than the worker's own drain and close timeouts.
-_STOP_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 50.0
 _LOG_TAIL_CHARS = 2000
 # What a call fails with while the file is locked.
 _LOCKED = "OperationalError"

@@ -6,10 +6,12 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
+from redis import ConnectionError as RedisConnectionError
 
 from streamworker.cache.caches import BREAKER
 from streamworker.cache.invalidation import InvalidationLink
@@ -133,8 +135,9 @@ class Process:
         payload = msgspec.msgpack.encode(Message("test", [(mark, 0)]))
 
         def heard() -> bool:
-            # Again and again: it is lost while the link is down.
-            publisher.publish(_NAMESPACE.channel, payload)
+            # Again and again: it is lost while the link is down, and a replica that is promoted cuts its connections.
+            with suppress(RedisConnectionError):
+                publisher.publish(_NAMESPACE.channel, payload)
             return self.cache.stats().linked and mark in self._marks
 
         eventually(heard, f"{mark} was not heard", pause_s=0.002)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from servers.redis import Redis
 
 TIMEOUT_S = 0.05
+UNASKED_S = TIMEOUT_S / 10  # a read that did not wait for Redis takes less, on a machine under load as well
 FAILURES = 5  # in a row that open the breaker
 CALLS = 200
 VALUE = "sw:shop:customers:0:{epoch}:{key}"
@@ -153,7 +154,7 @@ def test_a_redis_that_is_away_costs_few_calls_their_time_and_the_others_nothing(
     assert failed <= FAILURES + 1  # the link's thread may have been in a call of its own
     assert bench.process.cache.stats().not_asked >= CALLS - FAILURES - 1
     assert sum(cost > TIMEOUT_S / 2 for cost in costs) <= FAILURES
-    assert statistics.median(costs) < 0.001
+    assert statistics.median(costs) < UNASKED_S
     assert max(costs) < TIMEOUT_S + 0.2  # of a machine under load
     assert again < TIMEOUT_S + 0.2
     assert dirty == 1
@@ -248,7 +249,7 @@ def test_a_redis_that_takes_rights_away_is_as_one_that_is_away(bench: Bench, rig
         keeper.execute_command("ACL", "SETUSER", "default", "on", "nopass", "allkeys", "allchannels", "+@all")
 
     assert bench.failed() <= FAILURES + 1
-    assert statistics.median(costs) < 0.001
+    assert statistics.median(costs) < UNASKED_S
     bench.serves_again()
     bench.read(known)
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 PARTITIONS = 4
 WORKERS = 2
 OUTAGE_S = 6 * SOAK
-# Calls in flight when it goes away, and trials after 0.5, 1, 2, 2 … s, a fifth more or less.
-CALLS_WHILE_AWAY = WORKERS * (8 + 3 + OUTAGE_S / 1.6)
+# Calls in flight when it goes away, as many that begin before the breaker has heard of those, and trials after 0.5, 1,
+# 2, 2 … s, a fifth more or less.
+CALLS_WHILE_AWAY = WORKERS * (8 + 8 + OUTAGE_S / 1.6)
 
 
 class Server(socketserver.ThreadingTCPServer):
