@@ -1,0 +1,86 @@
+"""What a dead letter says, whoever wrote it: the vocabulary of this room.
+
+Values only, any thread. `families.py` makes them from records of the log.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from streamworker.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from streamworker.dlq.envelope import Attempt
+    from streamworker.record import Headers, Origin
+
+_ID = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
+
+
+class LetterId(NamedTuple):
+    """Where a dead letter is in its topic. Its text is `PARTITION:OFFSET`."""
+
+    partition: int
+    offset: int
+
+    @classmethod
+    def parse(cls, text: str) -> LetterId:
+        """Read what `str()` writes; raises ConfigurationError."""
+        found = _ID.fullmatch(text)
+        if found is None:
+            raise ConfigurationError(f"expected a dead letter as PARTITION:OFFSET, for instance 3:1042, got {text!r}")
+        return cls(int(found[1]), int(found[2]))
+
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """Stands for a value that was too large for its dead letter. `sha256` is of the value, in hexadecimal digits."""
+
+    sha256: str | None
+    size_bytes: int | None
+    at: Origin  # where the whole record is
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadRecord:
+    """One record of a dead-letter topic. Times are milliseconds since the Unix epoch.
+
+    What its headers do not say, or say in a way that cannot be read, is None; `damaged` names the latter. Nothing that
+    is said of `origin`, `group` or the replays is more than a claim of who could write to the topic.
+    """
+
+    topic: str  # the dead-letter topic
+    id: LetterId
+    written_ms: int | None  # the record's own timestamp
+    key: bytes | None
+    value: bytes | None
+    headers: Headers  # all, of the record and of who wrote the letter
+    family: str  # whose headers they are: streamworker, spring, connect, …, or none
+    own_headers: Headers  # those that the record had before it failed
+    origin: Origin | None = None  # where the record was first
+    origin_timestamp_ms: int | None = None
+    delivered: Origin | None = None  # where it was delivered from when it failed
+    group: str | None = None
+    handler: str | None = None
+    reason: str | None = None
+    exception: str | None = None  # the class
+    message: str | None = None
+    stacktrace: str | None = None
+    fingerprint: str | None = None  # the same for the same mistake
+    attempts: int | None = None
+    attempt_log: tuple[Attempt, ...] = ()  # the latest last
+    sw_id: str | None = None  # the same for all letters that a crash wrote of one record
+    parent: str | None = None  # the letter whose replay failed: TOPIC/PARTITION/OFFSET
+    replay_id: str | None = None
+    replay_count: int = 0  # replays in its line so far
+    pointer: Pointer | None = None
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """`TOPIC/PARTITION/OFFSET`, as `parent` of what comes back names it."""
+        return f"{self.topic}/{self.id.partition}/{self.id.offset}"
