@@ -241,7 +241,7 @@ def _is_written(sink: KafkaWriter, written: Sequence[Row]) -> bool:
 def test_a_broker_that_is_away_is_waited_for_until_the_delivery_timeout_and_written_to_when_it_is_back(
     kafka: MockKafka,
 ) -> None:
-    with writer(settings(kafka, timeout_s=1.0)) as sink:
+    with writer(settings(kafka, timeout_s=4.0)) as sink:
         sink.write(PLACE, rows(1))
         kafka.broker_down(1)
         failed = failure(sink, rows(3, start=1))
