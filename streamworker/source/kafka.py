@@ -98,8 +98,6 @@ class KafkaSource:
         self._positions: Mapping[TopicPartition, int] = {}
         self._decode_statistics = msgspec.json.Decoder(_Statistics).decode
         self._rebalance: Rebalance | None = None
-        self._key_of_run: Callable[[ClientMessage], object] = _partition_of
-        self._only_topic: str | None = None
         # With KIP-848 a member that has no partitions stays in its first state.
         self._joined_states = ("steady", "init") if settings.get("group.protocol") == "consumer" else ("steady",)
         self._closed = False
@@ -109,9 +107,6 @@ class KafkaSource:
         """Join the group."""
         self._check_caller()
         self._rebalance = rebalance
-        if len(topics) == 1 and not topics[0].startswith("^"):
-            self._only_topic = topics[0]
-            self._key_of_run = ClientMessage.partition
         self._consumer.subscribe(
             list(topics),
             on_assign=self._guarded(self._on_assign),
@@ -231,16 +226,19 @@ class KafkaSource:
             return []
 
     def _runs(self, batch: Sequence[ClientMessage]) -> list[tuple[TopicPartition, Sequence[Message]]]:
-        keys = list(map(self._key_of_run, batch))
-        if keys and keys.count(keys[0]) == len(keys):  # nearly always: the client hands out one fetch after another
-            return [(self._partition(keys[0]), cast("Sequence[Message]", batch))]
+        if not batch:
+            return []
+        topics, numbers = list(map(ClientMessage.topic, batch)), list(map(ClientMessage.partition, batch))
+        # Nearly always: the client hands out one fetch after another.
+        if numbers.count(numbers[0]) == len(numbers) and topics.count(topics[0]) == len(topics):
+            return [(_partition_of(batch[0]), cast("Sequence[Message]", batch))]
         return [
-            (self._partition(key), cast("Sequence[Message]", [message for _, message in run]))
-            for key, run in groupby(zip(keys, batch, strict=True), itemgetter(0))
+            (_partition_of(run[0]), cast("Sequence[Message]", run))
+            for run in (
+                [message for _, _, message in group]
+                for _, group in groupby(zip(topics, numbers, batch, strict=True), itemgetter(0, 1))
+            )
         ]
-
-    def _partition(self, key: object) -> TopicPartition:
-        return key if isinstance(key, TopicPartition) else TopicPartition(str(self._only_topic), int(str(key)))
 
     def _without_errors(self, batch: Iterable[ClientMessage]) -> list[ClientMessage]:
         records = []
