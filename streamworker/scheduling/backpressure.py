@@ -9,7 +9,8 @@ When the worker stays full without a gap for `pause_after_s`, and is not quick, 
 client cannot be polled without taking a record (a few places are kept free for these), and those with
 more than an even split shed what is above it: otherwise one that waits for a retry or a person would
 keep the others waiting.
-Paused partitions go on at `resume_at` of their share. Pure; the loop thread owns it.
+Paused partitions go on at `resume_at` of their share. A retry or replay topic takes part in the split only while it
+has something: else every source partition would have half. Pure; the loop thread owns it.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ _FIRST_GUESS_BYTES = 1024 * 1024
 
 @dataclass(slots=True)
 class _Load:
+    beside: bool  # of a retry or replay topic
     records: int = 0
     size_bytes: int = 0
     ended: int = 0  # since the last look
@@ -78,18 +80,23 @@ class Backpressure:
         self._reserve = min(_LARGEST_RESERVE, config.max_inflight // _SHARE_OF_RESERVE)
         self._full_since_s: float | None = None
         self._next_check_s = float("-inf")
+        self._source_partitions = 0
+        self._takers = 0  # partitions that the bounds are split between, as of the last look
         self._largest_bytes = float(min(_FIRST_GUESS_BYTES, config.max_buffer_bytes))
         self.records = 0
         self.size_bytes = 0
 
-    def own(self, partition: TopicPartition) -> None:
-        """Count for a new epoch."""
-        self._loads[partition] = _Load()
+    def own(self, partition: TopicPartition, *, beside: bool = False) -> None:
+        """Count for a new epoch; `beside` is for one of a topic that stands beside a source topic."""
+        self.disown(partition)
+        self._loads[partition] = _Load(beside)
+        self._source_partitions += not beside
 
     def disown(self, partition: TopicPartition) -> None:
         """What the partition had in hand is dropped."""
         load = self._loads.pop(partition, None)
         if load is not None:
+            self._source_partitions -= not load.beside
             self.records -= load.records
             self.size_bytes -= load.size_bytes
 
@@ -146,6 +153,7 @@ class Backpressure:
         self._full_since_s = (self._full_since_s if self._full_since_s is not None else now_s) if full else None
         full_for_s = 0.0 if self._full_since_s is None else now_s - self._full_since_s
         busy = [(one, load) for one, load in self._loads.items() if not load.idle]
+        self._takers = self._source_partitions + sum([load.beside for _, load in busy])
         for _, load in busy:
             load.look(since_s)
         stuck = full_for_s > self._config.pause_after_s and sum(load.pace for _, load in busy) < _QUICK
@@ -159,17 +167,16 @@ class Backpressure:
         return Pressure(pause, resume, self._above_even() if stuck else {})
 
     def _share(self) -> float:
-        partitions = len(self._loads)
-        return 1.0 if partitions < 2 else min(_LARGEST_SHARE, _ABOVE_EVEN / partitions)
+        return 1.0 if self._takers < 2 else min(_LARGEST_SHARE, _ABOVE_EVEN / self._takers)
 
     def _resume_below(self) -> float:
         """Share of the bounds at which one goes on: the others may keep their even split."""
-        return max(self._config.resume_at, 1 - 0.5 / max(len(self._loads), 1))
+        return max(self._config.resume_at, 1 - 0.5 / max(self._takers, 1))
 
     def _above_even(self) -> Mapping[TopicPartition, int]:
-        if len(self._loads) < 2:
+        if self._takers < 2:
             return {}
-        above = {one: self._above(load, 1 / len(self._loads)) for one, load in self._loads.items()}
+        above = {one: self._above(load, 1 / self._takers) for one, load in self._loads.items()}
         return {one: records for one, records in above.items() if records > 0}
 
     def _must_pause(self, load: _Load, share: float, now_s: float, *, full: bool, stuck: bool) -> bool:

@@ -51,7 +51,7 @@ class BackpressureMachine(RuleBasedStateMachine):
     @rule(partition=st.sampled_from(PARTITIONS))
     def own(self, partition: TopicPartition) -> None:
         if partition not in self.in_hand:
-            self.backpressure.own(partition)
+            self.backpressure.own(partition, beside=partition is PARTITIONS[-1])
             self.in_hand[partition] = 0
             self.pauses[partition] = []
 
@@ -207,6 +207,20 @@ def test_a_partition_over_its_share_is_paused_soon_while_the_worker_is_full() ->
 
     assert ticks(backpressure, since_s=0.0, seconds=0.04) == ([], [])
     assert ticks(backpressure, since_s=0.06, seconds=0.02) == ([P0], [])
+
+
+def test_a_topic_beside_takes_part_in_the_split_only_while_it_has_something() -> None:
+    """Else the only partition of a source topic would have half of the places, because of a replay topic."""
+    backpressure = owning(P0)
+    backpressure.own(P1, beside=True)
+    backpressure.admitted(P0, 60, 60)
+    alone = ticks(backpressure, since_s=0.0, seconds=1.0)
+
+    backpressure.admitted(P1, 1, 1)
+    beside = ticks(backpressure, since_s=2.0, seconds=1.0)
+
+    assert alone == ([], [])
+    assert beside == ([P0], [])
 
 
 def test_a_share_of_bytes_counts_like_one_of_records() -> None:
