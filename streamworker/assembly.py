@@ -17,10 +17,12 @@ from streamworker.cluster import Cluster
 from streamworker.declaration import declarations, is_transactional, keys_topics
 from streamworker.dlq.key_log import KafkaKeyLog
 from streamworker.dlq.outbox import KafkaOutbox
-from streamworker.errors import ConfigurationError
+from streamworker.dlq.replays import ReplayKey
+from streamworker.errors import ClientError, ConfigurationError
 from streamworker.events import Listener, Listeners
 from streamworker.idempotency.figures import figures as claim_figures
 from streamworker.idempotency.provision import claimer_of
+from streamworker.key_file import read_key
 from streamworker.librdkafka import (
     admin_settings,
     consumer_settings,
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.config import Config, LifecycleConfig
+    from streamworker.config import Config, LifecycleConfig, ReplayConfig
     from streamworker.declaration import Declaration
     from streamworker.handler import BatchHandler, Handler
     from streamworker.record import TopicPartition
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _METADATA_TIMEOUT_S = 10.0
+_DENIED = "TOPIC_AUTHORIZATION_FAILED"
 # New objects after which the garbage collector looks at them. With its default of 700 it walks through the records of
 # every fetch, which are on their way and no garbage.
 _COLLECT_AFTER = 50_000
@@ -144,6 +147,7 @@ class Application:
             degradation=provision.degradation,
             transactor=self._transactor,
             caches=self._caches,
+            replay_key=replay_key(config.replay),
             bounds=bounds,
             letter_max_bytes=int(producer["message.max.bytes"]),
             observe=self._between_steps,
@@ -154,6 +158,7 @@ class Application:
         """Work until stopped; returns the exit code. `between_steps` is called on this thread and must not block."""
         self._also = between_steps
         self._refuse_missing_topics()
+        self._look_for_replay_topics()
         if self._http:
             _log.info("serving metrics, probes and status", extra={"port": self._http.start()})
         self._lag.start()
@@ -195,7 +200,7 @@ class Application:
         self.worker.stop(reason)
 
     def _refuse_missing_topics(self) -> None:
-        for route in self.worker.routes.all:
+        for route in self.worker.routes.retries:
             if self._outbox.partitions(route.name, _METADATA_TIMEOUT_S) is None:
                 name = self._declarations[route.handler].name
                 raise ConfigurationError(
@@ -213,6 +218,29 @@ class Application:
                         f"{one.name}.dead_letter: there is no topic {topic!r}; make it with"
                         f" `streamworker topics create MODULE:{one.name}`"
                     )
+
+    def _look_for_replay_topics(self) -> None:
+        """Begin without those that are not there, or cannot be read: nothing but replays needs them."""
+        absent, denied = [], []
+        for route in self.worker.routes.replays:
+            try:
+                if self._outbox.partitions(route.name, _METADATA_TIMEOUT_S) is None:
+                    absent.append(route.name)
+            except ClientError as error:
+                if error.code != _DENIED:
+                    raise
+                denied.append(route.name)
+        self.worker.without(absent=absent, denied=denied)
+        if absent:
+            _log.warning(
+                "no replay topic: dead letters cannot be sent back to this group; it is waited for",
+                extra={"topics": absent, "mend": "`streamworker topics create`, or DeadLetter(…, replay=False)"},
+            )
+        if denied:
+            _log.warning(
+                "no right to read a replay topic: dead letters cannot be sent back to this group",
+                extra={"topics": denied, "mend": "give it READ and start again, or DeadLetter(…, replay=False)"},
+            )
 
 
 def assemble(
@@ -268,6 +296,11 @@ def _transactor(config: Config, cluster: Cluster, clock: Clock) -> KafkaTransact
         clock=clock,
         timeout_s=timeout_s,
     )
+
+
+def replay_key(config: ReplayConfig) -> ReplayKey | None:
+    """What signs replays to source topics, None without; raises ConfigurationError for a file that has no secret."""
+    return None if config.key_file is None else ReplayKey(read_key("replay.key_file", config.key_file))
 
 
 def memory_watch(config: LifecycleConfig, resident: Callable[[], int | None] = resident_bytes) -> MemoryWatch | None:

@@ -177,6 +177,13 @@ class DeadLetterConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayConfig:
+    """Replays of dead letters that go to a source topic, for one of its groups."""
+
+    key_file: str | None = None  # file with the secret that signs them; None: nothing in a source topic counts as one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
     """The caches that handlers ask their contexts for."""
 
@@ -243,6 +250,7 @@ class Config:
     flow: FlowConfig = field(default_factory=FlowConfig)
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
     dead_letters: DeadLetterConfig = field(default_factory=DeadLetterConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     claims: ClaimConfig = field(default_factory=ClaimConfig)
     http: HttpConfig = field(default_factory=HttpConfig)

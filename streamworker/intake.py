@@ -15,6 +15,7 @@ from streamworker.source.flow import PauseReason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from streamworker.addressing import Addressing
     from streamworker.delays import Delays
     from streamworker.interfaces import Fault
     from streamworker.partition import Partition
@@ -39,12 +40,14 @@ class Intake:
         partitions: Partitions,
         *,
         delays: Delays,
+        addressing: Addressing,
         quarantine: Quarantine,
         max_records: int | None,
     ) -> None:
         self._stages = stages
         self._partitions = partitions
         self._delays = delays
+        self._addressing = addressing
         self._quarantine = quarantine
         self._max_records = max_records
         self._admitted = 0
@@ -75,7 +78,7 @@ class Intake:
             partition.admits = False
             self._partitions.stop(partition, Reason.OFFSET_WENT_BACK, detail, mends_itself=False)
             return
-        if partition.route is not None:
+        if partition.route is not None and not partition.route.is_replay:
             messages = self._delays.due(partition, messages)
         left = self._left()
         partition.admits = len(messages) <= left
@@ -90,6 +93,8 @@ class Intake:
         size_bytes = sum(sizes)
         self._admitted += len(messages)
         stages.backpressure.admitted(key, len(messages), size_bytes)
+        if self._addressing.concerns(partition):
+            messages = self._addressing.admitted(partition, messages)
         messages = self._quarantine.admitted(partition, messages)
         if messages:
             partition.handler.scheduler.offer(key, messages, max(sizes), now_s)

@@ -480,7 +480,7 @@ class Sink(Protocol):
 
     @property
     def keeps_marks(self) -> bool:
-        """Whether it goes by `Place`: then the records of a lane come in order, and none comes by another topic."""
+        """Whether it goes by `Place`: then the records of a lane come in order, and none comes by a retry topic."""
 
     def writer(self, context: SinkContext) -> Writer:
         """A writer for one instance; raises ConfigurationError for what cannot work. Need not connect yet."""

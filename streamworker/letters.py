@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamworker.dlq.envelope import Envelope
-    from streamworker.dlq.retries import RetryRoute
+    from streamworker.dlq.routes import Route
     from streamworker.endings import Endings
     from streamworker.parking import Parking
     from streamworker.partition import Partition
@@ -118,7 +118,7 @@ class Letters:
         if partition is not None:
             self._partitions.stop(partition, Reason.DEAD_LETTER_REFUSED, f"{topic}: {error}", mends_itself=True)
 
-    def next_route(self, partition: Partition) -> RetryRoute | None:
+    def next_route(self, partition: Partition) -> Route | None:
         """The retry topic for what is given up in `partition`; None behind the last."""
         here = partition.route
         return self._stages.routes.after(partition.ownership.topic, 0 if here is None else here.level)

@@ -219,6 +219,8 @@ class DeadLetter:
 
     topic: str
     on_exhausted: OnExhausted | str = OnExhausted.DLQ
+    _: KW_ONLY
+    replay: bool = True  # also read <topic>.replay.<group>, where people send dead letters to be handled again
 
     def __post_init__(self) -> None:
         if not self.topic:

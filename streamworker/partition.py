@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from streamworker.dlq.budget import DeadLetterBudget
     from streamworker.dlq.envelope import Attempt, Envelope
-    from streamworker.dlq.retries import RetryRoute
+    from streamworker.dlq.routes import Route
     from streamworker.observability.status import StopStatus
     from streamworker.offsets.suspects import Suspects
     from streamworker.offsets.tracker import OffsetTracker
@@ -42,7 +42,7 @@ class Partition:
     tracker: OffsetTracker
     lanes: PartitionLanes
     budget: DeadLetterBudget
-    route: RetryRoute | None  # of a retry topic
+    route: Route | None  # of a retry or replay topic
     start_offset: int  # where the client was told to begin; negative is the log's beginning
     foreign: bool = False  # the group's offset was committed by somebody else
     positioned: bool = True  # false until the group's offset is known

@@ -116,7 +116,7 @@ class Partitions:
         )
         if partition.positioned:
             stages.committer.own(key, partition.tracker)
-        stages.backpressure.own(key)
+        stages.backpressure.own(key, beside=route is not None)
         return partition
 
     def position(self, partition: Partition, start_offset: int, progress: Progress | None, topic_id: str) -> None:

@@ -188,7 +188,7 @@ class Rebalancing:
         try:
             committed = self._committed_of_topics(keys, patience)
             retried = [key for key in keys if self._routes.of(key.topic) is not None]
-            # Whatever is in a retry topic is there because it is still to be handled.
+            # Whatever is in a retry or replay topic is there because it is still to be handled.
             plans = {**plan_starts(keys, committed, self._policy), **plan_starts(retried, committed, _EARLIEST)}
             plans = dict(self._resolved(plans, patience))
         except ClientError:
@@ -233,7 +233,9 @@ class Rebalancing:
         self, keys: Sequence[TopicPartition], patience: _Patience
     ) -> Mapping[TopicPartition, OffsetMark | None]:
         committed = dict(self._source().committed(keys, self._left_s(patience)))
-        for topic in {key.topic for key, mark in committed.items() if mark is None}:
+        unknown = {key.topic for key, mark in committed.items() if mark is None}
+        # A retry or replay topic begins at its beginning, whatever was committed of its other partitions.
+        for topic in [one for one in unknown if self._routes.of(one) is None]:
             siblings = [one for one in self._log.partitions(topic, self._left_s(patience)) if one not in committed]
             if siblings:
                 committed.update(self._source().committed(siblings, self._left_s(patience)))

@@ -32,7 +32,7 @@ class TopicPartition(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """Where a record was first; the same as where it was delivered from, unless it came back from a retry topic."""
+    """Where a record was first; where it was delivered from, unless it came back from a retry topic or was replayed."""
 
     topic: str
     partition: int
@@ -61,6 +61,7 @@ class Ending(enum.Enum):
     DEAD_LETTERED = "dead_lettered"
     SKIPPED = "skipped"
     EXPIRED = "expired"
+    NOT_ADDRESSED = "not_addressed"
     STOPPED = "stopped"
 
 
@@ -137,29 +138,39 @@ def read_headers(message: Message) -> Headers:
 
 
 class Returned:
-    """A record that came back from a retry topic: a `Message` that knows where it was first.
+    """A record that came back from a retry topic or was replayed: a `Message` that knows where it was first.
 
     `calls` were made before it was written there; it is due at `due_ms` of the wall clock. Its timestamp is the one
-    that it had first.
+    that it had first. `replayed` says that a person has sent it again, `repaired` that its value was edited before.
     """
 
-    __slots__ = ("_delivered", "_timestamp_ms", "calls", "due_ms", "origin")
+    __slots__ = ("_delivered", "_timestamp_ms", "calls", "due_ms", "origin", "repaired", "replayed")
 
     def __init__(
-        self, delivered: Message, *, origin: Origin, timestamp_ms: int | None, calls: int, due_ms: int
+        self,
+        delivered: Message,
+        *,
+        origin: Origin,
+        timestamp_ms: int | None,
+        calls: int,
+        due_ms: int,
+        replayed: bool = False,
+        repaired: bool = False,
     ) -> None:
         self._delivered = delivered
         self._timestamp_ms = timestamp_ms
         self.origin = origin
         self.calls = calls
         self.due_ms = due_ms
+        self.replayed = replayed
+        self.repaired = repaired
 
     def topic(self) -> str:
-        """The retry topic."""
+        """The topic that it was delivered from."""
         return self._delivered.topic()
 
     def partition(self) -> int:
-        """Partition of the retry topic."""
+        """Partition of that topic."""
         return self._delivered.partition()
 
     def offset(self) -> int:
@@ -200,6 +211,16 @@ def origin_of(message: Message) -> Origin:
     if isinstance(message, Returned):
         return message.origin
     return Origin(message.topic(), message.partition(), message.offset())
+
+
+def is_replayed(message: Message) -> bool:
+    """Whether a person has sent a record again."""
+    return isinstance(message, Returned) and message.replayed
+
+
+def is_repaired(message: Message) -> bool:
+    """Whether its value was edited before it was sent again."""
+    return isinstance(message, Returned) and message.repaired
 
 
 def timestamp_ms_of(message: Message) -> int | None:

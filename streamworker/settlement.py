@@ -17,7 +17,7 @@ from streamworker.exit_code import ExitCode
 from streamworker.observability.redaction import described, error_text
 from streamworker.options import OnExhausted
 from streamworker.reason import Reason
-from streamworker.record import Ending, TopicPartition, timestamp_ms_of
+from streamworker.record import Ending, TopicPartition, is_replayed, timestamp_ms_of
 from streamworker.resilience.breaker import BreakerState
 from streamworker.resilience.guard import blame
 from streamworker.resilience.verdict import Verdict, VerdictKind, judge
@@ -156,9 +156,13 @@ class Settlement:
         return self._letters.follow(partition, messages) if partition.parked else messages
 
     def _expire(self, partition: Partition, messages: Sequence[Message], max_age_s: float) -> Sequence[Message]:
-        """By this machine's clock and the timestamps of the log; a record without one is never too old."""
+        """By this machine's clock and the timestamps of the log.
+
+        A record without one is never too old, nor is one that a person has sent again.
+        """
         now_ms = self._clock.wall_ms()
-        ages_s = [0.0 if (at_ms := timestamp_ms_of(one)) is None else (now_ms - at_ms) / 1000 for one in messages]
+        times_ms = [None if is_replayed(one) else timestamp_ms_of(one) for one in messages]
+        ages_s = [0.0 if at_ms is None else (now_ms - at_ms) / 1000 for at_ms in times_ms]
         expired = [one for one, age_s in zip(messages, ages_s, strict=True) if age_s > max_age_s]
         if not expired:
             return messages

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from streamworker.clock import Clock
     from streamworker.config import Config, FlowConfig
     from streamworker.declaration import Declaration
-    from streamworker.dlq.retries import RetryRoutes
+    from streamworker.dlq.routes import Routes
     from streamworker.dlq.writer import DeadLetterWriter
     from streamworker.events import Listener
     from streamworker.interfaces import Source
@@ -75,7 +75,7 @@ class Stages:
     committer: Committer
     writer: DeadLetterWriter
     outputs: PendingOutputs | None  # for transactions; None where nothing is delivered by them
-    routes: RetryRoutes
+    routes: Routes
 
     def of(self, slice_: Slice) -> HandlerStages:
         """Those of the handler that a slice is for."""

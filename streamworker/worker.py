@@ -20,10 +20,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from streamworker.addressing import Addressing
 from streamworker.bounds import at_least
 from streamworker.closing import Closing
 from streamworker.delays import Delays
-from streamworker.dlq.retries import RetryRoutes
+from streamworker.dlq.routes import Routes
 from streamworker.dlq.writer import DeadLetterWriter
 from streamworker.endings import Endings
 from streamworker.errors import Misuse
@@ -56,12 +57,13 @@ from streamworker.untold import Untold
 from streamworker.waiting import rooms_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from streamworker.clock import Clock
     from streamworker.config import Config
     from streamworker.declaration import Declaration
+    from streamworker.dlq.replays import ReplayKey
     from streamworker.events import Listener
     from streamworker.interfaces import CacheTruth, CommitAnswer, Executor, Fault, KeyLog, Log, Outbox, Source
     from streamworker.partition import Partition
@@ -126,13 +128,14 @@ class Worker:
         degradation: Degradation,
         transactor: Transactor | None = None,
         caches: CacheTruth | None = None,
+        replay_key: ReplayKey | None = None,
         bounds: Bounds = UNBOUNDED,
         letter_max_bytes: int = 1_000_000,
         observe: Callable[[Worker], None] = _nobody,
         deadline: Callable[[str, float, ExitCode], AbstractContextManager[None]] = _no_deadline,
     ) -> None:
         self.declarations = declarations
-        self.routes = RetryRoutes(declarations, config.kafka.group)
+        self.routes = Routes(declarations, config.kafka.group)
         self.degradation = degradation
         self.config = config
         self.state = LifeState.STARTING
@@ -150,6 +153,7 @@ class Worker:
         self._observe = observe
         self._deadline = deadline
         self._pid = os.getpid()
+        self._absent = self._denied = frozenset[str]()
         self._stop_reason: str | None = None
         self._exit_code = ExitCode.OK
         self._poll_at_s = 0.0
@@ -205,7 +209,12 @@ class Worker:
         self.settlement = Settlement(stages, self.partitions, endings, self.letters, fail=self.fail)
         self.quarantine = Quarantine(stages, self.partitions, condemn=self.settlement.condemn)
         self._intake = Intake(
-            stages, self.partitions, delays=self.delays, quarantine=self.quarantine, max_records=bounds.max_records
+            stages,
+            self.partitions,
+            delays=self.delays,
+            addressing=Addressing(stages, endings, replay_key),
+            quarantine=self.quarantine,
+            max_records=bounds.max_records,
         )
         self.unread = Unread(stages, self.partitions)
         self._places = Places(stages, self.partitions)
@@ -270,6 +279,14 @@ class Worker:
         self._listener.started([one.name for one in self.declarations], self.config.kafka.group)
         self._subscribe()
         self.state = LifeState.RUNNING
+
+    def without(self, *, absent: Collection[str], denied: Collection[str]) -> None:
+        """Do without these replay topics, before `run`; somebody has said so.
+
+        Those that are `absent` are read once they come. Those that are `denied` are not subscribed to at all: with them
+        among its topics a broker may refuse the whole membership.
+        """
+        self._absent, self._denied = frozenset(absent), frozenset(denied)
 
     @property
     def exit_code(self) -> int | None:
@@ -359,6 +376,8 @@ class Worker:
         if fault.kind is FaultKind.END_OF_PARTITION:
             if partition is not None:
                 partition.at_end = True
+            return
+        if fault.kind is FaultKind.UNKNOWN_TOPIC and fault.partition and fault.partition.topic in self._absent:
             return
         self._listener.fault(fault)
         match fault.kind:
@@ -471,7 +490,8 @@ class Worker:
         self.lease.subscribing()
         self._joining.subscribing()
         topics = [topic for one in self.declarations for topic in one.topics]
-        self.source.subscribe([*topics, *(one.name for one in self.routes.all)], self._rebalancing)
+        routes = [one.name for one in self.routes.all if one.name not in self._denied]
+        self.source.subscribe([*topics, *routes], self._rebalancing)
 
     def _step_without_fetching(self, timeout_s: float) -> None:
         """Inside a rebalance: settle, write dead letters, keep the other partitions busy."""

@@ -13,19 +13,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from streamworker.assembly import replay_key
 from streamworker.cluster import GroupState, TopicShape
 from streamworker.config import Config, GroupProtocol
-from streamworker.dlq.retries import RetryRoutes
-from streamworker.errors import ClientError, nearest
+from streamworker.dlq.routes import Routes
+from streamworker.errors import ClientError, ConfigurationError, nearest
 from streamworker.options import KeptIn
 from streamworker.record import TopicPartition
+from streamworker.replay.states import state_topic
 
 if TYPE_CHECKING:
     from streamworker.declaration import Declaration
-    from streamworker.dlq.retries import RetryRoute
+    from streamworker.dlq.routes import Route
     from streamworker.interfaces import OffsetMark
 
 Shapes = Mapping[str, TopicShape]
+
+_OF_ONE_GROUP = re.compile(r"\.retry\..+\.[0-9]+$|\.replay\.")
 
 MISSING_GROUP = "kafka.group is missing: name the consumer group by --group or in the configuration"
 
@@ -79,6 +83,10 @@ def look(cluster: Asked, config: Config, handlers: Sequence[Declaration], timeou
         yield Finding(Level.WRONG, "group", MISSING_GROUP, "streamworker check --group …")
     for handler in handlers:
         yield from _written_to(handler, config)
+    try:
+        replay_key(config.replay)
+    except ConfigurationError as error:
+        yield Finding(Level.WRONG, "replays", str(error), "streamworker config show")
     servers = config.kafka.bootstrap_servers
     try:
         shapes = cluster.topics(timeout_s)
@@ -91,9 +99,9 @@ def look(cluster: Asked, config: Config, handlers: Sequence[Declaration], timeou
     settings = _TopicSettings(cluster, timeout_s)
     for handler in handlers:
         yield from _dead_letters(handler, shapes, settings, servers)
-    routes = RetryRoutes(handlers, config.kafka.group).all
+    routes = Routes(handlers, config.kafka.group).all
     for route in routes:
-        yield from _retry_topic(route, handlers[route.handler], config.kafka.group, shapes, settings, servers)
+        yield from _route(route, handlers[route.handler], config.kafka.group, shapes, settings, servers)
     retried = {one.name: shapes[one.name] for one in routes if one.name in shapes}
     if config.kafka.group or not handlers:
         yield from _group(cluster, config, {**source_topics(handlers, shapes), **retried}, timeout_s)
@@ -125,6 +133,10 @@ def _sources(handler: Declaration, shapes: Shapes, servers: str) -> Iterator[Fin
             matching = [name for name in shapes if re.fullmatch(topic[1:].removesuffix("$"), name)]
             told = f"{len(matching)} topics match" if matching else "no topic matches yet"
             yield Finding(Level.OK if matching else Level.WARNING, subject, f"{told} ({handler.name})")
+            of_groups = [name for name in matching if _OF_ONE_GROUP.search(name)]
+            if of_groups:
+                message = f"it also matches {of_groups[0]}, which by its name is for records of one group alone"
+                yield Finding(Level.WARNING, subject, message, "let the pattern leave out .retry. and .replay.")
         elif topic in shapes:
             yield Finding(Level.OK, subject, f"{shapes[topic].partitions} partitions ({handler.name})")
         else:
@@ -160,6 +172,7 @@ def _dead_letters(handler: Declaration, shapes: Shapes, settings: _TopicSettings
         yield Finding(Level.WRONG, subject, message, f"streamworker topics create {_reference(handler)}")
         return
     yield Finding(Level.OK, subject, f"{shapes[topic].partitions} partitions ({handler.name})")
+    yield from _states(handler, topic, shapes, settings, servers)
     if handler.dead_letter.keys_topic is not None:
         yield from _parked_keys(handler, handler.dead_letter.keys_topic, shapes, settings, servers)
     kept = settings.of(topic)
@@ -172,6 +185,26 @@ def _dead_letters(handler: Declaration, shapes: Shapes, settings: _TopicSettings
     if "compact" in kept.get("cleanup.policy", ""):
         message = "it is compacted: of several dead letters with one key only the last is kept"
         yield Finding(Level.WARNING, subject, message, _alter(servers, topic, "cleanup.policy=delete"))
+
+
+def _states(
+    handler: Declaration, letters: str, shapes: Shapes, settings: _TopicSettings, servers: str
+) -> Iterator[Finding]:
+    """Workers do without; who replays, repairs or discards dead letters writes there what became of them."""
+    topic = state_topic(letters)
+    subject = f"states of dead letters {topic}"
+    if topic not in shapes:
+        message = f"there is no such topic: nobody can replay or discard dead letters of {handler.name}"
+        yield Finding(Level.WARNING, subject, message, f"streamworker topics create {_reference(handler)}")
+        return
+    if shapes[topic].partitions < shapes[letters].partitions:
+        message = f"it has {shapes[topic].partitions} partitions, and {letters} {shapes[letters].partitions}"
+        wanted = f"--topic {topic} --partitions {shapes[letters].partitions}"
+        yield Finding(Level.WRONG, subject, message, f"kafka-topics.sh --bootstrap-server {servers} --alter {wanted}")
+    kept = settings.of(topic)
+    if kept is not None and kept.get("cleanup.policy") != "compact":
+        message = "it is not only compacted: what was handled would be pending again once that is deleted"
+        yield Finding(Level.WRONG, subject, message, _alter(servers, topic, "cleanup.policy=compact"))
 
 
 def _parked_keys(
@@ -192,16 +225,18 @@ def _parked_keys(
         yield Finding(Level.OK, subject, f"compacted ({handler.name})")
 
 
-def _retry_topic(
-    route: RetryRoute, handler: Declaration, group: str, shapes: Shapes, settings: _TopicSettings, servers: str
+def _route(
+    route: Route, handler: Declaration, group: str, shapes: Shapes, settings: _TopicSettings, servers: str
 ) -> Iterator[Finding]:
-    subject = f"retry topic {route.name}"
+    subject = f"{route.kind} {route.name}"
     if not group:
-        message = "kafka.group is not set, and retry topics are named after it"
+        message = f"kafka.group is not set, and {route.kind}s are named after it"
         yield Finding(Level.NOT_CHECKED, subject, message, "streamworker check --set kafka.group=…")
         return
     if route.name not in shapes:
         message = f"{handler.name} needs it and there is no such topic"
+        if route.is_replay:
+            message = f"there is no such topic: no dead letter of {handler.name} can be sent back to the group"
         mend = f"streamworker topics create {_reference(handler)} --group {group}"
         yield Finding(Level.WRONG, subject, message, mend)
         return
@@ -210,7 +245,7 @@ def _retry_topic(
     if kept is None:
         yield Finding(Level.NOT_CHECKED, subject, "retention: the cluster does not tell the settings of topics")
         return
-    if retention_ms(kept) <= route.delay_s * 1000:
+    if not route.is_replay and retention_ms(kept) <= route.delay_s * 1000:
         message = (
             f"its retention is {_days(kept)}, and its records are due after {route.delay_s:g} s: they would be lost"
         )

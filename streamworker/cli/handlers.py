@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from streamworker.assembly import refuse_loops
 from streamworker.cli.import_errors import import_refusal
 from streamworker.declaration import declarations
-from streamworker.dlq.retries import RetryRoutes
+from streamworker.dlq.routes import Routes
 from streamworker.errors import ConfigurationError, nearest
 from streamworker.handler import BatchHandler, Handler
 from streamworker.resilience.fallback import Degradation
@@ -45,7 +45,7 @@ def fitting_declarations(classes: Sequence[HandlerClass], config: Config) -> Seq
     found = declarations(classes)
     refuse_loops(found)
     Degradation(found, config.degradation)
-    RetryRoutes(found, config.kafka.group)
+    Routes(found, config.kafka.group)
     return found
 
 

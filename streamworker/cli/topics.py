@@ -1,24 +1,26 @@
-"""`streamworker topics create`: the topics that handlers need, for dead letters, parked keys and retries."""
+"""`streamworker topics create`: the topics that handlers need, and those that say what became of their dead letters."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from streamworker.cli.console_output import show_table
+from streamworker.cli.console_output import say, show_table
 from streamworker.cli.findings import retention_ms, source_topics
 from streamworker.cli.handlers import import_handlers
 from streamworker.cli.options import connect, examples, settings_options, timeout_option
 from streamworker.cluster import TopicShape
 from streamworker.declaration import declarations, keys_topics
-from streamworker.dlq.retries import RetryRoutes
+from streamworker.dlq.routes import Routes
 from streamworker.errors import ConfigurationError
+from streamworker.replay.states import AUDIT_TOPIC, state_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from streamworker.cli.findings import Shapes
     from streamworker.cli.options import Sources
@@ -26,7 +28,20 @@ if TYPE_CHECKING:
     from streamworker.declaration import Declaration
 
 _DAY_MS = 86_400_000
+_AUDIT_MS = 365 * _DAY_MS
 _COMPACTED = {"cleanup.policy": "compact"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """A topic that is to be there, as wide and as safe as those of `like` that are, or were made before it."""
+
+    topic: str
+    like: Sequence[str]
+    partitions: int | None = None  # whatever the others have, and whatever is asked for
+    as_wide: bool = False  # as the others, whatever is asked for
+    settings: Mapping[str, str] = field(default_factory=dict)  # without, it keeps records as long as the others do
+    kept_ms: int = 0  # and at least so long
 
 
 @click.group()
@@ -41,7 +56,7 @@ def topics() -> None:
     )
 )
 @click.argument("handlers", nargs=-1, required=True, metavar="MODULE:CLASS…")
-@click.option("--group", help="Consumer group, which retry topics are named after; as --set kafka.group=….")
+@click.option("--group", help="Consumer group, which replay and retry topics are named after; as --set kafka.group=….")
 @click.option("--partitions", type=click.IntRange(min=1), help="As many as the source topic by itself.")
 @click.option("--replication", type=click.IntRange(min=1), help="As that of the source topic by itself.")
 @click.option(
@@ -64,63 +79,75 @@ def create(
     dry_run: bool,
     timeout_s: float,
 ) -> None:
-    """Create the dead-letter and retry topics of HANDLERS; those that exist are left as they are.
+    """Create the dead-letter, replay and retry topics of HANDLERS; those that exist are left as they are.
 
-    Beside a dead-letter topic with on_exhausted="dlq_key" also the compacted topic with the parked keys.
+    Beside a dead-letter topic also the compacted topic in which it stands what became of its records, with
+    on_exhausted="dlq_key" the one with the parked keys, and for all together streamworker.audit.
     """
     kafka = sources.load_aloud(group=group).config.kafka
     cluster = connect(kafka)
     declared = declarations(import_handlers(handlers, Path.cwd()))
-    owners, compacted = _owners(declared, kafka.group), keys_topics(declared)
-    shapes = cluster.topics(timeout_s)
-    rows: list[Sequence[object]] = [
-        (topic, shapes[topic].partitions, shapes[topic].replication, None, "exists")
-        for topic in owners
-        if topic in shapes
-    ]
-    for topic in owners.keys() - shapes.keys():
-        theirs = source_topics(owners[topic], shapes)
-        shape = _shape(topic, theirs, partitions, replication)
-        if topic in compacted:
-            shape = TopicShape(1, shape.replication)
-            outcome = "would be created" if dry_run else _create(cluster, topic, shape, _COMPACTED, timeout_s)
-            rows.append((topic, shape.partitions, shape.replication, None, outcome))
-            continue
-        longest_delay_s = max((one.delay_s for owner in owners[topic] for one in owner.retry.topics), default=0.0)
-        at_least_ms = max(retention_days * _DAY_MS, int(longest_delay_s * 1000) + _DAY_MS)
-        kept_ms = _longest_retention_ms(cluster, theirs, at_least_ms, timeout_s)
-        settings = {"cleanup.policy": "delete", "retention.ms": str(kept_ms)}
-        outcome = "would be created" if dry_run else _create(cluster, topic, shape, settings, timeout_s)
-        rows.append((topic, shape.partitions, shape.replication, kept_ms, outcome))
+    there = cluster.topics(timeout_s)
+    shapes, rows = dict(there), list[tuple[object, ...]]()
+    for one in _wanted(declared, kafka.group, there, retention_days * _DAY_MS):
+        if one.topic in there:
+            found = there[one.topic]
+            rows.append((one.topic, found.partitions, found.replication, None, "exists"))
+        elif one.topic not in shapes:
+            alike = {name: shapes[name] for name in one.like if name in shapes}
+            shape = shapes[one.topic] = _shape(one, alike, partitions, replication)
+            kept_ms = None if one.settings else _longest_retention_ms(cluster, alike, one.kept_ms, timeout_s)
+            settings = one.settings or {"cleanup.policy": "delete", "retention.ms": str(kept_ms)}
+            outcome = "would be created" if dry_run else _create(cluster, one.topic, shape, settings, timeout_s)
+            shown_ms = settings.get("retention.ms")
+            rows.append((one.topic, shape.partitions, shape.replication, shown_ms, outcome))
     show_table(("topic", "partitions", "replication", "retention.ms", ""), sorted(rows, key=str))
+    if not kafka.group and any(one.dead_letter is not None and one.dead_letter.replay for one in declared):
+        say("left out: replay topics, which are named after the group; give --group", to_stderr=True)
 
 
-def _owners(handlers: Sequence[Declaration], group: str) -> Mapping[str, Sequence[Declaration]]:
-    """The topics that go with handlers, and whose they are."""
-    owners: dict[str, list[Declaration]] = {}
+def _wanted(handlers: Sequence[Declaration], group: str, there: Shapes, kept_ms: int) -> Iterator[_Wanted]:
+    """The topics that go with handlers; what another is like comes after that."""
+    letters: dict[str, list[Declaration]] = {}
     for handler in handlers:
         if handler.dead_letter is not None:
-            for topic in (handler.dead_letter.topic, handler.dead_letter.keys_topic):
-                if topic is not None:
-                    owners.setdefault(topic, []).append(handler)
+            letters.setdefault(handler.dead_letter.topic, []).append(handler)
+    if not letters:
+        raise ConfigurationError("none of these handlers declares a dead_letter, so there is no topic to create")
     if not group and any(handler.retry.topics for handler in handlers):
         raise ConfigurationError("kafka.group is missing: retry topics are named after it; give --group")
-    for route in RetryRoutes(handlers, group).all:
-        owners[route.name] = [handlers[route.handler]]
-    if not owners:
-        raise ConfigurationError("none of these handlers declares a dead_letter, so there is no topic to create")
-    return owners
-
-
-def _shape(topic: str, sources: Shapes, partitions: int | None, replication: int | None) -> TopicShape:
-    """As wide and as safe as the sources, so that a partition's dead letters keep its number."""
-    if not sources and not (partitions and replication):
-        raise ConfigurationError(
-            f"{topic}: none of the topics it is for exists; create them first, or give --partitions and --replication"
+    routes = Routes(handlers, group)
+    for topic, owners in letters.items():
+        delays_s = [one.delay_s for owner in owners for one in owner.retry.topics]
+        yield _Wanted(
+            topic=topic, like=list(source_topics(owners, there)), kept_ms=_outlasting(max(delays_s, default=0), kept_ms)
         )
+        yield _Wanted(topic=state_topic(topic), like=[topic], as_wide=True, settings=_COMPACTED)
+    for topic in keys_topics(handlers):
+        yield _Wanted(topic=topic, like=[topic.removesuffix(".keys")], partitions=1, settings=_COMPACTED)
+    for route in routes.all if group else ():
+        sources = [route.topic] if route.topic in there else list(source_topics([handlers[route.handler]], there))
+        yield _Wanted(topic=route.name, like=sources, kept_ms=_outlasting(route.delay_s, kept_ms))
+    settings = {"cleanup.policy": "delete", "retention.ms": str(_AUDIT_MS)}
+    yield _Wanted(topic=AUDIT_TOPIC, like=list(letters), partitions=1, settings=settings)
+
+
+def _outlasting(delay_s: float, kept_ms: int) -> int:
+    """`kept_ms`, or what keeps records for a day after they are due."""
+    return max(kept_ms, int(delay_s * 1000) + _DAY_MS)
+
+
+def _shape(wanted: _Wanted, alike: Shapes, partitions: int | None, replication: int | None) -> TopicShape:
+    """As wide and as safe as what it is like, so that a partition's dead letters keep its number."""
+    if not alike and not (partitions and replication):
+        raise ConfigurationError(
+            f"{wanted.topic}: none of the topics it is for exists; create them first, or give --partitions and"
+            f" --replication"
+        )
+    asked = wanted.partitions if wanted.as_wide else wanted.partitions or partitions
     return TopicShape(
-        partitions or max(shape.partitions for shape in sources.values()),
-        replication or max(shape.replication for shape in sources.values()),
+        asked or max(shape.partitions for shape in alike.values()),
+        replication or max(shape.replication for shape in alike.values()),
     )
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from streamworker.dlq.lineage import lineage_of
 from streamworker.reason import Reason
 from streamworker.record import (
     Letter,
@@ -203,6 +204,7 @@ def envelope(
             _header("sw-group", group),
             _header("sw-handler", handler),
             *_coordinates(message, headers),
+            *(lineage_of(headers).headers if isinstance(message, Returned) else ()),
             _header("sw-reason", reason),
             _header("sw-exception", _class_name(error)),
             _header("sw-fingerprint", _fingerprint(error)),
@@ -222,7 +224,7 @@ def envelope(
 
 
 def _coordinates(message: Message, headers: Headers) -> Iterator[Header]:
-    """Where the record was first, and where it was delivered from: the same unless it came from a retry topic."""
+    """Where the record was first, and where it was delivered from: the same unless it is `Returned`."""
     delivered = Origin(message.topic(), message.partition(), message.offset())
     for name, place in (("origin", origin_of(message)), ("from", delivered)):
         yield _header(f"sw-{name}-topic", place.topic)

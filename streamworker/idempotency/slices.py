@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from streamworker.errors import ClaimBusy, ClaimsUnavailable
 from streamworker.idempotency.claims import Busy, Completion, Done, Granted, chosen_id, default_id
 from streamworker.options import OnUnavailable
-from streamworker.record import origin_of
+from streamworker.record import is_repaired, origin_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -79,7 +79,7 @@ class SliceClaims:
         seen: set[str] = set()
         for index, message in enumerate(slice_.messages):
             if self._chosen is None:
-                found = default_id(origin_of(message), message.value())
+                found = default_id(origin_of(message), message.value(), repaired=is_repaired(message))
             else:
                 try:
                     decoded = record(index)

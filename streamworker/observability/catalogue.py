@@ -69,7 +69,8 @@ class Metric(enum.Enum):
         "records",
         ("handler", "topic", "group", "outcome"),
         "Records by how they ended: `ok`, `retried` (they come again), `deferred` (they come again from a retry"
-        " topic), `dlq`, `skipped`, `expired` (too old for a call), or `error` (the partition or the worker stops).",
+        " topic), `dlq`, `skipped`, `expired` (too old for a call), `not_addressed` (a replay for another group), or"
+        " `error` (the partition or the worker stops).",
     )
     ERRORS = _counter(
         "errors_total",

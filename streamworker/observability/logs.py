@@ -50,6 +50,7 @@ _FAILURES = {
     Ending.DEAD_LETTERED: (logging.WARNING, "record dead-lettered"),
     Ending.SKIPPED: (logging.WARNING, "record skipped"),
     Ending.EXPIRED: (logging.WARNING, "call failed, record expired"),
+    Ending.NOT_ADDRESSED: (logging.INFO, "call failed, record for another group"),
     Ending.STOPPED: (logging.ERROR, "call failed, not done"),
 }
 

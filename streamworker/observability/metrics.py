@@ -45,6 +45,7 @@ _OUTCOMES = {
     Ending.DEAD_LETTERED: "dlq",
     Ending.SKIPPED: "skipped",
     Ending.EXPIRED: "expired",
+    Ending.NOT_ADDRESSED: "not_addressed",
     Ending.STOPPED: "error",
 }
 # Series of closed sets exist from the start: a rate over one that appears at 1 misses the first.

@@ -58,7 +58,7 @@ class _Sent(NamedTuple):
     value: bytes | None
     timestamp: tuple[int, int]
     headers: tuple[Header, ...] | None
-    came_back: tuple[Origin, int, int] | None  # of a `Returned`: origin, calls, due_ms
+    came_back: tuple[Origin, int, int, bool, bool] | None  # of a `Returned`: origin, calls, due_ms, replayed, repaired
 
 
 class Delivered:
@@ -130,7 +130,9 @@ def slice_of(data: bytes) -> Slice:
 
 def _sent(message: Message) -> _Sent:
     headers = read_headers(message)
-    came_back = (message.origin, message.calls, message.due_ms) if isinstance(message, Returned) else None
+    came_back = None
+    if isinstance(message, Returned):
+        came_back = (message.origin, message.calls, message.due_ms, message.replayed, message.repaired)
     return _Sent(
         message.offset(),
         message.key(),
@@ -145,9 +147,16 @@ def _message(at: TopicPartition, sent: _Sent) -> Message:
     delivered = Delivered(at, sent)
     if sent.came_back is None:
         return delivered
-    origin, calls, due_ms = sent.came_back
-    timestamp_ms = timestamp_ms_of(delivered)
-    return Returned(delivered, origin=Origin(*origin), timestamp_ms=timestamp_ms, calls=calls, due_ms=due_ms)
+    origin, calls, due_ms, replayed, repaired = sent.came_back
+    return Returned(
+        delivered,
+        origin=Origin(*origin),
+        timestamp_ms=timestamp_ms_of(delivered),
+        calls=calls,
+        due_ms=due_ms,
+        replayed=replayed,
+        repaired=repaired,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from streamworker.replay.dead_record import LetterId
 
 VERSION = 1
+AUDIT_TOPIC = "streamworker.audit"  # who did what, for all dead-letter topics of a cluster
 
 
 class State(enum.StrEnum):

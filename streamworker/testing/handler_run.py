@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from streamworker.declaration import declarations, keys_topics
-from streamworker.dlq.retries import RetryRoutes
+from streamworker.dlq.routes import Routes
 from streamworker.record import Ending, TopicPartition
 from streamworker.testing.virtual_world import VirtualWorld
 from streamworker.worker import Bounds
@@ -96,7 +96,7 @@ def run_handler(
         topics[declared.dead_letter.topic] = max(topics.values(), default=1)
     topics.update(dict.fromkeys(keys_topics([declared]), 1))
     group = (config or VirtualWorld.CONFIG).kafka.group
-    for route in RetryRoutes([declared], group).all:
+    for route in Routes([declared], group).retries:
         topics[route.name] = topics[route.topic]
     world = VirtualWorld(topics, config=config)
     for one in given:

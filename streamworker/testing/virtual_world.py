@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from streamworker.declaration import Declaration
+    from streamworker.dlq.replays import ReplayKey
     from streamworker.handler import BatchHandler, Call, Context, Handler
     from streamworker.idempotency.claims import Claim
     from streamworker.idempotency.slices import SliceClaims
@@ -147,6 +148,7 @@ class VirtualWorld:
         app: Mapping[str, object] | None = None,
         recorded: bool = True,
         caches: CacheTruth | None = None,
+        replay_key: ReplayKey | None = None,
         observe: Callable[[Worker], None] = lambda _worker: None,
     ) -> Member:
         """Add a worker to the group and let it subscribe; `effects` is kept only if it is `recorded`."""
@@ -194,6 +196,7 @@ class VirtualWorld:
             degradation=provision.degradation,
             caches=caches,
             transactor=MemoryTransactor(self.broker) if is_transactional(declared) else None,
+            replay_key=replay_key,
             bounds=bounds,
             observe=observe,
         )

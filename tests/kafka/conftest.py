@@ -24,19 +24,21 @@ TIMEOUT_S = 30.0
 def dead_letters_of(kafka: SharedKafka) -> Iterator[Callable[..., str]]:
     """Names the dead-letter topic of a topic and, unless `make` is false, makes it; it is gone after the test.
 
-    With `keys` the topic with its parked keys goes, too.
+    What was made beside it goes, too: parked keys, states, the topic's replays.
     """
-    names: list[str] = []
+    topics: list[str] = []
 
-    def dead_letters(topic: str, *, make: bool = True, keys: bool = False, **settings: str) -> str:
+    def dead_letters(topic: str, *, make: bool = True, **settings: str) -> str:
         name = f"{topic}.dlq"
-        names.extend([name, f"{name}.keys"] if keys else [name])
+        topics.append(topic)
         if make:
             config = {key.replace("_", "."): value for key, value in settings.items()}
             kafka.admin.create_topics([NewTopic(name, 1, config=config)])[name].result(TIMEOUT_S)
         return name
 
     yield dead_letters
+    there = kafka.admin.list_topics(timeout=TIMEOUT_S).topics
+    names = [name for name in there for topic in topics if name.startswith((f"{topic}.dlq", f"{topic}.replay."))]
     if names:
         for deleted in kafka.admin.delete_topics(names).values():
             deleted.result(TIMEOUT_S)

@@ -43,7 +43,7 @@ def test_a_parked_key_outlives_its_worker_and_goes_on_when_released(
 ) -> None:
     """Promise 2. Nobody has to be restarted for a release."""
     topic, group, servers = kafka.topic("in"), kafka.group("parked"), kafka.bootstrap_servers
-    letters = dead_letters_of(topic, make=False, keys=True)
+    letters = dead_letters_of(topic, make=False)
     (tmp_path / "keys_shop.py").write_text(HANDLERS.format(topic=topic))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 # The mock cluster has no controller, so what needs one costs the whole timeout.
 SHORT = ("--timeout", "1")
+TOPICS = {"in": 2, "in.dlq": 2, "in.dlq.state": 2, "in.replay.g": 2, "streamworker.audit": 1}
 SHOW = ("offsets", "show", "g", "--topic", "in", "--partition", "0")
 HANDLERS = """
 from streamworker import DeadLetter, Handler, Retry, RetryTopic
@@ -45,6 +46,10 @@ class Elsewhere(StoreOrders):
     topics = ("on",)
     dead_letter = DeadLetter("on.dlq")
 
+class Unreplayed(StoreOrders):
+    topics = ("on",)
+    dead_letter = DeadLetter("on.dlq", replay=False)
+
 class Deferring(StoreOrders):
     retry = Retry(topics=(RetryTopic(delay_s=60),))
 """
@@ -52,7 +57,7 @@ class Deferring(StoreOrders):
 
 @pytest.fixture
 def kafka() -> Iterator[MockKafka]:
-    with MockKafka(topics={"in": 2, "in.dlq": 2}) as kafka:
+    with MockKafka(topics=TOPICS) as kafka:
         for number in range(6):
             kafka.produce_raw("in", 0, None, b"%d" % number)
         yield kafka
@@ -106,7 +111,7 @@ def test_a_check_fails_for_missing_topics_and_names_the_mend(kafka: MockKafka) -
 
     wrong = [one for one in json.loads(result.stdout)["findings"] if one["level"] == "wrong"]
     assert result.exit_code == 2
-    assert [one["subject"] for one in wrong] == ["topic on", "dead-letter topic on.dlq"]
+    assert [one["subject"] for one in wrong] == ["topic on", "dead-letter topic on.dlq", "replay topic on.replay.g"]
     assert wrong[1]["mend"] == "streamworker topics create mock_shop:Elsewhere"
 
 
@@ -121,7 +126,7 @@ def test_a_check_creates_no_topic(kafka: MockKafka) -> None:
     streamworker(kafka, "check", "mock_shop:Elsewhere")
 
     cluster = Cluster(admin_settings(KafkaConfig(bootstrap_servers=kafka.bootstrap_servers)))
-    assert set(cluster.topics(TIMEOUT_S)) == {"in", "in.dlq"}
+    assert set(cluster.topics(TIMEOUT_S)) == set(TOPICS)
     assert list(cluster.partitions("on", TIMEOUT_S)) == []
 
 
@@ -141,6 +146,7 @@ def test_topics_that_exist_are_left_alone(kafka: MockKafka) -> None:
 
     assert result.exit_code == 0, result.output
     assert re.search(r"in\.dlq +2 +1 +exists", result.output)
+    assert "replay topics, which are named after the group; give --group" in result.stderr
 
 
 def test_a_dry_run_shows_what_would_be_created(kafka: MockKafka) -> None:
@@ -150,6 +156,7 @@ def test_a_dry_run_shows_what_would_be_created(kafka: MockKafka) -> None:
 
     assert result.exit_code == 0, result.output
     assert re.search(rf"on\.dlq +5 +1 +{14 * 86_400_000} +would be created", result.output)
+    assert re.search(r"on\.dlq\.state +5 +1 +would be created", result.output)
 
 
 def test_retry_topics_are_as_wide_as_their_source_and_named_after_the_group(kafka: MockKafka) -> None:
@@ -160,6 +167,22 @@ def test_retry_topics_are_as_wide_as_their_source_and_named_after_the_group(kafk
     assert "--group" in unnamed.stderr
     assert named.exit_code == 0, named.output
     assert re.search(rf"in\.retry\.g\.1 +2 +1 +{14 * 86_400_000} +would be created", named.output)
+
+
+def test_a_replay_topic_is_as_wide_as_its_source_and_states_as_their_dead_letters(kafka: MockKafka) -> None:
+    kafka.create_topic("on", 5)
+    kafka.create_topic("on.dlq", 3)
+
+    result = streamworker(
+        kafka, "topics", "create", "mock_shop:Elsewhere", "--group", "shop", "--partitions", "7", "--dry-run"
+    )
+    without = streamworker(kafka, "topics", "create", "mock_shop:Unreplayed", "--group", "shop", "--dry-run")
+
+    assert re.search(rf"on\.replay\.shop +7 +1 +{14 * 86_400_000} +would be created", result.output), result.output
+    assert re.search(r"on\.dlq +3 +1 +exists", result.output)
+    assert re.search(r"on\.dlq\.state +3 +1 +would be created", result.output)
+    assert "on.replay.shop" not in without.output
+    assert "replay" not in without.stderr
 
 
 def test_dead_letters_of_a_topic_that_is_not_there_need_to_be_told_their_size(kafka: MockKafka) -> None:

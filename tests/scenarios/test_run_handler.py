@@ -32,6 +32,16 @@ def test_each_record_is_accounted_for() -> None:
     ]
 
 
+def test_a_record_of_the_replay_topic_is_handled_as_one_of_its_source() -> None:
+    origin = [("sw-origin-topic", b"in"), ("sw-origin-partition", b"0"), ("sw-origin-offset", b"7")]
+    values = (b"fine", b"poison")
+
+    result = run_handler(Obedient, [TestRecord(one, topic="in.replay.test", headers=origin) for one in values])
+
+    assert result.handled == [0]
+    assert [letter.headers["sw-origin-offset"] for letter in result.dead_letters] == ["7"]
+
+
 def test_hours_of_back_off_cost_no_time() -> None:
     class Patient(Obedient):
         retry = Retry(attempts=3, wait=lambda _state: 3600.0)

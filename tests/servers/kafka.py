@@ -30,6 +30,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 from servers.kafka_jars import ServerUnavailable, fetch_jars, require_java
 from servers.tethered import Tethered
 
+from streamworker.dlq.routes import replay_topic
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -238,6 +240,10 @@ class SharedKafka:
     def dead_letters(self, topic: str) -> str:
         """Name of a new dead-letter topic of one partition for `topic`, as tests name it."""
         return self._create(f"{topic}.dlq", 1)
+
+    def replays(self, topic: str, group: str, partitions: int = 1) -> str:
+        """Name of the new topic for what of `topic` is sent to `group` again."""
+        return self._create(replay_topic(topic, group), partitions)
 
     def _create(self, name: str, partitions: int, **config: str) -> str:
         settings = {key.replace("_", "."): value for key, value in config.items()}

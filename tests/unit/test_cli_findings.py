@@ -10,7 +10,7 @@ import pytest
 from streamworker import Config, DeadLetter, Handler, HttpSink, Idempotency, KafkaSink, Retry, RetryTopic
 from streamworker.cli.findings import MISSING_GROUP, Finding, Level, look, retention_ms
 from streamworker.cluster import GroupState, TopicShape
-from streamworker.config import KafkaConfig
+from streamworker.config import KafkaConfig, ReplayConfig
 from streamworker.declaration import declaration
 from streamworker.errors import ClientError
 from streamworker.interfaces import OffsetMark
@@ -21,15 +21,18 @@ if TYPE_CHECKING:
     from streamworker.record import TopicPartition
 
 DAY_MS = 86_400_000
+KEPT = {"retention.ms": str(DAY_MS)}
+COMPACTED = {"cleanup.policy": "compact"}
+BESIDE = {"orders.replay.g": 2, "orders.dlq.state": 2}
 
 
 @dataclass
 class FakeCluster:
     """Says what it was made with."""
 
-    shapes: Mapping[str, int] = field(default_factory=lambda: {"orders": 2, "orders.dlq": 2})
+    shapes: Mapping[str, int] = field(default_factory=lambda: {"orders": 2, "orders.dlq": 2, **BESIDE})
     settings: Mapping[str, Mapping[str, str]] | None = field(
-        default_factory=lambda: {"orders": {"retention.ms": str(DAY_MS)}, "orders.dlq": {"retention.ms": str(DAY_MS)}}
+        default_factory=lambda: {"orders": KEPT, "orders.dlq": KEPT}
     )
     state: GroupState | None = field(default_factory=lambda: GroupState("STABLE", 3))
     committed: int | None = 7
@@ -44,7 +47,9 @@ class FakeCluster:
 
     def topic_config(self, name: str, timeout_s: float) -> Mapping[str, str] | None:
         self.asked_for_settings.append(name)
-        return None if self.settings is None else self.settings[name]
+        if self.settings is None:
+            return None
+        return self.settings.get(name, COMPACTED if name.endswith(".state") else KEPT)
 
     def group_state(self, group: str, timeout_s: float) -> GroupState | None:
         return self.state
@@ -98,7 +103,7 @@ def test_brokers_that_do_not_answer_end_the_check() -> None:
 
 
 def test_a_missing_source_topic_is_wrong_and_the_nearest_is_named() -> None:
-    (finding,) = found(FakeCluster(shapes={"order": 1, "orders.dlq": 1}), level=Level.WRONG)
+    (finding,) = found(FakeCluster(shapes={"order": 1, "orders.dlq": 1, **BESIDE}), level=Level.WRONG)
 
     assert finding.subject == "topic orders"
     assert finding.message.endswith("did you mean 'order'?")
@@ -106,7 +111,7 @@ def test_a_missing_source_topic_is_wrong_and_the_nearest_is_named() -> None:
 
 
 def test_a_missing_dead_letter_topic_is_wrong_and_the_command_makes_it() -> None:
-    (finding,) = found(FakeCluster(shapes={"orders": 2}), level=Level.WRONG)
+    (finding,) = found(FakeCluster(shapes={"orders": 2, **BESIDE}), level=Level.WRONG)
 
     assert finding.subject == "dead-letter topic orders.dlq"
     assert finding.mend == f"streamworker topics create {__name__}:StoreOrders"
@@ -155,9 +160,9 @@ def test_dead_letters_that_would_not_last_are_worth_a_warning(
 def test_a_cluster_that_does_not_tell_settings_is_asked_once_and_not_blamed() -> None:
     cluster = FakeCluster(settings=None)
 
-    (finding,) = found(cluster, level=Level.NOT_CHECKED)
+    not_checked = found(cluster, level=Level.NOT_CHECKED)
 
-    assert finding.subject == "dead-letter topic orders.dlq"
+    assert [one.subject for one in not_checked] == ["dead-letter topic orders.dlq", "replay topic orders.replay.g"]
     assert len(cluster.asked_for_settings) == 1
     assert not found(cluster, level=Level.WRONG)
 
@@ -186,7 +191,9 @@ def test_an_offset_out_of_the_log_is_wrong_and_the_reset_is_named(committed: int
     findings = found(FakeCluster(committed=committed), level=Level.WRONG)
 
     assert [one.mend for one in findings] == [
-        f"streamworker offsets reset g --topic orders --partition {number} --to-earliest" for number in (0, 1)
+        f"streamworker offsets reset g --topic {topic} --partition {number} --to-earliest"
+        for topic in ("orders", "orders.replay.g")
+        for number in (0, 1)
     ]
 
 
@@ -237,7 +244,7 @@ def test_the_topic_with_the_parked_keys_must_be_there_and_keep_them(
 def with_retry_topics(**settings: str) -> FakeCluster:
     names = ("orders", "orders.dlq", "orders.retry.g.1", "orders.retry.g.2")
     kept = {"retention.ms": str(3 * DAY_MS), **settings}
-    return FakeCluster(shapes=dict.fromkeys(names, 2), settings=dict.fromkeys(names, kept))
+    return FakeCluster(shapes=dict.fromkeys((*names, *BESIDE), 2), settings=dict.fromkeys(names, kept))
 
 
 def test_retry_topics_that_are_there_are_well() -> None:
@@ -271,7 +278,67 @@ def test_a_retry_topic_that_would_lose_records_is_wrong(settings: dict[str, str]
 def test_without_a_group_retry_topics_are_not_checked() -> None:
     not_checked = found(FakeCluster(), Deferring, group="", level=Level.NOT_CHECKED)
 
-    assert [one.subject for one in not_checked] == ["retry topic orders.retry..1", "retry topic orders.retry..2"]
+    assert [one.subject for one in not_checked] == [
+        "replay topic orders.replay.",
+        "retry topic orders.retry..1",
+        "retry topic orders.retry..2",
+    ]
+
+
+def test_a_missing_replay_topic_is_wrong_unless_the_handler_does_without() -> None:
+    class Unreplayed(StoreOrders):
+        dead_letter = DeadLetter("orders.dlq", replay=False)
+
+    cluster = FakeCluster(shapes={"orders": 2, "orders.dlq": 2, "orders.dlq.state": 2})
+
+    (finding,) = found(cluster, level=Level.WRONG)
+
+    assert finding.subject == "replay topic orders.replay.g"
+    assert finding.mend == f"streamworker topics create {__name__}:StoreOrders --group g"
+    assert not found(cluster, Unreplayed, level=Level.WRONG)
+
+
+def test_a_replay_topic_that_is_compacted_is_wrong() -> None:
+    cluster = FakeCluster(settings={"orders.replay.g": {"cleanup.policy": "compact"}})
+
+    assert [one.subject for one in found(cluster, level=Level.WRONG)] == ["replay topic orders.replay.g"]
+
+
+@pytest.mark.parametrize(
+    ("partitions", "policy", "level", "mend"),
+    [
+        (None, "compact", Level.WARNING, f"streamworker topics create {__name__}:StoreOrders"),
+        (1, "compact", Level.WRONG, "--alter --topic orders.dlq.state --partitions 2"),
+        (2, "compact,delete", Level.WRONG, "--entity-name orders.dlq.state --add-config cleanup.policy=compact"),
+    ],
+)
+def test_the_topic_that_says_what_became_of_dead_letters_must_be_as_wide_and_keep_it(
+    partitions: int | None, policy: str, level: Level, mend: str
+) -> None:
+    shapes = {"orders": 2, "orders.dlq": 2, "orders.replay.g": 2}
+    if partitions is not None:
+        shapes["orders.dlq.state"] = partitions
+    cluster = FakeCluster(shapes=shapes, settings={"orders.dlq.state": {"cleanup.policy": policy}})
+
+    (finding,) = [one for one in found(cluster) if one.level is not Level.OK]
+
+    assert (finding.level, finding.subject) == (level, "states of dead letters orders.dlq.state")
+    assert str(finding.mend).endswith(mend)
+
+
+def test_a_pattern_that_finds_topics_of_other_groups_is_worth_a_warning() -> None:
+    warnings = found(FakeCluster(shapes={"orders": 1, "ord.replay.others": 1}), WithoutDeadLetters, level=Level.WARNING)
+
+    assert "it also matches ord.replay.others" in warnings[0].message
+
+
+def test_a_key_file_without_a_secret_is_wrong() -> None:
+    config = Config(kafka=KafkaConfig(group="g"), replay=ReplayConfig(key_file="/dev/null"))
+
+    (finding,) = [one for one in look(FakeCluster(), config, [], 1.0) if one.level is Level.WRONG]
+
+    assert finding.subject == "replays"
+    assert "replay.key_file: '/dev/null' is to have 16 to 4096 bytes, got 0" in finding.message
 
 
 class Charges(StoreOrders):

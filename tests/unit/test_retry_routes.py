@@ -6,7 +6,8 @@ import pytest
 
 from streamworker import ConfigurationError, DeadLetter, Handler, Retry, RetryTopic, TopicPartition
 from streamworker.declaration import declaration
-from streamworker.dlq.retries import RetryRoutes, retry_topic, returned
+from streamworker.dlq.retries import returned
+from streamworker.dlq.routes import Routes, retry_topic
 from streamworker.record import Origin, calls_before, origin_of, read_headers, timestamp_ms_of
 from streamworker.testing.memory_broker import MemoryMessage
 
@@ -53,7 +54,7 @@ def test_names_that_are_too_long_are_cut_and_stay_apart() -> None:
 
 
 def test_each_topic_of_a_handler_has_retry_topics_of_its_own_in_the_order_of_their_levels() -> None:
-    routes = RetryRoutes([declaration(Orders)], "g")
+    routes = Routes([declaration(Orders)], "g")
 
     first = routes.after("returns", 0)
     assert first is not None
@@ -64,7 +65,7 @@ def test_each_topic_of_a_handler_has_retry_topics_of_its_own_in_the_order_of_the
     assert routes.after("returns", 2) is None
     assert routes.of("returns.retry.g.2") == second
     assert routes.of("returns") is None
-    assert len(routes.all) == 4
+    assert len(routes.retries) == 4
 
 
 @pytest.mark.parametrize(("topics", "letters"), [(("orders.retry.g.1",), "dlq"), (("other",), "orders.retry.g.1")])
@@ -76,7 +77,7 @@ def test_a_retry_topic_is_not_used_for_anything_else(topics: tuple[str, ...], le
     setattr(Other, "topics", topics)  # noqa: B010 - a class attribute that mypy holds to be of the base's type
 
     with pytest.raises(ConfigurationError, match=r"'orders\.retry\.g\.1' is the name of a retry topic"):
-        RetryRoutes([declaration(Orders), declaration(Other)], "g")
+        Routes([declaration(Orders), declaration(Other)], "g")
 
 
 def test_a_record_that_comes_back_knows_where_it_was_first_and_is_its_bytes() -> None:
