@@ -65,6 +65,7 @@ def keys(sources: Sources, topic: str, group: str | None, as_json: bool, timeout
         "streamworker dlq release-key orders.dlq customer-17 --group shop",
         "streamworker dlq release-key orders.dlq 0x8a01 --hex --group shop --yes",
         "streamworker dlq release-key orders.dlq --all --group shop --yes",
+        "streamworker dlq release-key orders.dlq customer-17 --group shop --in orders.replay.shop --yes",
     )
 )
 @click.argument("topic", type=TEXT)
@@ -72,6 +73,7 @@ def keys(sources: Sources, topic: str, group: str | None, as_json: bool, timeout
 @click.option("--group", type=TEXT, required=True, help="The consumer group for which they are parked.")
 @click.option("--hex", "in_hex", is_flag=True, help="KEY is given in hexadecimal digits.")
 @click.option("--all", "all_keys", is_flag=True, help="All of the group, instead of KEY.")
+@click.option("--in", "parked_in", type=TEXT, help="Only what is parked in this topic, for instance a replay topic.")
 @click.option("--yes", is_flag=True, help="Do it; without, it is only shown.")
 @timeout_option
 @settings_options
@@ -82,6 +84,7 @@ def release_key(
     group: str,
     in_hex: bool,
     all_keys: bool,
+    parked_in: str | None,
     yes: bool,
     timeout_s: float,
 ) -> None:
@@ -92,7 +95,11 @@ def release_key(
     if bool(key) == all_keys:
         raise click.UsageError("give KEY or --all")
     config = sources.load_aloud().config
-    parked = {one: first for one, first in _parked(config, topic, timeout_s).items() if one.group == group}
+    parked = {
+        one: first
+        for one, first in _parked(config, topic, timeout_s).items()
+        if one.group == group and parked_in in (None, one.partition.topic)
+    }
     chosen = parked if all_keys else _chosen(parked, [_bytes(one, in_hex=in_hex) for one in key], group)
     if yes:
         _release(config, topic, list(chosen), timeout_s)

@@ -89,6 +89,16 @@ def test_all_keys_of_a_group_are_released(kafka: MockKafka) -> None:
     assert still_parked(kafka) == [("bank", 0, "0x611b5b33316d")]
 
 
+def test_a_key_is_released_where_it_is_parked_in_one_topic_only(kafka: MockKafka) -> None:
+    note = letter_of(Note(ParkedKey("shop", TopicPartition("in.replay.shop", 0), b"a"), 3), "dlq.keys", 0)
+    kafka.produce_raw("dlq.keys", 0, note.key, note.value)
+
+    done = streamworker(kafka, "dlq", "release-key", "dlq", "a", "--group", "shop", "--in", "in.replay.shop", "--yes")
+
+    assert (done.exit_code, done.stdout) == (0, "in.replay.shop[0]: a released\n")
+    assert [key for _, _, key in still_parked(kafka)].count("a") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
