@@ -244,16 +244,21 @@ class KafkaCluster:
 
 
 def start_cluster(
-    nodes: int = 3, *, ports: Mapping[int, int] | None = None, advertised: Mapping[int, int] | None = None
+    nodes: int = 3,
+    *,
+    ports: Mapping[int, int] | None = None,
+    advertised: Mapping[int, int] | None = None,
+    changes: Mapping[str, str] | None = None,
 ) -> KafkaCluster:
     """A cluster whose nodes all answer. Raises ServerUnavailable.
 
     `ports` says where a node listens for clients, else that is a free port. `advertised` says which port clients are
-    told instead: that of a proxy, which needs the node's port before the node is there, so give both.
+    told instead: that of a proxy, which needs the node's port before the node is there, so give both. `changes` are
+    settings of all nodes.
     """
     require_java()
     all_ports = _choose_ports(nodes, ports or {}, advertised or {})
-    settings = {number: _write_settings(number, all_ports) for number in all_ports}
+    settings = {number: _write_settings(number, all_ports, changes or {}) for number in all_ports}
     cluster = KafkaCluster(all_ports, settings)
     cluster_id = new_cluster_id()
     try:
@@ -275,13 +280,13 @@ def _choose_ports(nodes: int, ports: Mapping[int, int], advertised: Mapping[int,
     return chosen
 
 
-def _write_settings(number: int, ports: Mapping[int, _Ports]) -> Path:
+def _write_settings(number: int, ports: Mapping[int, _Ports], changes: Mapping[str, str]) -> Path:
     """Make the node's folder, with what differs from a node that is alone."""
     own = ports[number]
     replicas = str(min(3, len(ports)))
     in_sync = str(min(2, len(ports)))
     here = "127.0.0.1"
-    changes = {
+    own_changes = {
         "node.id": str(number),
         "controller.quorum.voters": ",".join(f"{other}@{here}:{one.controllers}" for other, one in ports.items()),
         "listeners": (
@@ -301,7 +306,7 @@ def _write_settings(number: int, ports: Mapping[int, _Ports]) -> Path:
         "broker.heartbeat.interval.ms": str(_BROKER_HEARTBEAT_MS),
     }
     folder = Path(tempfile.mkdtemp(prefix="streamworker-kafka-"))
-    return write_settings(folder, own.clients, own.controllers, changes)
+    return write_settings(folder, own.clients, own.controllers, {**own_changes, **changes})
 
 
 def _servers(ports: Iterable[int]) -> str:
