@@ -16,7 +16,9 @@ import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from streamworker.dlq.lineage import lineage_of
 from streamworker.reason import Reason
@@ -65,7 +67,7 @@ _WHOLE_FORMS = _FORMS[:2]
 _POINTER_FORMS = tuple(form for form in _FORMS if "value" in form)
 
 
-class Attempt(NamedTuple):
+class Attempt(msgspec.Struct, frozen=True):
     """One failed call: milliseconds since the Unix epoch and the error's class."""
 
     at_ms: int
@@ -207,7 +209,7 @@ def envelope(
             *(lineage_of(headers).headers if isinstance(message, Returned) else ()),
             _header("sw-reason", reason),
             _header("sw-exception", _class_name(error)),
-            _header("sw-fingerprint", _fingerprint(error)),
+            _header("sw-fingerprint", fingerprint(_class_name(error), _text_of(error))),
             _header("sw-attempts", str(attempts + calls_before(message))),
             *(comes_back.headers if comes_back is not None else ()),
             *([_header("sw-parked-behind", str(parked_behind))] if parked_behind is not None else ()),
@@ -240,7 +242,7 @@ def _coordinates(message: Message, headers: Headers) -> Iterator[Header]:
 def _attempt_log(attempts: Sequence[Attempt]) -> Iterable[Header]:
     """The latest attempts that fit."""
     for first in range(len(attempts)):
-        text = _to_json([attempt._asdict() for attempt in attempts[first:]])
+        text = _to_json([msgspec.structs.asdict(attempt) for attempt in attempts[first:]])
         if len(text) <= _LOG_MAX_BYTES:
             return [_header("sw-attempt-log", text)]
     return []
@@ -284,10 +286,10 @@ _PARTICULARS = re.compile(
 )
 
 
-def _fingerprint(error: BaseException) -> str:
-    """Eight hex digits that are the same for the same mistake in other records."""
-    text = _PARTICULARS.sub("?", _text_of(error)[:_FINGERPRINT_MAX_CHARS])
-    mistake = f"{_class_name(error)}\n{text}".encode("utf-8", "backslashreplace")
+def fingerprint(class_name: str, text: str) -> str:
+    """Eight hex digits that are the same for the same mistake in other records: of an error's class and its text."""
+    general = _PARTICULARS.sub("?", text[:_FINGERPRINT_MAX_CHARS])
+    mistake = f"{class_name}\n{general}".encode("utf-8", "backslashreplace")
     return hashlib.sha256(mistake).hexdigest()[:8]
 
 

@@ -9,6 +9,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from streamworker.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -45,23 +47,26 @@ class Pointer:
     at: Origin  # where the whole record is
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadRecord:
+class DeadRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One record of a dead-letter topic. Times are milliseconds since the Unix epoch.
 
     What its headers do not say, or say in a way that cannot be read, is None; `damaged` names the latter. Nothing that
     is said of `origin`, `group` or the replays is more than a claim of who could write to the topic.
+
+    A Struct, because a view makes millions of them, and a dataclass of this size costs several times as much. Nothing
+    in it can hold it, so the garbage collector need not know it.
     """
 
     topic: str  # the dead-letter topic
     id: LetterId
     written_ms: int | None  # the record's own timestamp
-    key: bytes | None
+    key: bytes | None  # of the record before it failed; some systems write their letters under another one
     value: bytes | None
     headers: Headers  # all, of the record and of who wrote the letter
     family: str  # whose headers they are: streamworker, spring, connect, …, or none
     own_headers: Headers  # those that the record had before it failed
     origin: Origin | None = None  # where the record was first
+    origin_topic: str | None = None  # the same, also where the rest is not told
     origin_timestamp_ms: int | None = None
     delivered: Origin | None = None  # where it was delivered from when it failed
     group: str | None = None
@@ -77,8 +82,12 @@ class DeadRecord:
     parent: str | None = None  # the letter whose replay failed: TOPIC/PARTITION/OFFSET
     replay_id: str | None = None
     replay_count: int = 0  # replays in its line so far
+    repaired_sha256: str | None = None  # of the value that was sent, in hexadecimal digits, if that was edited before
+    parked_behind: int | None = None  # offset of the record of its key that it follows, where it was delivered from
     pointer: Pointer | None = None
-    damaged: tuple[str, ...] = ()
+    trimmed: tuple[str, ...] = ()  # what the letter was too large for: details, headers, value, key
+    headers_lost: bool = False  # the record had some that could not be read when the letter was written
+    damaged: tuple[str, ...] = ()  # names of headers; `*` stands for all of them
 
     @property
     def place(self) -> str:
