@@ -119,12 +119,16 @@ class Outcome(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A key or value for people. `text` is JSON, text, or hexadecimal digits, as `kind` says."""
+    """A key or value for people. `text` is JSON, text, or hexadecimal digits, as `kind` says.
 
-    kind: str  # json | avro | text | hex | null
+    It may hold anything: `printable` makes it fit for a terminal, and a page has to escape it.
+    """
+
+    kind: str  # json | avro | text | hex | null | hidden (there is a mask for what could not be read)
     text: str
     size_bytes: int
     cut: bool = False  # only its beginning is in `text`
+    note: str | None = None  # why it could not be read otherwise, or what stands in its place
 
 
 @dataclass(frozen=True, slots=True)
