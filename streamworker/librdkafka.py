@@ -223,6 +223,22 @@ def key_log_settings(kafka: KafkaConfig) -> dict[str, Option]:
     }
 
 
+def topic_log_settings(kafka: KafkaConfig) -> dict[str, Option]:
+    """Settings of the consumer that reads dead letters, their states and the audit for people."""
+    return {
+        **key_log_settings(kafka),
+        "isolation.level": "read_committed",
+        # What is fetched and waits. Other ranges are read next, so most of a larger buffer would be thrown away.
+        "queued.min.messages": 10_000,
+        "queued.max.messages.kbytes": 8 * 1024,
+        "fetch.max.bytes": 8 * 1024 * 1024,
+        "fetch.queue.backoff.ms": 10,
+        # A request that waits at the end of one partition keeps the next range of another one waiting.
+        "fetch.wait.max.ms": 20,
+        **_added(kafka, "consumer", _PRODUCER_ONLY),
+    }
+
+
 def producer_settings(kafka: KafkaConfig, dead_letters: DeadLetterConfig) -> dict[str, Option]:
     """Settings of the producer that writes dead letters."""
     return {

@@ -1,11 +1,12 @@
 """The door to a consumer that reads parts of topics: dead letters, their states, the audit. It is no member of a group.
 
-Decides nothing. Aborted transactions are not read. One thread at a time.
+Decides nothing. What was aborted is not read. One thread at a time, in whose calls the client's callbacks run; a call
+blocks, for as long as is said.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import TopicPartition as ClientPartition
@@ -18,79 +19,197 @@ from streamworker.record import TopicPartition
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from confluent_kafka import Message
+    from confluent_kafka import Message as ClientMessage
 
     from streamworker.clock import Clock
+    from streamworker.record import Message
+
+    Ranges = Mapping[TopicPartition, tuple[int, int]]
+    _Key = tuple[str | None, int | None]  # a TopicPartition as the client may tell it
 
 _MOST_AT_ONCE = 1000
-_POLL_S = 0.5
+_POLL_S = 0.1
 _AT_END = KafkaError._PARTITION_EOF  # noqa: SLF001 - the client's name of it
+# What waiting does not mend. All else may: leaders change, brokers come back.
+_FINAL = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001 - as above, and below
+        KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+        KafkaError._FATAL,  # noqa: SLF001
+    }
+)
 
 
 class TopicLog:
-    """Reads over a consumer with `settings`, librdkafka's options: `key_log_settings`."""
+    """Reads over a consumer with `settings`, librdkafka's options: `topic_log_settings`."""
 
     def __init__(self, settings: Mapping[str, str | int | float | bool], clock: Clock) -> None:
         self._clock = clock
+        self._trouble: str | None = None  # what the client said last of its connections
         try:
-            self._consumer = Consumer(dict(settings), logger=ClientLogger())
+            self._consumer = Consumer({**settings, "error_cb": self._note}, logger=ClientLogger())
         except KafkaException as error:
             reason = without_secrets(error.args[0].str(), settings)
             raise ConfigurationError(f"kafka.librdkafka: the consumer refuses its settings: {reason}") from error
 
     def bounds(self, partition: TopicPartition, timeout_s: float) -> tuple[int, int]:
-        """The first offset that there is, and the one behind the last that can be read. Raises ClientError."""
-        try:
-            found = self._consumer.get_watermark_offsets(ClientPartition(*partition), timeout=timeout_s)
-        except KafkaException as error:
-            raise _client_error(error.args[0], str(partition)) from error
-        if found is None:
-            raise ClientError(f"{partition}: no answer within {timeout_s:g} s", code="_TIMED_OUT")
-        return found
+        """The first offset that there is, and the one behind the last that can be read.
 
-    def read(self, ranges: Mapping[TopicPartition, tuple[int, int]], timeout_s: float) -> Iterator[Sequence[Message]]:
+        What was committed a moment ago may still be behind it: its mark is written after the answer. Raises
+        ClientError, with code UNKNOWN_TOPIC_OR_PART for a partition that does not exist. Not while something is read: a
+        record could be lost to it.
+        """
+        until_s = self._clock.monotonic_s() + timeout_s
+        self._trouble = None
+        while True:
+            try:
+                found = self._consumer.get_watermark_offsets(ClientPartition(*partition), timeout=self._left_s(until_s))
+            except KafkaException as error:
+                # Also said of a partition whose broker is away: the client knows of no leader then, and does not ask.
+                self._insist_on(partition, self._left_s(until_s))
+                if self._clock.monotonic_s() >= until_s:
+                    raise self._lost(error.args[0], partition) from error
+                self._consumer.poll(_POLL_S)
+            else:
+                if found is None:
+                    raise ClientError(f"{partition}: no answer within {timeout_s:g} s", code="_TIMED_OUT")
+                return found
+
+    def _left_s(self, until_s: float) -> float:
+        return max(until_s - self._clock.monotonic_s(), _POLL_S)
+
+    def _insist_on(self, partition: TopicPartition, timeout_s: float) -> None:
+        """Raises ClientError if the cluster says that there is no such partition, or nothing at all."""
+        try:
+            topic = self._consumer.list_topics(partition.topic, timeout=timeout_s).topics[partition.topic]
+        except KafkaException as error:
+            self._consumer.poll(0)  # brings what the client has to say
+            raise self._lost(error.args[0], partition) from error
+        if topic.error is not None and topic.error.code() in _FINAL:
+            raise _client_error(topic.error, str(partition))
+        if topic.error is None and partition.partition not in topic.partitions:
+            raise ClientError(
+                f"{partition}: the topic has {len(topic.partitions)} partitions", code="UNKNOWN_TOPIC_OR_PART"
+            )
+
+    def read(self, ranges: Ranges, timeout_s: float) -> Iterator[Sequence[Message]]:
         """All records from the first offset of each range to before the second, in batches of one partition or several.
 
-        In order of offset within a partition. Raises ClientError if nothing comes for `timeout_s`. Until the iterator
-        is at its end or closed, nothing else may be read.
+        In order of offset within a partition. What retention has taken meanwhile is left out, and so are offsets at
+        which there is nothing. Raises ClientError if nothing comes for `timeout_s`, be it that a log ends before its
+        range does. Until the iterator is at its end or closed, nothing else may be read.
         """
-        left = {partition: end for partition, (start, end) in ranges.items() if start < end}
-        self._consumer.assign([ClientPartition(*partition, ranges[partition][0]) for partition in left])
+        reading = _Reading(ranges)
+        starts = [ClientPartition(*partition, start) for partition, (start, end) in ranges.items() if start < end]
+        self._trouble = None
+        self._consumer.assign(starts)
         until_s = self._clock.monotonic_s() + timeout_s
         try:
-            while left:
-                batch = self._take(left)
+            while reading.left:
+                batch = reading.wanted(self._fetched())
+                self._leave(reading)
                 if batch:
                     yield batch
                     until_s = self._clock.monotonic_s() + timeout_s
-                elif left and self._clock.monotonic_s() > until_s:
-                    waiting = ", ".join(map(str, sorted(left)))
-                    raise ClientError(f"{waiting}: nothing was read for {timeout_s:g} s", code="_TIMED_OUT")
+                elif reading.left and self._clock.monotonic_s() > until_s:
+                    nothing = f"{reading.missing}: nothing was read for {timeout_s:g} s"
+                    raise ClientError(_with_reason(nothing, reading.trouble or self._trouble), code="_TIMED_OUT")
         finally:
             self._consumer.unassign()
+
+    def _leave(self, reading: _Reading) -> None:
+        """Have no more fetched of what is read while others are not."""
+        if reading.ended and reading.left:
+            self._consumer.incremental_unassign(reading.ended)
+        reading.ended = []
 
     def close(self) -> None:
         """Idempotent."""
         self._consumer.close()
 
-    def _take(self, left: dict[TopicPartition, int]) -> list[Message]:
-        found: list[Message] = []
-        for message in self._consumer.consume(_MOST_AT_ONCE, _POLL_S):
-            partition = TopicPartition(str(message.topic()), message.partition() or 0)
-            error, end = message.error(), left.get(partition)
-            if error is not None and error.code() != _AT_END:
-                if not error.retriable():
-                    raise _client_error(error, str(partition))
-            elif end is not None:
-                reached = message.offset() or 0
-                if error is None:
-                    if reached < end:
-                        found.append(message)
-                    reached += 1
-                if reached >= end:  # there may be nothing at the last offsets: what was aborted, marks of transactions
-                    del left[partition]
-        return found
+    def _note(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 - what a broker's own error said before says more
+            self._trouble = error.str()
+
+    def _lost(self, error: KafkaError, partition: TopicPartition) -> ClientError:
+        return _client_error(error, str(partition), self._trouble)
+
+    def _fetched(self) -> Sequence[ClientMessage]:
+        """What there is, after a wait for the first: one `consume` would wait for as many as it may return."""
+        first = self._consumer.poll(_POLL_S)
+        return [] if first is None else [first, *self._consumer.consume(_MOST_AT_ONCE - 1, 0)]
 
 
-def _client_error(error: KafkaError, about: str) -> ClientError:
-    return ClientError(f"{about}: {error.str()}", code=error.name(), retriable=error.retriable())
+class _Reading:
+    """How far ranges are read: `left` has those that are not at their end."""
+
+    def __init__(self, ranges: Ranges) -> None:
+        self.left: dict[_Key, tuple[int, int]] = {(*one,): ends for one, ends in ranges.items() if ends[0] < ends[1]}
+        self._ends: dict[_Key, int] = {}  # where the log ends, of those within their range
+        self.trouble: str | None = None  # the error of a partition that was heard last
+        self.ended: list[ClientPartition] = []  # since the last batch
+
+    @property
+    def missing(self) -> str:
+        """What is waited for."""
+        return "; ".join(map(self._missing, self.left))
+
+    def _missing(self, partition: _Key) -> str:
+        start, end = self.left[partition]
+        ends = f", and the log ends at {self._ends[partition]}" if partition in self._ends else ""
+        return f"{partition[0]}[{partition[1]}] from {start} to {end}{ends}"
+
+    def wanted(self, messages: Sequence[ClientMessage]) -> Sequence[Message]:
+        """Those within their ranges; raises ClientError."""
+        found, left = [], self.left
+        for message in messages:
+            partition, error = (message.topic(), message.partition()), message.error()
+            bounds = left.get(partition)
+            if error is not None:
+                self._hear(error, partition, message.offset() or 0)
+            elif bounds is not None:
+                offset = message.offset() or 0
+                # From a start that is beyond the end of the log the client goes to its beginning.
+                if bounds[0] <= offset < bounds[1]:
+                    found.append(message)
+                if offset + 1 >= bounds[1]:
+                    self._end(partition)
+        return cast("list[Message]", found)
+
+    def _hear(self, error: KafkaError, partition: _Key, offset: int) -> None:
+        if error.code() == _AT_END:
+            # At the last offsets there may be nothing: what was aborted, and the marks of transactions.
+            if partition in self.left and offset >= self.left[partition][1]:
+                self._end(partition)
+            self._ends[partition] = offset
+        elif error.code() in _FINAL or error.fatal():
+            raise _client_error(error, str(TopicPartition(str(partition[0]), partition[1] or 0)))
+        else:
+            self.trouble = error.str()
+
+    def _end(self, partition: _Key) -> None:
+        del self.left[partition]
+        self.ended.append(ClientPartition(str(partition[0]), partition[1] or 0))
+
+
+def newest_first(ranges: Ranges, chunk: int) -> Iterator[Ranges]:
+    """Parts of `ranges` for one `read` after the other: the last `chunk` offsets of each, then those before them."""
+    left = {partition: bounds for partition, bounds in ranges.items() if bounds[0] < bounds[1]}
+    while left:
+        part = {partition: (max(start, end - chunk), end) for partition, (start, end) in left.items()}
+        yield part
+        left = {partition: (left[partition][0], first) for partition, (first, _) in part.items()}
+        left = {partition: bounds for partition, bounds in left.items() if bounds[0] < bounds[1]}
+
+
+def _client_error(error: KafkaError, about: str, reason: str | None = None) -> ClientError:
+    text = _with_reason(f"{about}: {error.str()}", reason)
+    return ClientError(text, code=error.name(), retriable=error.retriable())
+
+
+def _with_reason(text: str, reason: str | None) -> str:
+    return text if reason is None else f"{text} ({reason})"

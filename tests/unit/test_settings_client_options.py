@@ -14,6 +14,7 @@ from streamworker.librdkafka import (
     consumer_settings,
     producer_settings,
     sink_settings,
+    topic_log_settings,
     transactional_settings,
 )
 
@@ -85,6 +86,15 @@ def test_the_consumer_leaves_offsets_to_us() -> None:
     assert settings["isolation.level"] == "read_committed"
     assert settings["allow.auto.create.topics"] is False
     assert settings["enable.partition.eof"] is True
+
+
+def test_what_people_read_of_topics_is_committed_and_belongs_to_no_group() -> None:
+    settings = topic_log_settings(KafkaConfig(librdkafka={"fetch.wait.max.ms": 200, "consumer.fetch.min.bytes": 2}))
+
+    assert settings["isolation.level"] == "read_committed"
+    assert settings["enable.auto.commit"] is False
+    assert settings["enable.partition.eof"] is True
+    assert (settings["fetch.wait.max.ms"], settings["fetch.min.bytes"]) == (200, 2)
 
 
 @pytest.mark.parametrize(("session_s", "lease_s", "every_ms"), [(45.0, None, 1000), (6.0, None, 500), (6.0, 1.5, 250)])
