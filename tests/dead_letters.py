@@ -60,6 +60,7 @@ def letter(partition: int = 0, offset: int = 0, **facts: Unpack[Facts]) -> DeadR
 
 
 class More(TypedDict, total=False):
+    op_id: str
     topic_id: str | None
     payload_sha256: str | None
     assigned_to: str | None
@@ -69,5 +70,5 @@ class More(TypedDict, total=False):
 
 def disposition(state: State, value: bytes | None = b"v", **more: Unpack[More]) -> Disposition:
     """Of a letter with `value`."""
-    said: More = {"payload_sha256": digest(value), **more}
-    return Disposition(state=state, op_id="op", actor="anna", at_ms=NOW_MS, **said)
+    said: More = {"op_id": "op", "payload_sha256": digest(value), **more}
+    return Disposition(state=state, actor="anna", at_ms=NOW_MS, **said)

@@ -5,6 +5,7 @@ Values only, any thread. `families.py` makes them from records of the log.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from streamworker.record import Headers, Origin
 
 _ID = re.compile(r"([0-9]{1,9}):([0-9]{1,18})")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class LetterId(NamedTuple):
@@ -92,4 +94,46 @@ class DeadRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def place(self) -> str:
         """`TOPIC/PARTITION/OFFSET`, as `parent` of what comes back names it."""
+        return f"{self.topic}/{self.id.partition}/{self.id.offset}"
+
+    @property
+    def payload_sha256(self) -> str | None:
+        """In hexadecimal digits, of the value, or of the one that a pointer stands for; None if it has neither."""
+        if self.value is not None:
+            return hashlib.sha256(self.value).hexdigest()
+        told = None if self.pointer is None else self.pointer.sha256
+        return told if told is not None and _SHA256.fullmatch(told) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What lists say of a dead letter; the whole of it is in its topic. The names are those of `DeadRecord`.
+
+    Long keys, names and messages are cut.
+    """
+
+    topic: str
+    id: LetterId
+    written_ms: int | None
+    key: bytes | None
+    size_bytes: int | None  # of the value, or of the one that a pointer stands for; None: there is none
+    payload_sha256: str | None  # likewise, in hexadecimal digits
+    family: str
+    origin: Origin | None
+    origin_topic: str | None
+    group: str | None
+    handler: str | None
+    reason: str | None
+    exception: str | None
+    message: str | None
+    fingerprint: str | None
+    attempts: int | None
+    sw_id: str | None
+    parent: str | None
+    replay_id: str | None
+    replay_count: int
+
+    @property
+    def place(self) -> str:
+        """As that of a `DeadRecord`."""
         return f"{self.topic}/{self.id.partition}/{self.id.offset}"

@@ -16,7 +16,7 @@ from streamworker.errors import StreamworkerError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from streamworker.replay.dead_record import DeadRecord, LetterId
+    from streamworker.replay.dead_record import DeadRecord, LetterId, Outline
     from streamworker.replay.filters import Filter
     from streamworker.replay.states import Disposition, State, Target
 
@@ -66,6 +66,15 @@ class Listed:
 
 
 @dataclass(frozen=True, slots=True)
+class Row:
+    """A dead letter in a list, with what has become of it."""
+
+    letter: Outline
+    disposition: Disposition | None
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
 class TopicSummary:
     """A dead-letter topic at a glance. Times are milliseconds since the Unix epoch."""
 
@@ -80,6 +89,7 @@ class TopicSummary:
     retention_ms: int | None  # None: for ever, or not told
     top: Sequence[FingerprintGroup]
     built: float  # share of the topic that the view has read so far, 0 to 1
+    ignored: int = 0  # records of the state topic that are not believed, or cannot be read
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +111,7 @@ class FingerprintGroup:
 class Page:
     """Letters, the newest first. `next` is where the following page begins; None: this is the last."""
 
-    letters: Sequence[Listed]
+    letters: Sequence[Row]
     next: str | None
     matching: int | None  # all that match; None: not counted
     built: float

@@ -1,0 +1,660 @@
+"""A view of one dead-letter topic that answers at once what Kafka can only answer by reading: lists, counts, groups.
+
+It is a database of SQLite in a folder of its own, thrown away when it is closed: the truth stays in the topics. Decided
+here: what is kept of a letter; its value is not, but for its size and SHA-256. What was said of it last holds if it is
+believed, and else nothing does, as if the topic were compacted. Any thread; a question takes as long as its scan and is
+given up after `answer_within_s`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections import Counter, defaultdict
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from streamworker.errors import ConfigurationError, StreamworkerError
+from streamworker.record import Origin
+from streamworker.replay.dead_record import LetterId, Outline
+from streamworker.replay.desk import FingerprintGroup, Page, Row, TopicSummary
+from streamworker.replay.filters import LONGEST_VALUE, Exactly, Field, Filter, Term
+from streamworker.replay.selection import (
+    INSERT_LETTER,
+    INSERT_MISTAKE,
+    NO_TIME,
+    PENDING,
+    SCHEMA,
+    STATES,
+    DispositionCells,
+    Mistake,
+    cells_of,
+    condition,
+    tamed,
+)
+from streamworker.replay.states import State, believed, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.replay.dead_record import DeadRecord
+    from streamworker.replay.selection import Cell, Cells, Condition
+    from streamworker.replay.states import Disposition
+
+_READERS = 4  # each has a page cache of 2 MB
+_WRITER_CACHE_KB = 4_000
+_STEPS = 20_000  # of SQLite's machine between two looks at the clock: about a millisecond
+_MISTAKES_IN_MEMORY = 2_000
+_FORGET_AT_ONCE = 5_000
+_GROUPS = 100
+_TOP = 5
+_TOP_AGE_S = 5.0  # how long the top of a summary is good: it costs a scan
+_LINEAGE = 100
+_COUNT_WITHIN_S = 1.0  # a page does not wait longer to say how many there are
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+_CURSOR = re.compile(r"(-?[0-9]{1,19}):([0-9]{1,9}):([0-9]{1,18})")
+_FILE = "letters.sqlite"
+_NEWEST_FIRST = "ORDER BY written DESC, partition DESC, offset DESC"
+
+
+_ALL_PENDING = Filter.of(Term(Field.STATE, (Exactly(State.PENDING.value),)))
+
+
+class ViewError(StreamworkerError):
+    """The view gives no answer: it would take too long, or its database cannot be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A record of the state topic at offset `position`; without a disposition it takes back what was said before."""
+
+    letter: LetterId
+    position: int
+    disposition: Disposition | None
+
+
+class Candidate(NamedTuple):
+    """What a plan asks about a letter. Times are milliseconds since the Unix epoch."""
+
+    id: LetterId
+    state: State
+    reason: str | None
+    handler: str | None
+    group: str | None
+    origin: Origin | None
+    sw_id: str | None  # None also if no other letter is of the record: a plan has nothing to remember then
+    replay_id: str | None
+    replay_count: int  # in its line so far
+    size_bytes: int  # of the value
+    snoozed_until_ms: int | None
+    op_id: str | None = None  # that its state is of
+
+
+class _Found(NamedTuple):
+    """What `_ROW` selects."""
+
+    written: int
+    partition: int
+    offset: int
+    state: int
+    attempts: int | None
+    replay_count: int
+    size: int | None
+    key: bytes | None
+    message: str | None
+    origin_partition: int | None
+    origin_offset: int | None
+    sw_id: str | None
+    parent: str | None
+    replay_id: str | None
+    sha256: bytes | None
+    fingerprint: str | None
+    exception: str | None
+    reason: str | None
+    handler: str | None
+    group: str | None
+    origin_topic: str | None
+    family: str
+    entry: bytes | None  # that holds
+
+
+_ROW = """
+    SELECT written, partition, offset, state, attempts, replay_count, size, key, message, origin_partition,
+        origin_offset, sw_id, parent, replay_id, sha256, fingerprint, exception, reason, handler, consumer_group, topic,
+        family, (SELECT iif(believed, entry, NULL) FROM said
+            WHERE said.partition = letters.partition AND said.offset = letters.offset ORDER BY position DESC LIMIT 1)
+    FROM letters CROSS JOIN mistakes ON id = mistake
+"""
+# By way of the index of places: what it leads to lies nearly in the same order, so nothing has to be sorted.
+_CANDIDATES = """
+    SELECT partition, offset, state, reason, handler, consumer_group, topic, origin_partition, origin_offset,
+        CASE WHEN sw_id IN (SELECT sw_id FROM letters WHERE sw_id IS NOT NULL GROUP BY sw_id HAVING count(*) > 1)
+            THEN sw_id END,
+        replay_id, replay_count, coalesce(size, 0), snoozed, op
+    FROM letters INDEXED BY places CROSS JOIN mistakes ON id = mistake
+"""
+
+
+class View:
+    """Of `topic`; `topic_id` is that of the cluster, None where it does not tell. See the module.
+
+    One thread at a time writes, the others wait for it; who asks waits for none of them, and sees each batch whole.
+    Raises ViewError, and ConfigurationError for a filter that asks for payloads.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        clock: Clock,
+        *,
+        topic_id: str | None = None,
+        folder: Path | None = None,
+        answer_within_s: float = 5.0,
+    ) -> None:
+        self.topic = topic
+        self.built = 0.0  # share of the topic that is here; set by who reads it
+        self._topic_id = topic_id
+        self._clock = clock
+        self._answer_within_s = answer_within_s
+        self._folder = Path(tempfile.mkdtemp(prefix="streamworker-letters-", dir=folder))
+        self._lock = threading.Lock()  # the connection that writes, and what is counted beside it
+        self._seats = threading.BoundedSemaphore(_READERS)
+        self._mistakes: dict[Mistake, int] = {}
+        self._counts: Counter[int] = Counter()  # letters by the number of their state
+        self._ignored = 0
+        self._version = 0
+        self._top: tuple[int, float, Sequence[FingerprintGroup]] | None = None
+        try:
+            self._writer = self._begin()
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def close(self) -> None:
+        """Throw it away; idempotent. Questions that are not answered yet end with ViewError."""
+        with self._lock:
+            self._writer.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def ignored(self) -> int:
+        """Entries of the state topic that were not believed."""
+        return self._ignored
+
+    def add(self, letters: Sequence[DeadRecord]) -> None:
+        """Take letters in; those that are here already change nothing."""
+        with self._writing() as database:
+            new = self._new(database, letters)
+            said = self._unjudged(database, new)
+            rows = [self._cells(database, letter, said.get(letter.id, ())) for letter in new]
+            database.execute("SAVEPOINT before_rows")
+            try:
+                database.executemany(INSERT_LETTER, rows)
+            except (OverflowError, UnicodeEncodeError):
+                database.execute("ROLLBACK TO before_rows")
+                rows = list(map(tamed, rows))
+                database.executemany(INSERT_LETTER, rows)
+            self._counts.update(cells.state for cells in rows)
+
+    def say(self, entries: Iterable[Said], unreadable: int = 0) -> None:
+        """Take in what the state topic says, in its order; `unreadable` entries are counted as ignored.
+
+        Letters may come later. What is here already changes nothing.
+        """
+        with self._writing() as database:
+            self._ignored += unreadable
+            for said in entries:
+                self._say(database, said)
+
+    def forget(self, partition: int, below: int) -> None:
+        """Drop letters that the topic has deleted, and what was said of them."""
+        more = True
+        while more:  # in parts: else nobody else could write meanwhile
+            with self._writing() as database:
+                found = database.execute(
+                    "SELECT offset FROM letters WHERE partition = ? AND offset < ? ORDER BY offset LIMIT 1 OFFSET ?",
+                    (partition, below, _FORGET_AT_ONCE),
+                ).fetchone()
+                more = found is not None
+                self._drop(database, partition, found[0] if more else below)
+
+    def clear(self) -> None:
+        """Drop everything, as when the topic was made anew."""
+        with self._writing() as database:
+            for table in ("letters", "said", "mistakes"):
+                database.execute(f"DELETE FROM {table}")
+            self._mistakes.clear()
+            self._counts.clear()
+            self._ignored = 0
+
+    def page(self, filter_: Filter, *, limit: int, after: str | None = None, count: bool = True) -> Page:
+        """Letters that match, the newest first, from where `Page.next` of the page before says.
+
+        `count` also counts all that match, which is a scan of its own.
+        """
+        chosen = condition(filter_)
+        before = _position(after)
+        if before is not None:
+            chosen = chosen.and_("(written, partition, offset) < (?, ?, ?)", before)
+        with self._reading() as database:
+            rows = database.execute(
+                f"{_ROW} WHERE {chosen.sql} {_NEWEST_FIRST} LIMIT ?", (*chosen.cells, limit + 1)
+            ).fetchall()
+        shown = rows[:limit]
+        following = ":".join(map(str, shown[-1][:3])) if len(rows) > limit else None
+        matching = None
+        if count:
+            alone = after is None and following is None
+            matching = len(shown) if alone else self._counted(filter_)
+        return Page([self._row(row) for row in shown], following, matching, self.built)
+
+    def count(self, filter_: Filter, within_s: float | None = None) -> int:
+        """How many letters match."""
+        if not filter_.terms:
+            return self._counts.total()
+        chosen = condition(filter_)
+        with self._reading(within_s) as database:
+            found = database.execute(f"SELECT count(*) FROM letters WHERE {chosen.sql}", chosen.cells).fetchone()
+        return int(found[0])
+
+    def groups(self, filter_: Filter, limit: int = _GROUPS) -> Sequence[FingerprintGroup]:
+        """Letters that match by mistake, the most pending first. What has no fingerprint is grouped by its class."""
+        chosen = condition(filter_)
+        with self._reading() as database:
+            found = database.execute(
+                f"""
+                SELECT error, sum(letters), sum(pending), min(oldest), max(newest) FROM (
+                    SELECT mistake, count(*) AS letters, sum(state = {PENDING}) AS pending,
+                        min(nullif(written, {NO_TIME})) AS oldest, max(written) AS newest
+                    FROM letters WHERE {chosen.sql} GROUP BY mistake
+                ) JOIN mistakes ON id = mistake
+                GROUP BY error ORDER BY 3 DESC, 2 DESC, 5 DESC LIMIT ?
+                """,
+                (*chosen.cells, limit),
+            ).fetchall()
+            return [self._group(database, chosen, *group) for group in found]
+
+    def summary(self, now_ms: int, retention_ms: int | None) -> TopicSummary:
+        """The topic at a glance; its top is that of some seconds ago."""
+        pending = self._counts[PENDING]
+        with self._reading() as database:
+            newest = database.execute("SELECT max(written) FROM letters").fetchone()[0]
+            oldest = database.execute(
+                "SELECT written FROM letters WHERE state = ? AND written > ? ORDER BY written LIMIT 1",
+                (PENDING if pending else -1, NO_TIME),
+            ).fetchone()
+            lately = database.execute("SELECT count(*) FROM letters WHERE written > ?", (now_ms - _HOUR_MS,)).fetchone()
+            expiring = database.execute(
+                "SELECT count(*) FROM letters WHERE state = ? AND written BETWEEN ? AND ?",
+                (PENDING, NO_TIME + 1, NO_TIME + 1 if retention_ms is None else now_ms + _DAY_MS - retention_ms),
+            ).fetchone()
+        return TopicSummary(
+            topic=self.topic,
+            records=self._counts.total(),
+            pending=pending,
+            states={state: self._counts[number] for number, state in enumerate(STATES)},
+            oldest_pending_ms=None if oldest is None else oldest[0],
+            newest_ms=None if newest == NO_TIME else newest,
+            per_hour=float(lately[0]),
+            expiring=expiring[0],
+            retention_ms=retention_ms,
+            top=self._top_groups(),
+            built=self.built,
+            ignored=self._ignored,
+        )
+
+    def ids(self, filter_: Filter) -> Iterator[LetterId]:
+        """Letters that match in the order of their places, for as long as the caller goes on: as of one moment."""
+        chosen = condition(filter_)
+        with self._reading(math.inf) as database:
+            yield from (
+                LetterId(*place)
+                for place in database.execute(
+                    f"SELECT partition, offset FROM letters WHERE {chosen.sql} ORDER BY partition, offset", chosen.cells
+                )
+            )
+
+    def ends(self) -> Mapping[int, int]:
+        """The offset behind the last letter that is here, by partition."""
+        with self._reading() as database:
+            return dict(database.execute("SELECT partition, max(offset) + 1 FROM letters GROUP BY partition"))
+
+    def candidates(self, filter_: Filter, ends: Mapping[int, int], *, op_id: str | None = None) -> Iterator[Candidate]:
+        """Letters that match and lie before `ends`, in the order of their places, as of one moment.
+
+        Those whose state is of operation `op_id` are among them whatever the filter says: it chose them before.
+        """
+        chosen = condition(filter_)
+        with self._reading(math.inf) as database:
+            found = database.execute(
+                f"{_CANDIDATES} WHERE ({chosen.sql}) OR op = ? ORDER BY partition, offset", (*chosen.cells, op_id)
+            )
+            for partition, offset, state, reason, handler, group, topic, at_partition, at_offset, *rest in found:
+                if offset < ends.get(partition, 0):
+                    place, origin = LetterId(partition, offset), _origin(topic, at_partition, at_offset)
+                    yield Candidate(place, STATES[state], reason, handler, group, origin, *rest)
+
+    def row(self, letter: LetterId) -> Row | None:
+        """One letter; None if it is not here."""
+        with self._reading() as database:
+            found = database.execute(f"{_ROW} WHERE partition = ? AND offset = ?", letter).fetchone()
+            return None if found is None else self._row(found)
+
+    def history(self, letter: LetterId) -> Sequence[Disposition]:
+        """What is believed to have been said of it, the latest last; compaction leaves only that."""
+        with self._reading() as database:
+            found = database.execute(
+                "SELECT entry FROM said WHERE partition = ? AND offset = ? AND believed ORDER BY position", letter
+            ).fetchall()
+        return [disposition for (entry,) in found if (disposition := decode(entry)) is not None]
+
+    def neighbours(self, letter: LetterId) -> tuple[LetterId | None, LetterId | None]:
+        """The letters before and after it in its partition."""
+        with self._reading() as database:
+            before, after = database.execute(
+                """
+                SELECT (SELECT max(offset) FROM letters WHERE partition = ?1 AND offset < ?2),
+                    (SELECT min(offset) FROM letters WHERE partition = ?1 AND offset > ?2)
+                """,
+                letter,
+            ).fetchone()
+        partition = letter.partition
+        return (
+            None if before is None else LetterId(partition, before),
+            None if after is None else LetterId(partition, after),
+        )
+
+    def children(self, place: str) -> Sequence[LetterId]:
+        """Letters of replays of the letter at `place`, which is TOPIC/PARTITION/OFFSET."""
+        return self._places("parent = ? ORDER BY written, partition, offset", place)
+
+    def of_key(self, key: bytes, limit: int = 100) -> Sequence[LetterId]:
+        """Letters of a record's key, the newest first; the beginning of a long key decides."""
+        return self._places(f"key = ? {_NEWEST_FIRST} LIMIT {int(limit)}", key[: LONGEST_VALUE + 1])
+
+    def lineage(self, letter: LetterId) -> Sequence[LetterId]:
+        """Letters of this topic whose replays led to it, the oldest first, then what came of it; a hundred at most."""
+        before: list[LetterId] = []
+        row = self.row(letter)
+        while row is not None and row.letter.parent is not None and len(before) < _LINEAGE:
+            parent = self._place(row.letter.parent)
+            row = None if parent is None or parent in (letter, *before) else self.row(parent)
+            if row is not None:
+                before.insert(0, row.letter.id)
+        return [*before, *self._descendants(letter, before, _LINEAGE - len(before))]
+
+    def _descendants(self, letter: LetterId, before: Sequence[LetterId], most: int) -> Sequence[LetterId]:
+        found = [letter]
+        for one in found:  # which grows meanwhile
+            if len(found) <= most:
+                found += [child for child in self.children(self._text(one)) if child not in (*found, *before)]
+        return found[1 : most + 1]
+
+    def _begin(self) -> sqlite3.Connection:
+        # One thread at a time uses it, under the lock.
+        database = sqlite3.connect(self._folder / _FILE, isolation_level=None, check_same_thread=False)
+        for option in ("journal_mode = WAL", "synchronous = OFF", f"cache_size = -{_WRITER_CACHE_KB}"):
+            database.execute(f"PRAGMA {option}")
+        database.executescript(SCHEMA)
+        return database
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing of what is written within."""
+        with self._lock:
+            try:
+                self._writer.execute("BEGIN")
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except sqlite3.Error as error:
+                self._take_back()
+                raise ViewError(f"the view of {self.topic} cannot be written: {error}") from error
+            except BaseException:
+                self._take_back()
+                raise
+            self._version += 1
+
+    def _take_back(self) -> None:
+        self._mistakes.clear()
+        with suppress(sqlite3.Error):  # a database that is closed, or out of order, has nothing to be counted
+            self._writer.rollback()
+            self._counts = Counter(dict(self._writer.execute("SELECT state, count(*) FROM letters GROUP BY state")))
+
+    @contextmanager
+    def _reading(self, within_s: float | None = None) -> Iterator[sqlite3.Connection]:
+        """The database as it is at the first question within, which all must be answered in `within_s`."""
+        if within_s is None:
+            within_s = self._answer_within_s
+        until_s = self._clock.monotonic_s() + within_s
+        if not self._seats.acquire(timeout=min(within_s, self._answer_within_s)):
+            raise ViewError(f"the view of {self.topic} has {_READERS} other questions to answer; ask again")
+        try:
+            with closing(
+                sqlite3.connect(self._folder / _FILE, isolation_level=None, check_same_thread=False)
+            ) as database:
+                database.set_progress_handler(lambda: self._clock.monotonic_s() > until_s, _STEPS)
+                database.execute("PRAGMA query_only = ON")
+                database.execute("BEGIN")
+                yield database
+        except sqlite3.Error as error:
+            if self._clock.monotonic_s() > until_s:
+                raise ViewError(f"{self.topic}: no answer within {within_s:g} s; ask for fewer letters") from error
+            raise ViewError(f"the view of {self.topic} cannot be read: {error}") from error
+        finally:
+            self._seats.release()
+
+    def _new(self, database: sqlite3.Connection, letters: Sequence[DeadRecord]) -> Sequence[DeadRecord]:
+        """Those that are not here yet, in the order of lists, in which they are written fastest."""
+        by_place = {letter.id: letter for letter in letters}
+        for partition, (low, high) in _bounds(by_place).items():
+            for (offset,) in database.execute(
+                "SELECT offset FROM letters WHERE partition = ? AND offset BETWEEN ? AND ?", (partition, low, high)
+            ):
+                by_place.pop(LetterId(partition, offset), None)
+        return sorted(by_place.values(), key=lambda letter: (letter.written_ms or NO_TIME, letter.id), reverse=True)
+
+    @staticmethod
+    def _unjudged(
+        database: sqlite3.Connection, letters: Sequence[DeadRecord]
+    ) -> Mapping[LetterId, Sequence[tuple[int, Disposition]]]:
+        """What was said of letters before they came, with its positions."""
+        found: dict[LetterId, list[tuple[int, Disposition]]] = defaultdict(list)
+        for partition, (low, high) in _bounds(letter.id for letter in letters).items():
+            for offset, position, entry in database.execute(
+                """
+                SELECT offset, position, entry FROM said WHERE partition = ? AND offset BETWEEN ? AND ?
+                ORDER BY offset, position
+                """,
+                (partition, low, high),
+            ):
+                disposition = decode(entry)
+                assert disposition is not None
+                found[LetterId(partition, offset)].append((position, disposition))
+        return found
+
+    def _cells(
+        self, database: sqlite3.Connection, letter: DeadRecord, said: Sequence[tuple[int, Disposition]]
+    ) -> Cells:
+        payload = letter.payload_sha256
+        last: Disposition | None = None
+        for position, disposition in said:
+            holds = self._judge(database, letter.id, position, disposition, payload)
+            last = disposition if holds else None
+        return cells_of(letter, self._mistake(database, Mistake.of(letter)), DispositionCells.of(last), payload)
+
+    def _mistake(self, database: sqlite3.Connection, mistake: Mistake) -> int:
+        number = self._mistakes.get(mistake)
+        if number is None:
+            if len(self._mistakes) >= _MISTAKES_IN_MEMORY:
+                self._mistakes.clear()
+            found = database.execute("SELECT id FROM mistakes WHERE facts = ?", (mistake.facts,)).fetchone()
+            made = None if found is not None else database.execute(INSERT_MISTAKE, mistake.cells).lastrowid
+            self._mistakes[mistake] = number = int(made or found[0])
+        return number
+
+    def _say(self, database: sqlite3.Connection, said: Said) -> None:
+        place, position, disposition = said.letter, said.position, said.disposition
+        if disposition is None:
+            database.execute("DELETE FROM said WHERE partition = ? AND offset = ? AND position < ?", (*place, position))
+        elif not database.execute(
+            "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, NULL)", (*place, position, encode(disposition))
+        ).rowcount:
+            return
+        letter = database.execute(
+            "SELECT state, lower(hex(sha256)) FROM letters WHERE partition = ? AND offset = ?", place
+        ).fetchone()
+        if letter is None:
+            return
+        before, payload = letter
+        if disposition is not None and not self._judge(database, place, position, disposition, payload or None):
+            disposition = None
+        now = DispositionCells.of(disposition)
+        self._counts[before] -= 1
+        self._counts[now.state] += 1
+        database.execute(
+            "UPDATE letters SET state = ?, assigned = ?, snoozed = ?, op = ? WHERE partition = ? AND offset = ?",
+            (*now, *place),
+        )
+
+    def _judge(
+        self,
+        database: sqlite3.Connection,
+        place: LetterId,
+        position: int,
+        disposition: Disposition,
+        payload: str | None,
+    ) -> bool:
+        """Whether it was said of this letter, and not of another that had its place in a topic of the same name."""
+        holds = believed(disposition, topic_id=self._topic_id, payload_sha256=payload)
+        self._ignored += not holds
+        database.execute(
+            "UPDATE said SET believed = ? WHERE partition = ? AND offset = ? AND position = ?",
+            (holds, *place, position),
+        )
+        return holds
+
+    def _drop(self, database: sqlite3.Connection, partition: int, below: int) -> None:
+        reach = (partition, below)
+        gone = database.execute(
+            "SELECT state, count(*) FROM letters WHERE partition = ? AND offset < ? GROUP BY state", reach
+        ).fetchall()
+        database.execute("DELETE FROM letters WHERE partition = ? AND offset < ?", reach)
+        database.execute("DELETE FROM said WHERE partition = ? AND offset < ?", reach)
+        self._counts.subtract(dict(gone))
+
+    def _counted(self, filter_: Filter) -> int | None:
+        try:
+            return self.count(filter_, _COUNT_WITHIN_S)
+        except ViewError:
+            return None
+
+    def _top_groups(self) -> Sequence[FingerprintGroup]:
+        version, now_s, known = self._version, self._clock.monotonic_s(), self._top
+        if known is None or (known[0] != version and now_s - known[1] > _TOP_AGE_S):
+            self._top = known = (version, now_s, self.groups(_ALL_PENDING, _TOP))
+        return known[2]
+
+    def _group(
+        self,
+        database: sqlite3.Connection,
+        chosen: Condition,
+        error: str,
+        count: int,
+        pending: int,
+        oldest: int | None,
+        newest: int,
+    ) -> FingerprintGroup:
+        """With what the newest of its letters says."""
+        chosen = chosen.and_("written = ? AND mistake IN (SELECT id FROM mistakes WHERE error = ?)", (newest, error))
+        message, *facts = database.execute(
+            f"""
+            SELECT message, fingerprint, exception, reason, handler FROM letters CROSS JOIN mistakes ON id = mistake
+            WHERE {chosen.sql} {_NEWEST_FIRST} LIMIT 1
+            """,
+            chosen.cells,
+        ).fetchone()
+        fingerprint, exception, reason, handler = facts
+        return FingerprintGroup(
+            fingerprint=fingerprint,
+            exception=exception,
+            message=message,
+            reason=reason,
+            handler=handler,
+            count=count,
+            pending=pending,
+            first_ms=oldest,
+            last_ms=None if newest == NO_TIME else newest,
+        )
+
+    def _places(self, where: str, *cells: Cell) -> Sequence[LetterId]:
+        with self._reading() as database:
+            found = database.execute(f"SELECT partition, offset FROM letters WHERE {where}", cells).fetchall()
+        return [LetterId(*place) for place in found]
+
+    def _place(self, text: str) -> LetterId | None:
+        """The letter of this topic that TOPIC/PARTITION/OFFSET names."""
+        topic, _, rest = text.partition("/")
+        try:
+            return LetterId.parse(rest.replace("/", ":")) if topic == self.topic else None
+        except ConfigurationError:
+            return None
+
+    def _text(self, letter: LetterId) -> str:
+        return f"{self.topic}/{letter.partition}/{letter.offset}"
+
+    def _row(self, cells: Iterable[object]) -> Row:
+        found = _Found._make(cells)
+        origin = _origin(found.origin_topic, found.origin_partition, found.origin_offset)
+        outline = Outline(
+            topic=self.topic,
+            id=LetterId(found.partition, found.offset),
+            written_ms=None if found.written == NO_TIME else found.written,
+            key=found.key,
+            size_bytes=found.size,
+            payload_sha256=None if found.sha256 is None else found.sha256.hex(),
+            family=found.family,
+            origin=origin,
+            origin_topic=found.origin_topic,
+            group=found.group,
+            handler=found.handler,
+            reason=found.reason,
+            exception=found.exception,
+            message=found.message,
+            fingerprint=found.fingerprint,
+            attempts=found.attempts,
+            sw_id=found.sw_id,
+            parent=found.parent,
+            replay_id=found.replay_id,
+            replay_count=found.replay_count,
+        )
+        return Row(outline, None if found.entry is None else decode(found.entry), STATES[found.state])
+
+
+def _position(after: str | None) -> tuple[int, int, int] | None:
+    if after is None:
+        return None
+    found = _CURSOR.fullmatch(after)
+    if found is None:
+        raise ConfigurationError(f"expected what a page says of the next one, got {after!r}")
+    return int(found[1]), int(found[2]), int(found[3])
+
+
+def _bounds(places: Iterable[LetterId]) -> Mapping[int, tuple[int, int]]:
+    """The first and last offset by partition."""
+    found: dict[int, tuple[int, int]] = {}
+    for partition, offset in places:
+        low, high = found.get(partition, (offset, offset))
+        found[partition] = (min(low, offset), max(high, offset))
+    return found
+
+
+def _origin(topic: str | None, partition: int | None, offset: int | None) -> Origin | None:
+    return None if topic is None or partition is None or offset is None else Origin(topic, partition, offset)
