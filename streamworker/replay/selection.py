@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from streamworker.errors import ConfigurationError
@@ -91,12 +92,13 @@ CREATE TABLE said (
     offset INTEGER NOT NULL,
     position INTEGER NOT NULL,
     entry BLOB NOT NULL,
-    believed INTEGER,
+    ignored INTEGER NOT NULL,
     PRIMARY KEY (partition, offset, position)
 ) WITHOUT ROWID;
 """
 
 INSERT_LETTER = "INSERT INTO letters VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_SAID = "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, 0)"
 INSERT_MISTAKE = "INSERT INTO mistakes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -110,19 +112,6 @@ class Mistake(NamedTuple):
     group: str | None
     topic: str | None
     family: str
-
-    @classmethod
-    def of(cls, letter: DeadRecord) -> Mistake:
-        """That of a letter, which may have made it up."""
-        return cls(
-            letter.fingerprint,
-            letter.exception,
-            letter.reason,
-            letter.handler,
-            letter.group,
-            letter.origin_topic,
-            letter.family,
-        )
 
     @property
     def facts(self) -> str:
@@ -146,6 +135,13 @@ class Mistake(NamedTuple):
             _kept(self.topic),
             _kept(self.family),
         ]
+
+
+MistakeFacts = tuple[str | None, str | None, str | None, str | None, str | None, str | None, str]
+# Those of a letter, which may have made them up, as a plain tuple: it is looked for once per letter.
+mistake_of: Callable[[DeadRecord], MistakeFacts] = attrgetter(
+    "fingerprint", "exception", "reason", "handler", "group", "origin_topic", "family"
+)
 
 
 class Cells(NamedTuple):
@@ -266,6 +262,9 @@ def _escaped(part: bytes) -> bytes:
     return part.replace(b"\2", b"\2c").replace(b"\0", b"\2a").replace(b"\1", b"\2b").replace(b"\3", b"\2d")
 
 
+AMONG = "(partition, offset) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+
+
 class Condition(NamedTuple):
     """Part of a WHERE on `letters`, and what is bound to its places."""
 
@@ -293,16 +292,11 @@ def _negatable(term: Term) -> Condition:
     return found._replace(sql=f"({found.sql}) IS {'NOT ' * term.negated}TRUE" if term.negated else f"({found.sql})")
 
 
-_AMONG = """
-    (partition, offset) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))
-"""
-
-
 def _term(term: Term) -> Condition:
     if term.field is Field.PAYLOAD:
         raise ConfigurationError("payload~ needs the letters themselves; it cannot be answered from their outlines")
     if term.field is Field.ID:
-        return Condition(_AMONG, (json.dumps(term.values),))  # a hundred thousand of them, too, if need be
+        return Condition(AMONG, (json.dumps(term.values),))  # a hundred thousand of them, too, if need be
     if term.field is Field.HEADER:
         return _any(_with_header(term.header or "", value) for value in term.values)
     if term.field in _OF_MISTAKES:

@@ -8,6 +8,7 @@ given up after `answer_within_s`.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shutil
@@ -26,8 +27,10 @@ from streamworker.replay.dead_record import LetterId, Outline
 from streamworker.replay.desk import FingerprintGroup, Page, Row, TopicSummary
 from streamworker.replay.filters import LONGEST_VALUE, Exactly, Field, Filter, Term
 from streamworker.replay.selection import (
+    AMONG,
     INSERT_LETTER,
     INSERT_MISTAKE,
+    INSERT_SAID,
     NO_TIME,
     PENDING,
     SCHEMA,
@@ -36,6 +39,7 @@ from streamworker.replay.selection import (
     Mistake,
     cells_of,
     condition,
+    mistake_of,
     tamed,
 )
 from streamworker.replay.states import State, believed, decode, encode
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.replay.dead_record import DeadRecord
-    from streamworker.replay.selection import Cell, Cells, Condition
+    from streamworker.replay.selection import Cell, Cells, Condition, MistakeFacts
     from streamworker.replay.states import Disposition
 
 _READERS = 4  # each has a page cache of 2 MB
@@ -79,6 +83,9 @@ class Said:
     letter: LetterId
     position: int
     disposition: Disposition | None
+
+
+_Entry = tuple[int, bytes]  # of the state topic: its offset, and the disposition as it stands there
 
 
 class Candidate(NamedTuple):
@@ -129,7 +136,7 @@ class _Found(NamedTuple):
 _ROW = """
     SELECT written, partition, offset, state, attempts, replay_count, size, key, message, origin_partition,
         origin_offset, sw_id, parent, replay_id, sha256, fingerprint, exception, reason, handler, consumer_group, topic,
-        family, (SELECT iif(believed, entry, NULL) FROM said
+        family, (SELECT iif(ignored, NULL, entry) FROM said
             WHERE said.partition = letters.partition AND said.offset = letters.offset ORDER BY position DESC LIMIT 1)
     FROM letters CROSS JOIN mistakes ON id = mistake
 """
@@ -167,7 +174,7 @@ class View:
         self._folder = Path(tempfile.mkdtemp(prefix="streamworker-letters-", dir=folder))
         self._lock = threading.Lock()  # the connection that writes, and what is counted beside it
         self._seats = threading.BoundedSemaphore(_READERS)
-        self._mistakes: dict[Mistake, int] = {}
+        self._mistakes: dict[MistakeFacts, int] = {}
         self._counts: Counter[int] = Counter()  # letters by the number of their state
         self._ignored = 0
         self._version = 0
@@ -193,7 +200,7 @@ class View:
         """Take letters in; those that are here already change nothing."""
         with self._writing() as database:
             new = self._new(database, letters)
-            said = self._unjudged(database, new)
+            said = _said_of(database, new)
             rows = [self._cells(database, letter, said.get(letter.id, ())) for letter in new]
             database.execute("SAVEPOINT before_rows")
             try:
@@ -204,15 +211,29 @@ class View:
                 database.executemany(INSERT_LETTER, rows)
             self._counts.update(cells.state for cells in rows)
 
-    def say(self, entries: Iterable[Said], unreadable: int = 0) -> None:
+    def say(self, entries: Sequence[Said], unreadable: int = 0) -> None:
         """Take in what the state topic says, in its order; `unreadable` entries are counted as ignored.
 
         Letters may come later. What is here already changes nothing.
         """
         with self._writing() as database:
             self._ignored += unreadable
-            for said in entries:
-                self._say(database, said)
+            database.executemany(
+                INSERT_SAID,
+                (
+                    (*one.letter, one.position, encode(one.disposition))
+                    for one in entries
+                    if one.disposition is not None
+                ),
+            )
+            database.executemany(
+                "DELETE FROM said WHERE partition = ? AND offset = ? AND position < ?",
+                ((*one.letter, one.position) for one in entries if one.disposition is None),
+            )
+            places = json.dumps(list({one.letter for one in entries}))
+            here = database.execute(f"SELECT partition, offset FROM letters WHERE {AMONG}", (places,)).fetchall()
+            for place in here:
+                self._restate(database, LetterId(*place))
 
     def forget(self, partition: int, below: int) -> None:
         """Drop letters that the topic has deleted, and what was said of them."""
@@ -352,7 +373,7 @@ class View:
         """What is believed to have been said of it, the latest last; compaction leaves only that."""
         with self._reading() as database:
             found = database.execute(
-                "SELECT entry FROM said WHERE partition = ? AND offset = ? AND believed ORDER BY position", letter
+                "SELECT entry FROM said WHERE partition = ? AND offset = ? AND NOT ignored ORDER BY position", letter
             ).fetchall()
         return [disposition for (entry,) in found if (disposition := decode(entry)) is not None]
 
@@ -461,85 +482,55 @@ class View:
                 by_place.pop(LetterId(partition, offset), None)
         return sorted(by_place.values(), key=lambda letter: (letter.written_ms or NO_TIME, letter.id), reverse=True)
 
-    @staticmethod
-    def _unjudged(
-        database: sqlite3.Connection, letters: Sequence[DeadRecord]
-    ) -> Mapping[LetterId, Sequence[tuple[int, Disposition]]]:
-        """What was said of letters before they came, with its positions."""
-        found: dict[LetterId, list[tuple[int, Disposition]]] = defaultdict(list)
-        for partition, (low, high) in _bounds(letter.id for letter in letters).items():
-            for offset, position, entry in database.execute(
-                """
-                SELECT offset, position, entry FROM said WHERE partition = ? AND offset BETWEEN ? AND ?
-                ORDER BY offset, position
-                """,
-                (partition, low, high),
-            ):
-                disposition = decode(entry)
-                assert disposition is not None
-                found[LetterId(partition, offset)].append((position, disposition))
-        return found
-
-    def _cells(
-        self, database: sqlite3.Connection, letter: DeadRecord, said: Sequence[tuple[int, Disposition]]
-    ) -> Cells:
+    def _cells(self, database: sqlite3.Connection, letter: DeadRecord, said: Sequence[_Entry]) -> Cells:
         payload = letter.payload_sha256
-        last: Disposition | None = None
-        for position, disposition in said:
-            holds = self._judge(database, letter.id, position, disposition, payload)
-            last = disposition if holds else None
-        return cells_of(letter, self._mistake(database, Mistake.of(letter)), DispositionCells.of(last), payload)
+        standing = self._standing(database, letter.id, payload, said)
+        return cells_of(letter, self._mistake(database, mistake_of(letter)), standing, payload)
 
-    def _mistake(self, database: sqlite3.Connection, mistake: Mistake) -> int:
-        number = self._mistakes.get(mistake)
+    def _standing(
+        self, database: sqlite3.Connection, place: LetterId, payload: str | None, said: Sequence[_Entry]
+    ) -> DispositionCells:
+        """What holds for the letter of which this was said, in its order: the last, or nothing."""
+        last: Disposition | None = None
+        for position, entry in said:
+            disposition = decode(entry)
+            assert disposition is not None
+            # Else it was said of another letter, that had its place in a topic of the same name.
+            holds = believed(disposition, topic_id=self._topic_id, payload_sha256=payload)
+            last = disposition if holds else None
+            if not holds:
+                self._ignored += database.execute(
+                    "UPDATE said SET ignored = 1 WHERE partition = ? AND offset = ? AND position = ? AND NOT ignored",
+                    (*place, position),
+                ).rowcount
+        return DispositionCells.of(last)
+
+    def _mistake(self, database: sqlite3.Connection, facts: MistakeFacts) -> int:
+        number = self._mistakes.get(facts)
         if number is None:
             if len(self._mistakes) >= _MISTAKES_IN_MEMORY:
                 self._mistakes.clear()
+            mistake = Mistake(*facts)
             found = database.execute("SELECT id FROM mistakes WHERE facts = ?", (mistake.facts,)).fetchone()
             made = None if found is not None else database.execute(INSERT_MISTAKE, mistake.cells).lastrowid
-            self._mistakes[mistake] = number = int(made or found[0])
+            self._mistakes[facts] = number = int(made or found[0])
         return number
 
-    def _say(self, database: sqlite3.Connection, said: Said) -> None:
-        place, position, disposition = said.letter, said.position, said.disposition
-        if disposition is None:
-            database.execute("DELETE FROM said WHERE partition = ? AND offset = ? AND position < ?", (*place, position))
-        elif not database.execute(
-            "INSERT OR IGNORE INTO said VALUES (?, ?, ?, ?, NULL)", (*place, position, encode(disposition))
-        ).rowcount:
-            return
-        letter = database.execute(
+    def _restate(self, database: sqlite3.Connection, place: LetterId) -> None:
+        """A letter that is here becomes what was said of it last."""
+        before, payload = database.execute(
             "SELECT state, lower(hex(sha256)) FROM letters WHERE partition = ? AND offset = ?", place
         ).fetchone()
-        if letter is None:
-            return
-        before, payload = letter
-        if disposition is not None and not self._judge(database, place, position, disposition, payload or None):
-            disposition = None
-        now = DispositionCells.of(disposition)
+        said = database.execute(
+            "SELECT position, entry FROM said WHERE partition = ? AND offset = ? ORDER BY position", place
+        ).fetchall()
+        now = self._standing(database, place, payload or None, said)
         self._counts[before] -= 1
         self._counts[now.state] += 1
         database.execute(
             "UPDATE letters SET state = ?, assigned = ?, snoozed = ?, op = ? WHERE partition = ? AND offset = ?",
             (*now, *place),
         )
-
-    def _judge(
-        self,
-        database: sqlite3.Connection,
-        place: LetterId,
-        position: int,
-        disposition: Disposition,
-        payload: str | None,
-    ) -> bool:
-        """Whether it was said of this letter, and not of another that had its place in a topic of the same name."""
-        holds = believed(disposition, topic_id=self._topic_id, payload_sha256=payload)
-        self._ignored += not holds
-        database.execute(
-            "UPDATE said SET believed = ? WHERE partition = ? AND offset = ? AND position = ?",
-            (holds, *place, position),
-        )
-        return holds
 
     def _drop(self, database: sqlite3.Connection, partition: int, below: int) -> None:
         reach = (partition, below)
@@ -645,6 +636,21 @@ def _position(after: str | None) -> tuple[int, int, int] | None:
     if found is None:
         raise ConfigurationError(f"expected what a page says of the next one, got {after!r}")
     return int(found[1]), int(found[2]), int(found[3])
+
+
+def _said_of(database: sqlite3.Connection, letters: Sequence[DeadRecord]) -> Mapping[LetterId, Sequence[_Entry]]:
+    """What was said of letters before they came."""
+    found: dict[LetterId, list[_Entry]] = defaultdict(list)
+    for partition, (low, high) in _bounds(letter.id for letter in letters).items():
+        for offset, position, entry in database.execute(
+            """
+            SELECT offset, position, entry FROM said WHERE partition = ? AND offset BETWEEN ? AND ?
+            ORDER BY offset, position
+            """,
+            (partition, low, high),
+        ):
+            found[LetterId(partition, offset)].append((position, entry))
+    return found
 
 
 def _bounds(places: Iterable[LetterId]) -> Mapping[int, tuple[int, int]]:

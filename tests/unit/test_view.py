@@ -410,16 +410,15 @@ def test_what_headers_claim_may_be_no_text_and_no_number_that_a_database_holds(v
 def test_a_write_that_fails_leaves_everything_as_it_was(view: View) -> None:
     """Also the numbers of mistakes that were made for it."""
     view.add([letter(0, 0)])
+    no_bytes: Facts = {"own_headers": (("name", "text"),)}  # type: ignore[typeddict-item]
 
-    def entries() -> Iterator[Said]:
-        yield from said("0:0", disposition(State.REPLAYED))
-        raise KeyError
+    with pytest.raises(TypeError):
+        view.add([letter(0, 1, handler="new"), letter(0, 2, **no_bytes)])
+    with pytest.raises(OverflowError):
+        view.say([*said("0:3", disposition(State.REPLAYED)), *said("0:3", disposition(State.REPLAYED), first=2**63)])
+    view.add([letter(0, 1, handler="new"), letter(0, 3)])
 
-    with pytest.raises(KeyError):
-        view.say(entries())
-    view.add([letter(0, 1, handler="new")])
-
-    assert view.summary(NOW_MS, None).states[State.PENDING] == 2
+    assert view.summary(NOW_MS, None).states[State.PENDING] == 3
     assert list(view.ids(chosen("state:replayed"))) == []
     assert list(view.ids(chosen("handler:new"))) == [LetterId(0, 1)]
 

@@ -141,7 +141,7 @@ def test_the_database_chooses_what_a_filter_means(
 ) -> None:
     with closing(View(TOPIC, SystemClock())) as view:
         view.add([one for one, _ in letters])
-        view.say(Said(one.id, 0, said) for one, said in letters if said is not None)
+        view.say([Said(one.id, 0, said) for one, said in letters if said is not None])
 
         for filter_ in chosen:
             expected = sorted(one.id for one, said in letters if matches(filter_, one, said))
