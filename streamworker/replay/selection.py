@@ -13,6 +13,7 @@ would still have to be joined with letters in their order.
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -160,7 +161,7 @@ class Cells(NamedTuple):
     op: str | None
     key: bytes | None
     message: str | None
-    folded: str | None  # None: the message is ASCII, whose capitals SQLite knows
+    folded: str | None  # None: the message is plain
     headers: bytes
     origin_partition: int | None
     origin_offset: int | None
@@ -211,7 +212,7 @@ def cells_of(letter: DeadRecord, mistake: int, said: DispositionCells, payload: 
         said.op,
         None if letter.key is None else letter.key[: LONGEST_VALUE + 1],
         message,
-        None if message is None or message.isascii() else clean(message).casefold(),
+        None if message is None or _is_plain(message) else clean(message).casefold(),
         _encoded(letter.own_headers),
         None if origin is None else origin.partition,
         None if origin is None else origin.offset,
@@ -249,6 +250,11 @@ def _encoded(headers: Sequence[Header]) -> bytes:
     if not headers:
         return b""
     return b"".join([_header(name, value) for name, value in headers]) + b"\0"
+
+
+def _is_plain(text: str) -> bool:
+    """Whether LIKE compares it without regard to capitals: it knows those of ASCII, and ends at a zero byte."""
+    return text.isascii() and "\0" not in text
 
 
 def _header(name: str, value: bytes | None) -> bytes:
@@ -357,7 +363,12 @@ def _searched(value: Value) -> Condition:
     assert isinstance(value, Part)
     wanted = str(value.value).casefold()
     in_class = _in_mistakes(Condition("instr(exception_folded, ?)", (wanted,)))
-    return _any([in_class, Condition("instr(coalesce(folded, lower(message)), ?)", (wanted,))])
+    if not _is_plain(wanted):
+        return _any([in_class, Condition("instr(folded, ?)", (wanted,))])
+    pattern = re.sub(r"([\\%_])", r"\\\1", wanted)
+    # LIKE takes half the time of a search in lower(message).
+    in_message = r"CASE WHEN folded IS NULL THEN message LIKE ? ESCAPE '\' ELSE instr(folded, ?) END"
+    return _any([in_class, Condition(in_message, (f"%{pattern}%", wanted))])
 
 
 _OF_MISTAKES: Mapping[Field, Sequence[str]] = {

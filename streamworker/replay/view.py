@@ -16,6 +16,7 @@ import sqlite3
 import tempfile
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,7 @@ from streamworker.replay.selection import (
 from streamworker.replay.states import State, believed, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from streamworker.clock import Clock
     from streamworker.replay.dead_record import DeadRecord
@@ -69,6 +70,7 @@ _FILE = "letters.sqlite"
 _NEWEST_FIRST = "ORDER BY written DESC, partition DESC, offset DESC"
 
 
+_NOTHING_SAID = DispositionCells()
 _ALL_PENDING = Filter.of(Term(Field.STATE, (Exactly(State.PENDING.value),)))
 
 
@@ -85,6 +87,7 @@ class Said:
     disposition: Disposition | None
 
 
+_Bounds = Mapping[int, tuple[int, int]]  # first and last offset by partition
 _Entry = tuple[int, bytes]  # of the state topic: its offset, and the disposition as it stands there
 
 
@@ -199,8 +202,9 @@ class View:
     def add(self, letters: Sequence[DeadRecord]) -> None:
         """Take letters in; those that are here already change nothing."""
         with self._writing() as database:
-            new = self._new(database, letters)
-            said = _said_of(database, new)
+            bounds = _bounds(letter.id for letter in letters)
+            new = self._new(database, letters, bounds)
+            said = _said_of(database, bounds)
             rows = [self._cells(database, letter, said.get(letter.id, ())) for letter in new]
             database.execute("SAVEPOINT before_rows")
             try:
@@ -472,10 +476,12 @@ class View:
         finally:
             self._seats.release()
 
-    def _new(self, database: sqlite3.Connection, letters: Sequence[DeadRecord]) -> Sequence[DeadRecord]:
+    def _new(
+        self, database: sqlite3.Connection, letters: Sequence[DeadRecord], bounds: _Bounds
+    ) -> Sequence[DeadRecord]:
         """Those that are not here yet, in the order of lists, in which they are written fastest."""
         by_place = {letter.id: letter for letter in letters}
-        for partition, (low, high) in _bounds(by_place).items():
+        for partition, (low, high) in bounds.items():
             for (offset,) in database.execute(
                 "SELECT offset FROM letters WHERE partition = ? AND offset BETWEEN ? AND ?", (partition, low, high)
             ):
@@ -484,7 +490,7 @@ class View:
 
     def _cells(self, database: sqlite3.Connection, letter: DeadRecord, said: Sequence[_Entry]) -> Cells:
         payload = letter.payload_sha256
-        standing = self._standing(database, letter.id, payload, said)
+        standing = self._standing(database, letter.id, payload, said) if said else _NOTHING_SAID
         return cells_of(letter, self._mistake(database, mistake_of(letter)), standing, payload)
 
     def _standing(
@@ -638,10 +644,10 @@ def _position(after: str | None) -> tuple[int, int, int] | None:
     return int(found[1]), int(found[2]), int(found[3])
 
 
-def _said_of(database: sqlite3.Connection, letters: Sequence[DeadRecord]) -> Mapping[LetterId, Sequence[_Entry]]:
-    """What was said of letters before they came."""
+def _said_of(database: sqlite3.Connection, bounds: _Bounds) -> Mapping[LetterId, Sequence[_Entry]]:
+    """What was said of letters within."""
     found: dict[LetterId, list[_Entry]] = defaultdict(list)
-    for partition, (low, high) in _bounds(letter.id for letter in letters).items():
+    for partition, (low, high) in bounds.items():
         for offset, position, entry in database.execute(
             """
             SELECT offset, position, entry FROM said WHERE partition = ? AND offset BETWEEN ? AND ?
@@ -653,7 +659,7 @@ def _said_of(database: sqlite3.Connection, letters: Sequence[DeadRecord]) -> Map
     return found
 
 
-def _bounds(places: Iterable[LetterId]) -> Mapping[int, tuple[int, int]]:
+def _bounds(places: Iterable[LetterId]) -> _Bounds:
     """The first and last offset by partition."""
     found: dict[int, tuple[int, int]] = {}
     for partition, offset in places:
