@@ -178,9 +178,17 @@ class DeadLetterConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayConfig:
-    """Replays of dead letters that go to a source topic, for one of its groups."""
+    """Where dead letters may be sent again to, besides the replay topics of groups."""
 
-    key_file: str | None = None  # file with the secret that signs them; None: nothing in a source topic counts as one
+    key_file: str | None = None  # file with the secret that signs what goes to a source topic; None: nothing does
+    targets: str = ""  # other topics, separated by commas: for letters that do not say which group they failed for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditConfig:
+    """The audit of what people do to dead letters."""
+
+    key_file: str | None = None  # file with the secret that its entries are signed with; None: they are only chained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,6 +259,7 @@ class Config:
     lifecycle: LifecycleConfig = field(default_factory=LifecycleConfig)
     dead_letters: DeadLetterConfig = field(default_factory=DeadLetterConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     claims: ClaimConfig = field(default_factory=ClaimConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
@@ -259,6 +268,7 @@ class Config:
         default_factory=dict
     )  # what is in force, by a read's name; the table that SIGHUP reads again
     sinks: Mapping[str, str] = field(default_factory=dict, repr=False)  # URLs, by the names that sinks call them by
+    masking: Mapping[str, str] = field(default_factory=dict)  # what people see of dead letters, by paths of fields
     app: Mapping[str, object] = field(default_factory=dict)  # the application's own table; handlers get it in open()
 
     def __post_init__(self) -> None:
@@ -278,7 +288,7 @@ class Config:
 
 
 # Tables whose options have names that somebody else gives.
-FREE_TABLES = ("degradation", "sinks", "app")
+FREE_TABLES = ("degradation", "sinks", "masking", "app")
 
 
 def tables() -> Sequence[str]:

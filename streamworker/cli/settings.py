@@ -87,11 +87,11 @@ def _refuse_clashes(chosen: Mapping[Names, Setting]) -> None:
 
 def _config(chosen: Mapping[Names, Setting]) -> Config:
     values = {table: _converted(table, chosen) for table in tables() if table not in FREE_TABLES}
-    degradation, sinks = _texts("degradation", chosen), _texts("sinks", chosen)
+    texts = {table: _texts(table, chosen) for table in ("degradation", "sinks", "masking")}
     try:
         built = {table: _make(get_type_hints(Config)[table], options) for table, options in values.items()}
         app = _tree(one for path, one in chosen.items() if path[0] == "app")
-        return Config(**built, degradation=degradation, sinks=sinks, app=app)  # type: ignore[arg-type]  # made from the same list of tables
+        return Config(**built, **texts, app=app)  # type: ignore[arg-type]  # made from the same list of tables
     except ConfigurationError as error:
         raise ConfigurationError(f"{error}{_places(str(error), chosen)}") from error
 

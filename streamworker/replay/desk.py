@@ -56,6 +56,9 @@ class Action(enum.StrEnum):
     ASSIGN = "assign"
 
 
+SENDING = frozenset({Action.REPLAY, Action.REPAIR})
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A dead letter with what has become of it."""
@@ -139,6 +142,7 @@ class Decoded:
     size_bytes: int
     cut: bool = False  # only its beginning is in `text`
     note: str | None = None  # why it could not be read otherwise, or what stands in its place
+    masked: bool = False  # some of it may not be what is there: it is shown, and not edited
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +160,7 @@ class Detail:
     following: LetterId | None
     repairable: bool  # its value can be edited as text
     targets: Sequence[str]  # topics that it may be sent to, the default first
+    headers: Sequence[tuple[str, Decoded]] = ()  # those that people may see, in their order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,13 +191,24 @@ class Plan:
     request: Request
     ids: Sequence[LetterId]
     duplicates: Mapping[LetterId, LetterId]  # letters of one record: only the first is acted on
-    refused: Mapping[LetterId, str]  # and why
+    refused: Mapping[LetterId, str]  # and why; the first thousand
+    refusals: Mapping[str, int]  # all of them, by why
     by_reason: Mapping[str, int]
     by_handler: Mapping[str, int]
     by_target: Mapping[str, int]
     bytes: int
+    ends: Mapping[int, int]  # of the partitions when it was made: nothing behind is acted on
     warnings: Sequence[str]
     made_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One way in which it was tried what a handler would make of a letter."""
+
+    name: str  # decode | preview | handle
+    passed: bool | None  # None: not tried, and `text` says why
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +218,7 @@ class Diff:
     id: LetterId
     lines: Sequence[str]
     error: str | None
+    steps: Sequence[Step] = ()
 
 
 class OperationState(enum.StrEnum):
@@ -226,14 +243,14 @@ class Operation:
     filter_text: str
     state: OperationState
     matched: int
-    done: int
-    skipped: int
-    failed: int
-    returned: int  # came back as new dead letters
+    done: int = 0
+    skipped: int = 0  # in another state than was expected: somebody else was first
+    failed: int = 0
+    returned: int = 0  # came back as new dead letters
     started_ms: int
-    ended_ms: int | None
-    message: str | None  # why it paused, aborted or failed
-    per_second: float
+    ended_ms: int | None = None
+    message: str | None = None  # why it paused, aborted or failed
+    per_second: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +307,12 @@ class GroupSummary:
 class Desk(Protocol):
     """See the module."""
 
+    def filter_of(self, text: str) -> Filter:
+        """What `text` means now; raises ConfigurationError. Does not block."""
+
+    def repairs(self) -> Sequence[str]:
+        """Names of the user's functions that repair many letters. Does not block."""
+
     def topics(self) -> Sequence[TopicSummary]:
         """All dead-letter topics of the cluster that are known, the most pending first."""
 
@@ -302,11 +325,17 @@ class Desk(Protocol):
     def detail(self, topic: str, letter: LetterId) -> Detail:
         """One of them; raises ConfigurationError if there is none."""
 
+    def text_of(self, topic: str, letter: LetterId) -> str:
+        """The value of a letter for an editor; raises ConfigurationError for one that cannot be edited as text."""
+
     def outcome(self, topic: str, letter: LetterId) -> Outcome | None:
         """What became of what was sent of it."""
 
     def plan(self, actor: Actor, request: Request) -> Plan:
         """What it would do. Audited; nothing else is changed."""
+
+    def planned(self, plan_id: str) -> Plan:
+        """One that was made; raises ConfigurationError if there is none, or it was forgotten. Does not block."""
 
     def preview(self, plan: Plan, count: int) -> Sequence[Diff]:
         """The first repaired letters of a plan."""
@@ -331,6 +360,9 @@ class Desk(Protocol):
 
     def audit(self, *, limit: int, after: str | None = None, text: str = "") -> tuple[Sequence[Audited], str | None]:
         """The newest entries first, and where the next ones begin."""
+
+    def noted(self, actor: Actor, what: str, detail: Mapping[str, object]) -> None:
+        """Note in the audit what is no work on letters: that somebody came, or left."""
 
     def denied(self, actor: Actor, what: str, detail: Mapping[str, object]) -> None:
         """Note in the audit that something was refused."""

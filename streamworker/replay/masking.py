@@ -16,7 +16,7 @@ import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from streamworker.errors import ConfigurationError
+from streamworker.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -118,6 +118,25 @@ def _after(how: How, steps: Steps, step: str | int) -> Iterator[tuple[How, Steps
         yield from _after(how, steps[1:], step)
     elif steps[0] == step or steps[0] is (_Any.NAME if isinstance(step, str) else _Any.PLACE):
         yield how, steps[1:]
+
+
+def rule_of(name: str, how: str) -> MaskingRule:
+    """The rule that a configuration writes as `name = how`; raises ConfigurationError.
+
+    `name` is a path, with `key:` or `header:` before it if it is about these, and before that a pattern of topics and a
+    blank if it is not about all of them.
+    """
+    topics, blank, rest = name.rpartition(" ")
+    part, colon, path = rest.partition(":")
+    if not colon:
+        part, path = Part.VALUE.value, rest
+    known = {one.name.lower(): one for one in How}
+    if how not in known:
+        raise ConfigurationError(f"masking {name!r}: expected {', '.join(known)}, got {how!r}; {nearest(how, known)}")
+    parts = [one.value for one in Part]
+    if part not in parts:
+        raise ConfigurationError(f"masking {name!r}: {part!r} is no part of a record; {nearest(part, parts)}")
+    return MaskingRule(topics.strip() if blank else ".*", path, known[how], Part(part))
 
 
 class Masking:

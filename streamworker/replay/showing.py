@@ -98,15 +98,13 @@ class Showing:
         fields = self.masking.fields(topics, part)
         found = self._found(data, next(iter(topics), ""), serde)
         if not fields.free and (not found.document or nests_deeper(found.text.encode(), _MAX_LEVELS)):
-            return Decoded("hidden", "", len(data), note="there is a mask for it, and it cannot be read")
-        text, cut = self._laid_out(found, fields)
-        return Decoded(found.kind, text, len(data), cut, found.note)
-
-    def _laid_out(self, found: _Found, fields: Fields) -> tuple[str, bool]:
+            return Decoded("hidden", "", len(data), note="there is a mask for it, and it cannot be read", masked=True)
         most = sys.maxsize if self.max_chars is None else self.max_chars
         if not found.document or nests_deeper(found.text.encode(), _MAX_LEVELS):
-            return found.text[:most], len(found.text) > most
-        return _Layout(found.text, most).of(fields)
+            return Decoded(found.kind, found.text[:most], len(data), len(found.text) > most, found.note)
+        layout = _Layout(found.text, most)
+        text, cut = layout.of(fields)
+        return Decoded(found.kind, text, len(data), cut, found.note, masked=layout.masked or (cut and not fields.free))
 
     def _found(self, data: bytes, topic: str, serde: AnySerde | None) -> _Found:
         note = None
@@ -189,6 +187,7 @@ class _Layout:
         self._pieces: Iterator[str] = (found[0] for found in _PIECE.finditer(text))
         self._left = most
         self._written: list[str] = []
+        self.masked = False  # whether something of what was laid out is not as it is there
 
     def of(self, fields: Fields) -> tuple[str, bool]:
         """The text, and whether there is more. Once."""
@@ -222,6 +221,7 @@ class _Layout:
             position += 1
             key, first = self._member(piece) if opening == "{" else ("", piece)
             inner = fields if fields.free else fields.at(json.loads(piece) if opening == "{" else position)
+            self.masked = self.masked or inner.how is not None
             if inner.how is How.REMOVE:
                 self._skip(first)
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from streamworker.errors import ConfigurationError, DecodeError, DependencyUnava
 from streamworker.record import Headers, Origin
 from streamworker.replay.dead_record import DeadRecord, LetterId, Pointer
 from streamworker.replay.desk import Decoded
-from streamworker.replay.masking import How, Masking, MaskingRule, Part, masked
+from streamworker.replay.masking import How, Masking, MaskingRule, Part, masked, rule_of
 from streamworker.replay.showing import Showing, cell, printable
 from streamworker.serde import Avro, Bytes, Json, Text
 
@@ -381,6 +382,56 @@ def test_a_path_that_cannot_be_meant_is_refused(path: str) -> None:
 def test_a_pattern_that_is_none_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="masking topics"):
         MaskingRule("(", "a")
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "rule"),
+    [
+        ("customer.email", "mask", MaskingRule(".*", "customer.email", How.MASK)),
+        ("**.password", "remove", MaskingRule(".*", "**.password", How.REMOVE)),
+        ("header:authorization", "replace", MaskingRule(".*", "authorization", part=Part.HEADER)),
+        ("orders.* key:id", "mask", MaskingRule("orders.*", "id", How.MASK, Part.KEY)),
+    ],
+)
+def test_rules_are_written_in_the_configuration_as_a_path_and_what_becomes_of_it(
+    name: str, how: str, rule: MaskingRule
+) -> None:
+    assert rule_of(name, how) == rule
+
+
+@pytest.mark.parametrize(
+    ("name", "how", "told"),
+    [
+        ("a", "delete", "expected mask, replace, remove, got 'delete'"),
+        ("haeder:a", "mask", "'haeder' is no part of a record; did you mean 'header'?"),
+        ("( a", "mask", "not a regular expression"),
+        ("a..b", "mask", "cannot be read from '..b' on"),
+    ],
+)
+def test_a_rule_that_cannot_be_meant_is_refused_where_it_is_read(name: str, how: str, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(told)):
+        rule_of(name, how)
+
+
+@pytest.mark.parametrize(
+    ("rules", "is_masked"),
+    [(["a"], True), (["b.c"], True), (["b.d"], False), ([("a", How.REMOVE)], True), (["list[*].x"], True), ([], False)],
+)
+def test_it_is_said_whether_something_is_masked_so_that_nobody_edits_it(
+    rules: list[tuple[str, How] | str], is_masked: bool
+) -> None:
+    value = json.dumps({"a": 1, "b": {"c": 2}, "list": [{"x": 3}]}).encode()
+
+    assert masking(*rules).show(value, TOPICS).masked is is_masked
+    assert masking(*rules).show(b"\xff", TOPICS).masked is bool(rules)
+
+
+def test_what_is_behind_the_part_that_is_shown_counts_as_masked_where_there_are_rules() -> None:
+    value = json.dumps({"long": "x" * 100, "a": 1}).encode()
+    showing = Showing(masking=Masking([MaskingRule(".*", "a")]), max_chars=50)
+
+    assert (showing.show(value, TOPICS).cut, showing.show(value, TOPICS).masked) == (True, True)
+    assert not Showing(max_chars=50).show(value, TOPICS).masked
 
 
 def test_masked_text_keeps_its_punctuation() -> None:
