@@ -19,7 +19,6 @@ import msgspec
 
 from streamworker.record import Letter
 from streamworker.replay.desk import Audited
-from streamworker.replay.states import AUDIT_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from streamworker.replay.dead_record import LetterId
     from streamworker.replay.desk import Actor
 
-TOPIC = AUDIT_TOPIC
+TOPIC = "streamworker.audit"
 MAC_HEADER = "sw-audit-mac"
 VERSION = 1
 _REMEMBERED = 16  # entries of a chain that may come twice

@@ -207,6 +207,13 @@ def short_name(exception: str) -> str:
     return exception.rpartition(".")[2]
 
 
+def duration_ms(text: str) -> int:
+    """Milliseconds of a duration as people write it, for instance 1h30m; raises ConfigurationError."""
+    if not _DURATION.fullmatch(text):
+        raise ConfigurationError(f"expected a duration as 90s, 15m, 1h, 2d or 1w, got {text!r}")
+    return sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall("[0-9]+[smhdw]", text))
+
+
 def parse(text: str, now_ms: int) -> Filter:
     """Read a filter; `age` counts from `now_ms`, milliseconds since the Unix epoch.
 
@@ -403,9 +410,10 @@ class _Reader:
         return Span(int(text), int(text))
 
     def _ago(self, text: str, at: int) -> Span:
-        if not _DURATION.fullmatch(text):
-            self._refuse(at, f"age: expected a duration as 90s, 15m, 1h, 2d or 1w, got {text!r}")
-        age_ms = sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall("[0-9]+[smhdw]", text))
+        try:
+            age_ms = duration_ms(text)
+        except ConfigurationError as error:
+            self._refuse(at, f"age: {error}")
         then_ms = self._now_ms // 1_000 * 1_000 - age_ms  # whole seconds are easier to read where the text is shown
         if then_ms < 0:
             self._refuse(at, f"age: {text} ago was before 1970")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VERSION = 1
-AUDIT_TOPIC = "streamworker.audit"  # who did what, for all dead-letter topics of a cluster
 
 
 class State(enum.StrEnum):

@@ -27,6 +27,7 @@ from streamworker.record import Origin
 from streamworker.replay.dead_record import LetterId, Outline
 from streamworker.replay.desk import FingerprintGroup, Page, Row, TopicSummary
 from streamworker.replay.filters import LONGEST_VALUE, Exactly, Field, Filter, Term
+from streamworker.replay.plans import Candidate
 from streamworker.replay.selection import (
     AMONG,
     INSERT_LETTER,
@@ -89,23 +90,6 @@ class Said:
 
 _Bounds = Mapping[int, tuple[int, int]]  # first and last offset by partition
 _Entry = tuple[int, bytes]  # of the state topic: its offset, and the disposition as it stands there
-
-
-class Candidate(NamedTuple):
-    """What a plan asks about a letter. Times are milliseconds since the Unix epoch."""
-
-    id: LetterId
-    state: State
-    reason: str | None
-    handler: str | None
-    group: str | None
-    origin: Origin | None
-    sw_id: str | None  # None also if no other letter is of the record: a plan has nothing to remember then
-    replay_id: str | None
-    replay_count: int  # in its line so far
-    size_bytes: int  # of the value
-    snoozed_until_ms: int | None
-    op_id: str | None = None  # that its state is of
 
 
 class _Found(NamedTuple):
@@ -670,3 +654,9 @@ def _bounds(places: Iterable[LetterId]) -> _Bounds:
 
 def _origin(topic: str | None, partition: int | None, offset: int | None) -> Origin | None:
     return None if topic is None or partition is None or offset is None else Origin(topic, partition, offset)
+
+
+def position_of(row: Row) -> str:
+    """What `Page.next` would be if `row` were the last of its page."""
+    written = NO_TIME if row.letter.written_ms is None else row.letter.written_ms
+    return f"{written}:{row.letter.id.partition}:{row.letter.id.offset}"

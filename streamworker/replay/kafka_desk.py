@@ -1,0 +1,476 @@
+"""The desk over a cluster: READ FIRST for how the parts of this room go together.
+
+Decided here: nothing but that. A plan is made of what the view says (`plans.py`); a run reads the letters anew, makes
+the copies (`copies.py`) and ships them (`shipping.py`). The view is only for finding: one that is behind costs a letter
+that is left alone, never one that is sent twice. Any thread; each run has a thread and clients of its own.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from streamworker.errors import ConfigurationError, nearest
+from streamworker.replay import families
+from streamworker.replay.audit import TOPIC as AUDIT_TOPIC
+from streamworker.replay.audit import Note, audited
+from streamworker.replay.audit import read as read_entry
+from streamworker.replay.clients import Clients
+from streamworker.replay.copies import Maker, NotMade
+from streamworker.replay.desk import (
+    SENDING,
+    Detail,
+    Diff,
+    Listed,
+    Operation,
+    OperationState,
+    Outcome,
+    Refused,
+    Role,
+)
+from streamworker.replay.filters import parse
+from streamworker.replay.group_outcomes import Addressee, GroupOutcomes
+from streamworker.replay.letter_reader import LetterReader
+from streamworker.replay.operation_log import OperationLog
+from streamworker.replay.operations import Logged, asking, letter_of
+from streamworker.replay.payload_scan import PayloadScan
+from streamworker.replay.plans import chosen_by, difference, make_plan
+from streamworker.replay.repair import NotRepaired, ValueForm, diff, repair_called
+from streamworker.replay.runner import Errand, Runner
+from streamworker.replay.states import SENT, State
+from streamworker.replay.targets import SOURCE, Targets
+from streamworker.replay.views import Views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from streamworker.clock import Clock
+    from streamworker.cluster import Cluster
+    from streamworker.config import Config
+    from streamworker.declaration import Declaration
+    from streamworker.dlq.replays import ReplayKey
+    from streamworker.interfaces import AnySerde
+    from streamworker.replay.dead_record import DeadRecord, LetterId
+    from streamworker.replay.desk import (
+        Actor,
+        Audited,
+        FingerprintGroup,
+        GroupSummary,
+        Page,
+        Plan,
+        Rates,
+        Request,
+        TopicSummary,
+    )
+    from streamworker.replay.filters import Filter
+    from streamworker.replay.plans import Candidate
+    from streamworker.replay.repair import RepairFunction
+    from streamworker.replay.showing import Showing
+    from streamworker.replay.states import Target
+    from streamworker.replay.topic_log import TopicLog
+
+_PLANS = 100  # that are remembered, the last ones
+_MOST_WITHOUT_ADMIN = 1000
+_ID_BYTES = 6
+_MOST_ENTRIES = 100_000  # of each partition of the audit, the newest
+
+
+class KafkaDesk:
+    """A `Desk` of the dead-letter topics of one cluster.
+
+    `groups` are those whose replay topics may be sent to, `handlers` say how values are read and checked, `repairs` are
+    the application's functions by name. Nothing is read before `read` or `follow`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        cluster: Cluster,
+        clock: Clock,
+        *,
+        groups: Sequence[str],
+        handlers: Sequence[Declaration],
+        repairs: Mapping[str, RepairFunction],
+        showing: Showing,
+        replay_key: ReplayKey | None,
+        audit_key: bytes | None,
+        timeout_s: float,
+    ) -> None:
+        self._config = config
+        self._cluster = cluster
+        self._clock = clock
+        self._groups = tuple(groups)
+        self._handlers = handlers
+        self._repairs = repairs
+        self._showing = showing
+        self._replay_key = replay_key
+        self._timeout_s = timeout_s
+        self._clients = Clients(config, clock, audit_key=audit_key, timeout_s=timeout_s)
+        self._views = Views(cluster, self._clients, clock, timeout_s)
+        self._runner = Runner(config, cluster, self._clients, clock, audit_key=audit_key, timeout_s=timeout_s)
+        self._plans: OrderedDict[str, Plan] = OrderedDict()
+        self._lock = threading.Lock()  # the plans
+
+    def close(self) -> None:
+        """Pause what runs, and let go of all. Idempotent."""
+        self._runner.close()
+        self._views.close()
+        self._clients.close()
+
+    def read(self, topic: str, told: Callable[[float], None]) -> None:
+        """Read all that there is of `topic`; `told` hears the share that is read, 0 to 1."""
+        self._views.read(topic, told)
+
+    def follow(self, chosen: Callable[[Collection[str]], Collection[str]]) -> None:
+        """From now on read those topics that `chosen` picks from all there are."""
+        self._views.follow(chosen)
+
+    # Questions.
+
+    def filter_of(self, text: str) -> Filter:
+        """As of `Desk`."""
+        return parse(text, self._clock.wall_ms())
+
+    def repairs(self) -> Sequence[str]:
+        """As of `Desk`."""
+        return sorted(self._repairs)
+
+    def topics(self) -> Sequence[TopicSummary]:
+        """As of `Desk`."""
+        now_ms = self._clock.wall_ms()
+        found = [view.summary(now_ms, self._retention_ms(topic)) for topic, view in self._views.all.items()]
+        return sorted(found, key=lambda one: one.pending, reverse=True)
+
+    def page(self, topic: str, filter_: Filter, *, limit: int, after: str | None = None) -> Page:
+        """As of `Desk`."""
+        view = self._views.of(topic)
+        if not filter_.scans:
+            return view.page(filter_, limit=limit, after=after)
+        with self._clients.reading() as log:
+            return self._scan(topic, log).page(filter_, limit=limit, after=after)
+
+    def groups_of_errors(self, topic: str, filter_: Filter) -> Sequence[FingerprintGroup]:
+        """As of `Desk`."""
+        return self._views.of(topic).groups(filter_)
+
+    def detail(self, topic: str, letter: LetterId) -> Detail:
+        """As of `Desk`."""
+        view = self._views.of(topic)
+        row = view.row(letter)
+        found = self._letter(topic, letter)
+        serde, key_serde = self._serdes(found)
+        previous, following = view.neighbours(letter)
+        return Detail(
+            listed=Listed(found, row.disposition, row.state) if row is not None else Listed(found, None, State.PENDING),
+            key=self._showing.key(found, key_serde),
+            value=self._showing.value(found, serde),
+            headers=self._showing.headers(found),
+            history=view.history(letter),
+            outcome=self.outcome(topic, letter),
+            lineage=view.lineage(letter),
+            newer_of_key=None,
+            previous=previous,
+            following=following,
+            repairable=self._is_repairable(found),
+            targets=self._targets().options(found.origin, found.group),
+        )
+
+    def text_of(self, topic: str, letter: LetterId) -> str:
+        """As of `Desk`."""
+        found = self._letter(topic, letter)
+        if self._showing.value(found, self._serdes(found)[0]).masked:
+            raise ConfigurationError(f"{letter}: some of its value is masked, so it cannot be edited here")
+        try:
+            return self._form(found).text(found.value)
+        except NotRepaired as error:
+            raise ConfigurationError(f"{letter}: {error}") from error
+
+    def outcome(self, topic: str, letter: LetterId) -> Outcome | None:
+        """As of `Desk`."""
+        row = self._views.of(topic).row(letter)
+        said = None if row is None else row.disposition
+        if said is None or said.state not in SENT:
+            return None
+        if said.target is None:
+            return Outcome.UNKNOWN
+        with self._clients.reading() as log:
+            outcomes = GroupOutcomes(
+                self._cluster, log, topic, self._addressee(topic), since_ms=said.at_ms, timeout_s=self._timeout_s
+            )
+            return outcomes.look({letter: said.target})[letter]
+
+    # What is done.
+
+    def plan(self, actor: Actor, request: Request) -> Plan:
+        """As of `Desk`."""
+        if request.force and actor.role < Role.ADMIN:
+            self.denied(actor, "force", {"topic": request.topic})
+            raise Refused("only an admin may force what was replayed three times")
+        plan = self._plan(request)
+        self._note(
+            actor, "plan", request.topic, {"plan": plan.sha256, "action": request.action, "letters": len(plan.ids)}
+        )
+        with self._lock:
+            self._plans[plan.id] = plan
+            while len(self._plans) > _PLANS:
+                self._plans.popitem(last=False)
+        return plan
+
+    def planned(self, plan_id: str) -> Plan:
+        """As of `Desk`."""
+        with self._lock:
+            if plan_id in self._plans:
+                return self._plans[plan_id]
+        raise ConfigurationError(f"there is no plan {plan_id!r}, or not any more; make it again")
+
+    def preview(self, plan: Plan, count: int) -> Sequence[Diff]:
+        """As of `Desk`."""
+        maker = self._maker(plan.request, "preview", actor="")
+        return [self._diff(maker, self._letter(plan.request.topic, letter)) for letter in islice(plan.ids, count)]
+
+    def run(self, actor: Actor, plan_id: str, rates: Rates) -> Operation:
+        """As of `Desk`."""
+        plan = self.planned(plan_id)
+        if len(plan.ids) > _MOST_WITHOUT_ADMIN and actor.role < Role.ADMIN:
+            self.denied(actor, "run", {"topic": plan.request.topic, "letters": len(plan.ids)})
+            raise Refused(f"only an admin may act on more than {_MOST_WITHOUT_ADMIN} letters at once")
+        again = self._plan(plan.request, ends=plan.ends)
+        if again.sha256 != plan.sha256:
+            raise Refused(f"what it would do has changed since it was planned: {difference(plan, again)}")
+        operation = Operation(
+            id=secrets.token_hex(_ID_BYTES),
+            plan_sha256=plan.sha256,
+            topic=plan.request.topic,
+            action=plan.request.action,
+            actor=actor.name,
+            filter_text=chosen_by(plan.request).text,
+            state=OperationState.RUNNING,
+            matched=len(plan.ids) + len(plan.duplicates),
+            started_ms=self._clock.wall_ms(),
+        )
+        return self._begin(actor, again, operation, rates)
+
+    def resume(self, actor: Actor, op_id: str, rates: Rates) -> Operation:
+        """As of `Desk`."""
+        logged = self._logged(op_id)
+        if logged.state in (OperationState.DONE, OperationState.ABORTED):
+            raise ConfigurationError(f"operation {op_id} is {logged.state}")
+        running = self._runner.of(op_id)
+        if running is not None and running.state is OperationState.RUNNING:
+            raise ConfigurationError(f"operation {op_id} is running here")
+        request = logged.request
+        if request.topic not in self._views:
+            self.read(request.topic, lambda _share: None)
+        plan = self._plan(request, ends=logged.bounds, resumed=op_id)
+        if plan.sha256 != logged.plan_sha256:
+            raise Refused("its plan is not the same any more: letters were acted on by others; make a new plan")
+        self._clients.send(asking(op_id, None))
+        operation = replace(
+            logged.operation, state=OperationState.RUNNING, done=0, skipped=0, failed=0, ended_ms=None, message=None
+        )
+        return self._begin(actor, plan, operation, rates, resumed=True)
+
+    def pause(self, actor: Actor, op_id: str) -> Operation:
+        """As of `Desk`."""
+        return self._ask(actor, op_id, OperationState.PAUSED)
+
+    def abort(self, actor: Actor, op_id: str) -> Operation:
+        """As of `Desk`."""
+        return self._ask(actor, op_id, OperationState.ABORTED)
+
+    def operations(self) -> Sequence[Operation]:
+        """As of `Desk`."""
+        with self._clients.reading() as log:
+            found = {one.id: one.operation for one in OperationLog(self._cluster, log, self._timeout_s).read().all}
+        found.update(self._runner.all)
+        return sorted(found.values(), key=lambda one: one.started_ms, reverse=True)
+
+    def operation(self, op_id: str) -> Operation:
+        """As of `Desk`."""
+        return self._runner.of(op_id) or self._logged(op_id).operation
+
+    def audit(self, *, limit: int, after: str | None = None, text: str = "") -> tuple[Sequence[Audited], str | None]:
+        """As of `Desk`; `after` is how many entries come before."""
+        entries = sorted(self._entries(), key=lambda one: (one.at_ms, one.writer, one.sequence), reverse=True)
+        wanted = [one for one in entries if not text or text.casefold() in str(one).casefold()]
+        first = int(after) if after is not None and after.isdecimal() else 0
+        rest = first + limit
+        return wanted[first:rest], str(rest) if rest < len(wanted) else None
+
+    def noted(self, actor: Actor, what: str, detail: Mapping[str, object]) -> None:
+        """As of `Desk`."""
+        self._note(actor, what, None, detail)
+
+    def denied(self, actor: Actor, what: str, detail: Mapping[str, object]) -> None:
+        """As of `Desk`."""
+        self._note(actor, "denied", None, {"what": what, **detail})
+
+    def groups(self) -> Sequence[GroupSummary]:
+        """As of `Desk`."""
+        return []
+
+    # Plans and runs.
+
+    def _plan(self, request: Request, *, ends: Mapping[int, int] | None = None, resumed: str | None = None) -> Plan:
+        view = self._views.of(request.topic)
+        if request.function is not None:
+            repair_called(request.function, self._repairs)
+        ends = view.ends() if ends is None else ends
+        chosen = chosen_by(request)
+        candidates: Iterable[Candidate]
+        if chosen.scans:
+            candidates = view.candidates(chosen.without_payload, ends, op_id=resumed)
+            with self._clients.reading() as log:
+                candidates = list(self._scan(request.topic, log).those_with(chosen, candidates))
+        else:
+            candidates = view.candidates(chosen, ends, op_id=resumed)
+        return make_plan(
+            request,
+            candidates,
+            self._targets(),
+            self._clock.wall_ms(),
+            ends=ends,
+            warnings=list(self._warnings(request)),
+            resumed=resumed,
+        )
+
+    def _warnings(self, request: Request) -> Iterator[str]:
+        if request.action not in SENDING:
+            return
+        for group in self._groups:
+            state = self._cluster.group_state(group, self._timeout_s)
+            if state is not None and not state.live:
+                yield f"group {group!r} has no members: what is sent waits until it has"
+        if request.target == SOURCE:
+            yield "every group of the source topic reads what is sent there; those without this key handle it, too"
+
+    def _begin(
+        self, actor: Actor, plan: Plan, operation: Operation, rates: Rates, *, resumed: bool = False
+    ) -> Operation:
+        request = plan.request
+        errand = Errand(
+            actor=actor,
+            plan=plan,
+            maker=self._maker(request, operation.id, actor=actor.name),
+            rates=rates,
+            view=self._views.of(request.topic),
+            addressee=self._addressee(request.topic),
+            resumed=resumed,
+        )
+        self._runner.begin(errand, operation)
+        return operation
+
+    def _logged(self, op_id: str) -> Logged:
+        with self._clients.reading() as log:
+            known = OperationLog(self._cluster, log, self._timeout_s).read()
+        found = known.of(op_id)
+        if found is None:
+            ids = [one.id for one in known.all]
+            told = nearest(op_id, ids) if ids else "none was begun"
+            raise ConfigurationError(f"there is no operation {op_id!r}; {told}")
+        return found
+
+    def _ask(self, actor: Actor, op_id: str, asked: OperationState) -> Operation:
+        logged = self._logged(op_id)
+        if logged.state in (OperationState.DONE, OperationState.ABORTED, OperationState.FAILED):
+            raise ConfigurationError(f"operation {op_id} is {logged.state}")
+        self._note(actor, f"ask {asked}", logged.topic, {"operation": op_id})
+        self._clients.send(asking(op_id, asked))
+        if asked is OperationState.ABORTED and logged.state is OperationState.PAUSED:  # nobody runs it who could say so
+            aborted = replace(logged.operation, state=asked, ended_ms=self._clock.wall_ms())
+            self._clients.send(letter_of(Logged.of(aborted, logged.request, logged.bounds)))
+        return self.operation(op_id)
+
+    def _diff(self, maker: Maker, letter: DeadRecord) -> Diff:
+        form = self._form(letter)
+        try:
+            return Diff(letter.id, diff(form.text(letter.value), form.text(maker.repaired(letter))), None)
+        except (NotMade, NotRepaired) as error:
+            return Diff(letter.id, (), str(error))
+
+    # What the parts need.
+
+    def _maker(self, request: Request, op_id: str, *, actor: str) -> Maker:
+        return Maker(
+            request=request,
+            op_id=op_id,
+            actor=actor,
+            topic_id=self._cluster.topic_ids([request.topic], self._timeout_s).get(request.topic),
+            targets=self._targets(),
+            key=self._replay_key,
+            form=self._form,
+            repairs=self._repairs,
+        )
+
+    def _targets(self) -> Targets:
+        shapes = self._cluster.topics(self._timeout_s)
+        return Targets(
+            {name: shape.partitions for name, shape in shapes.items()},
+            groups=self._groups,
+            listed=self._config.replay.targets,
+            can_address=self._replay_key is not None,
+        )
+
+    def _addressee(self, topic: str) -> Callable[[LetterId, Target], Addressee]:
+        view, targets = self._views.of(topic), self._targets()
+
+        def found(letter: LetterId, target: Target) -> Addressee:
+            row = view.row(letter)
+            if row is None:
+                return Addressee(targets.owner(target.topic), None)
+            origin = None if row.letter.origin is None else row.letter.origin.topic
+            return Addressee(targets.owner(target.topic) or row.letter.group, origin)
+
+        return found
+
+    def _form(self, letter: DeadRecord) -> ValueForm:
+        origin = letter.origin.topic if letter.origin is not None else letter.topic
+        return ValueForm(origin, self._serdes(letter)[0])
+
+    def _serdes(self, letter: DeadRecord) -> tuple[AnySerde | None, AnySerde | None]:
+        """How the handler that the letter names reads values and keys; None where that is not known."""
+        for one in self._handlers:
+            theirs = letter.origin is not None and one.subscribes_to(letter.origin.topic)
+            if theirs and letter.handler in (None, one.name):
+                return one.value, one.key
+        return None, None
+
+    def _is_repairable(self, letter: DeadRecord) -> bool:
+        try:
+            self._form(letter).text(letter.value)
+        except NotRepaired:
+            return False
+        return True
+
+    def _letter(self, topic: str, letter: LetterId) -> DeadRecord:
+        with self._clients.reading() as log:
+            for found in self._reader(topic, log).read([letter]):
+                return found
+        raise ConfigurationError(f"{topic} has no dead letter {letter}, or not any more")
+
+    def _reader(self, topic: str, log: TopicLog) -> LetterReader:
+        return LetterReader(log, topic, families.read, self._timeout_s)
+
+    def _scan(self, topic: str, log: TopicLog) -> PayloadScan:
+        return PayloadScan(self._views.of(topic), self._reader(topic, log), self._clock)
+
+    def _retention_ms(self, topic: str) -> int | None:
+        settings = self._cluster.topic_config(topic, self._timeout_s)
+        kept_ms = int((settings or {}).get("retention.ms", -1))
+        return None if kept_ms < 0 else kept_ms
+
+    def _note(self, actor: Actor, what: str, topic: str | None, detail: Mapping[str, object]) -> None:
+        self._clients.note(Note(at_ms=self._clock.wall_ms(), actor=actor, what=what, topic=topic, detail=detail))
+
+    def _entries(self) -> Sequence[Audited]:
+        with self._clients.reading() as log:
+            ranges = {}
+            for partition in self._cluster.partitions(AUDIT_TOPIC, self._timeout_s):
+                start, end = log.bounds(partition, self._timeout_s)
+                ranges[partition] = (max(start, end - _MOST_ENTRIES), end)
+            messages = [message for batch in log.read(ranges, self._timeout_s) for message in batch]
+        return [audited(entry) for message in messages if (entry := read_entry(message.value())) is not None]

@@ -1,0 +1,92 @@
+"""Reads single letters of a dead-letter topic with their values.
+
+Decided here: which parts of the log are read for letters that lie far apart, and where the value of one is that was too
+large for it. One thread at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+from msgspec import structs
+
+from streamworker.errors import ClientError
+from streamworker.record import TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from streamworker.record import Message
+    from streamworker.replay.dead_record import DeadRecord, LetterId, Pointer
+    from streamworker.replay.topic_log import TopicLog
+
+# What lies between two letters is read as well if it is no more than this: a new position costs as much.
+_GAP = 200
+
+
+class LetterReader:
+    """Reads through `log`; `read_letter` makes a letter of a record of the topic."""
+
+    def __init__(
+        self, log: TopicLog, topic: str, read_letter: Callable[[str, Message], DeadRecord], timeout_s: float
+    ) -> None:
+        self._log = log
+        self._topic = topic
+        self._read_letter = read_letter
+        self._timeout_s = timeout_s
+
+    def read(self, ids: Sequence[LetterId]) -> Iterator[DeadRecord]:
+        """Those of one partition that are still there, ascending; where a value is lost, its pointer stays.
+
+        Raises ClientError.
+        """
+        if not ids:
+            return
+        partition = TopicPartition(self._topic, ids[0].partition)
+        start, end = self._log.bounds(partition, self._timeout_s)
+        offsets = [one.offset for one in ids if start <= one.offset < end]
+        for first, last in _stretches(offsets):
+            wanted = {offset for offset in offsets if first <= offset <= last}
+            found = self._log.read({partition: (first, last + 1)}, self._timeout_s)
+            messages = [message for batch in found for message in batch if message.offset() in wanted]
+            for message in messages:
+                yield self._whole(self._read_letter(self._topic, message))
+
+    def _whole(self, letter: DeadRecord) -> DeadRecord:
+        """With the value that was too large for the letter, if its origin still has it."""
+        if letter.pointer is None:
+            return letter
+        value = self._value_at(letter.pointer)
+        return letter if value is None else structs.replace(letter, value=value, pointer=None)
+
+    def _value_at(self, pointer: Pointer) -> bytes | None:
+        origin = TopicPartition(pointer.at.topic, pointer.at.partition)
+        offset = pointer.at.offset
+        try:
+            start, end = self._log.bounds(origin, self._timeout_s)
+            if not start <= offset < end:
+                return None
+            batches = list(self._log.read({origin: (offset, offset + 1)}, self._timeout_s))
+        except ClientError as error:
+            if error.retriable:
+                raise
+            return None
+        for message in (message for batch in batches for message in batch):
+            value = message.value()
+            if value is not None and hashlib.sha256(value).hexdigest() == pointer.sha256:
+                return value
+        return None
+
+
+def _stretches(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each run of offsets that lie close to one another."""
+    if not offsets:
+        return
+    first = last = offsets[0]
+    for offset in offsets[1:]:
+        if offset - last > _GAP:
+            yield first, last
+            first = offset
+        last = offset
+    yield first, last
