@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, overload
 
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _FILE_WIDTH = 1000  # columns: where the output is no terminal, nothing is wrapped or cut
 
@@ -47,3 +50,38 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 def show_json(data: object) -> None:
     """One JSON document in ASCII, so that nothing in it reaches a terminal raw."""
     click.echo(json.dumps(data, indent=2, ensure_ascii=True, default=str))
+
+
+def moment(at_ms: int | None) -> str | None:
+    """A time for people, in UTC; None for none."""
+    if at_ms is None:
+        return None
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    except (OverflowError, ValueError, OSError):
+        return f"{at_ms} ms"
+
+
+@overload
+def key_text(key: bytes) -> str: ...
+@overload
+def key_text(key: None) -> None: ...
+def key_text(key: bytes | None) -> str | None:
+    """A key for people: text, or 0x and hexadecimal digits."""
+    if key is None:
+        return None
+    try:
+        text = key.decode()
+    except UnicodeDecodeError:
+        return f"0x{key.hex()}"
+    return text if text.isprintable() else f"0x{key.hex()}"
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if that is a terminal; gives what is to be called with how much is done of `total`."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(Text(printable(title)).plain, total=total)
+        yield lambda done: bar.update(task, completed=done)

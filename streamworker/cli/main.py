@@ -24,6 +24,8 @@ from streamworker.cli.sinks import sinks
 from streamworker.cli.topics import topics
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.exit_code import ExitCode
+from streamworker.replay.desk import Refused
+from streamworker.replay.view import ViewError
 
 
 class Commands(click.Group):
@@ -38,6 +40,9 @@ class Commands(click.Group):
             ctx.exit(ExitCode.USAGE)
         except ClientError as error:
             say(f"Error: {error} [{error.code}]", to_stderr=True)
+            ctx.exit(ExitCode.FATAL)
+        except (Refused, ViewError) as error:
+            say(f"Error: {error}", to_stderr=True)
             ctx.exit(ExitCode.FATAL)
         except KeyboardInterrupt:
             ctx.exit(ExitCode.INTERRUPTED)

@@ -12,15 +12,17 @@ import click
 from streamworker.cli.console_output import say, show_table
 from streamworker.cli.findings import retention_ms, source_topics
 from streamworker.cli.handlers import import_handlers
-from streamworker.cli.options import connect, examples, settings_options, timeout_option
+from streamworker.cli.options import TEXT, connect, examples, settings_options, timeout_option
 from streamworker.cluster import TopicShape
 from streamworker.declaration import declarations, keys_topics
 from streamworker.dlq.routes import Routes
-from streamworker.errors import ConfigurationError
-from streamworker.replay.states import AUDIT_TOPIC, state_topic
+from streamworker.errors import ConfigurationError, nearest
+from streamworker.replay.audit import TOPIC as AUDIT_TOPIC
+from streamworker.replay.operations import TOPIC as OPERATIONS_TOPIC
+from streamworker.replay.states import state_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from streamworker.cli.findings import Shapes
     from streamworker.cli.options import Sources
@@ -53,9 +55,18 @@ def topics() -> None:
     epilog=examples(
         "streamworker topics create app.handlers:StoreOrders --dry-run",
         "streamworker topics create app.handlers:StoreOrders --group orders --partitions 12 --replication 3",
+        "streamworker topics create --dead-letters payments.DLT",
     )
 )
-@click.argument("handlers", nargs=-1, required=True, metavar="MODULE:CLASS…")
+@click.argument("handlers", nargs=-1, metavar="[MODULE:CLASS]…")
+@click.option(
+    "--dead-letters",
+    "foreign",
+    type=TEXT,
+    multiple=True,
+    metavar="TOPIC",
+    help="A dead-letter topic that no handler here names: only what stands beside it is made. May be repeated.",
+)
 @click.option("--group", help="Consumer group, which replay and retry topics are named after; as --set kafka.group=….")
 @click.option("--partitions", type=click.IntRange(min=1), help="As many as the source topic by itself.")
 @click.option("--replication", type=click.IntRange(min=1), help="As that of the source topic by itself.")
@@ -72,6 +83,7 @@ def topics() -> None:
 def create(
     sources: Sources,
     handlers: Sequence[str],
+    foreign: Sequence[str],
     group: str | None,
     partitions: int | None,
     replication: int | None,
@@ -82,14 +94,21 @@ def create(
     """Create the dead-letter, replay and retry topics of HANDLERS; those that exist are left as they are.
 
     Beside a dead-letter topic also the compacted topic in which it stands what became of its records, with
-    on_exhausted="dlq_key" the one with the parked keys, and for all together streamworker.audit.
+    on_exhausted="dlq_key" the one with the parked keys, and for all together streamworker.audit and
+    streamworker.dlq.ops.
     """
+    if not handlers and not foreign:
+        raise ConfigurationError("say for what: handlers as MODULE:CLASS, or --dead-letters TOPIC")
     kafka = sources.load_aloud(group=group).config.kafka
     cluster = connect(kafka)
-    declared = declarations(import_handlers(handlers, Path.cwd()))
+    declared = declarations(import_handlers(handlers, Path.cwd())) if handlers else ()
     there = cluster.topics(timeout_s)
     shapes, rows = dict(there), list[tuple[object, ...]]()
-    for one in _wanted(declared, kafka.group, there, retention_days * _DAY_MS):
+    missing = next((topic for topic in foreign if topic not in there), None)
+    if missing is not None:
+        raise ConfigurationError(f"there is no topic {missing!r}; {nearest(missing, there)}")
+    wanted = _wanted(declared, kafka.group, there, retention_days * _DAY_MS) if declared else ()
+    for one in (*wanted, *_beside(foreign)):
         if one.topic in there:
             found = there[one.topic]
             rows.append((one.topic, found.partitions, found.replication, None, "exists"))
@@ -122,14 +141,21 @@ def _wanted(handlers: Sequence[Declaration], group: str, there: Shapes, kept_ms:
         yield _Wanted(
             topic=topic, like=list(source_topics(owners, there)), kept_ms=_outlasting(max(delays_s, default=0), kept_ms)
         )
-        yield _Wanted(topic=state_topic(topic), like=[topic], as_wide=True, settings=_COMPACTED)
     for topic in keys_topics(handlers):
         yield _Wanted(topic=topic, like=[topic.removesuffix(".keys")], partitions=1, settings=_COMPACTED)
     for route in routes.all if group else ():
         sources = [route.topic] if route.topic in there else list(source_topics([handlers[route.handler]], there))
         yield _Wanted(topic=route.name, like=sources, kept_ms=_outlasting(route.delay_s, kept_ms))
-    settings = {"cleanup.policy": "delete", "retention.ms": str(_AUDIT_MS)}
-    yield _Wanted(topic=AUDIT_TOPIC, like=list(letters), partitions=1, settings=settings)
+    yield from _beside(letters)
+
+
+def _beside(dead_letter_topics: Collection[str]) -> Iterator[_Wanted]:
+    """What says what became of the records of these topics."""
+    for topic in dead_letter_topics:
+        yield _Wanted(topic=state_topic(topic), like=[topic], as_wide=True, settings=_COMPACTED)
+    audit = {"cleanup.policy": "delete", "retention.ms": str(_AUDIT_MS)}
+    yield _Wanted(topic=AUDIT_TOPIC, like=list(dead_letter_topics), partitions=1, settings=audit)
+    yield _Wanted(topic=OPERATIONS_TOPIC, like=list(dead_letter_topics), partitions=1, settings=_COMPACTED)
 
 
 def _outlasting(delay_s: float, kept_ms: int) -> int:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 TIMEOUT_S = 10.0
 # The mock cluster has no controller, so what needs one costs the whole timeout.
 SHORT = ("--timeout", "1")
-TOPICS = {"in": 2, "in.dlq": 2, "in.dlq.state": 2, "in.replay.g": 2, "streamworker.audit": 1}
+BESIDE = {"in.dlq.state": 2, "streamworker.audit": 1, "streamworker.dlq.ops": 1}
+TOPICS = {"in": 2, "in.dlq": 2, "in.replay.g": 2, **BESIDE}
 SHOW = ("offsets", "show", "g", "--topic", "in", "--partition", "0")
 HANDLERS = """
 from streamworker import DeadLetter, Handler, Retry, RetryTopic

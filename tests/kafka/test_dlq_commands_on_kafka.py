@@ -1,0 +1,263 @@
+"""What people do with dead letters from the command line, beside a worker, on a real Kafka."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from confluent_kafka import Producer
+from fleet.in_process import Running, config
+from fleet.workers import produce, wait_for
+
+from streamworker import DeadLetter, Handler, PoisonError
+from streamworker.cli.main import main
+from streamworker.clock import SystemClock
+from streamworker.dlq.routes import replay_topic
+from streamworker.librdkafka import topic_log_settings
+from streamworker.record import TopicPartition, read_headers
+from streamworker.replay.topic_log import TopicLog
+
+if TYPE_CHECKING:
+    from servers.kafka import SharedKafka
+
+    from streamworker import Record
+
+WRONG = '{"state": 1}'
+TIMEOUT_S = 60.0
+RIGHT = '{"state": "paid"}'
+
+
+class Shop:
+    """A topic with a group, its handler, and what people say about its dead letters."""
+
+    def __init__(self, kafka: SharedKafka) -> None:
+        self.servers = kafka.bootstrap_servers
+        self.topic = topic = kafka.topic("orders", partitions=2)
+        self.group = kafka.group("shop")
+        self.letters = letters = kafka.dead_letters(self.topic)
+        kafka.replays(self.topic, self.group, partitions=2)
+        self.handled: list[tuple[str, str | None]] = []
+        handled = self.handled
+
+        class Store(Handler[bytes]):
+            topics = (topic,)
+            dead_letter = DeadLetter(letters)
+
+            def handle(self, record: Record[bytes]) -> None:
+                if record.value == WRONG.encode():
+                    raise PoisonError("state is a number")
+                handled.append((record.value.decode(), record.origin.topic))
+
+        self.handler = Store
+
+    def working(self) -> Running:
+        return Running(config(self.servers, self.group), self.handler)
+
+    def command(self, *arguments: str) -> list[str]:
+        """As a process of its own, because it waits for signals while it works."""
+        where = ["--bootstrap-servers", self.servers, "--set", f"kafka.group={self.group}"]
+        return [sys.executable, "-m", "streamworker", "dlq", *arguments, *where]
+
+    def dlq(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+        command = self.command(*arguments)
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+
+    def begun(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def write_letters(self, count: int) -> None:
+        """Dead letters as a worker writes them, of keys of their own."""
+        letters = []
+        for offset in range(1000, 1000 + count):
+            said = {
+                "sw-version": "1",
+                "sw-id": f"{self.group}/{self.topic}/0/{offset}",
+                "sw-group": self.group,
+                "sw-handler": "Store",
+                "sw-origin-topic": self.topic,
+                "sw-origin-partition": "0",
+                "sw-origin-offset": str(offset),
+                "sw-reason": "poison",
+            }
+            headers = [(name, text.encode()) for name, text in said.items()]
+            letters.append((f"k{offset}".encode(), WRONG.encode(), headers))
+        producer = Producer({"bootstrap.servers": self.servers})
+        for key, value, headers in letters:
+            producer.produce(self.letters, value, key, partition=0, headers=headers)
+        assert producer.flush(TIMEOUT_S) == 0
+
+    def operations(self) -> list[dict[str, str]]:
+        """Those on its dead letters."""
+        found = json.loads(self.dlq("ops", "--json").stdout)
+        return [one for one in found if one["topic"] == self.letters]
+
+    def sent(self) -> list[str]:
+        """The letters that copies in the replay topic say they are of."""
+        name = replay_topic(self.topic, self.group)
+        partitions = [TopicPartition(name, number) for number in range(2)]
+        with closing(TopicLog(topic_log_settings(config(self.servers).kafka), SystemClock())) as log:
+            ranges = {one: log.bounds(one, TIMEOUT_S) for one in partitions}
+            messages = [message for batch in log.read(ranges, TIMEOUT_S) for message in batch]
+        return [(read_headers(message).last("sw-parent") or b"").decode() for message in messages]
+
+    def listed(self, *words: str) -> dict[str, str]:
+        found = self.dlq("ls", self.letters, *words, "--json")
+        assert found.returncode == 0, found.stderr
+        return {one["letter"]: one["state"] for one in json.loads(found.stdout)["letters"]}
+
+
+@pytest.fixture
+def empty_shop(kafka: SharedKafka) -> Shop:
+    """With all its topics."""
+    shop = Shop(kafka)
+    made = CliRunner().invoke(
+        main, ["topics", "create", "--dead-letters", shop.letters, "--bootstrap-servers", shop.servers]
+    )
+    assert made.exit_code == 0, made.output
+    return shop
+
+
+@pytest.fixture
+def shop(empty_shop: Shop) -> Shop:
+    """With three dead letters of one key, which a worker has written."""
+    shop = empty_shop
+    produce(shop.servers, shop.topic, [("k", WRONG)] * 3, 2)
+    with shop.working() as worker:
+        worker.wait(lambda: len(worker.recorder.of("dead_lettered")) == 3, "three dead letters")
+        assert worker.stop() == 0
+    return shop
+
+
+def test_a_letter_is_found_mended_sent_and_seen_to_be_handled(shop: Shop) -> None:
+    first, *others = sorted(shop.listed("reason:poison"))
+
+    with shop.working() as worker:
+        planned = shop.dlq("repair", shop.letters, "--id", first, "--value-file", "-", stdin=RIGHT)
+        done = shop.dlq("repair", shop.letters, "--id", first, "--value-file", "-", "--yes", stdin=RIGHT)
+        worker.wait(lambda: shop.handled == [(RIGHT, shop.topic)], "the mended record")
+        assert worker.stop() == 0
+
+    assert (planned.returncode, done.returncode) == (0, 0), done.stderr
+    assert '-  "state": 1' in planned.stdout
+    assert '+  "state": "paid"' in planned.stdout
+    assert shop.listed() == {first: "repaired", **dict.fromkeys(others, "pending")}
+    shown = json.loads(shop.dlq("show", shop.letters, first, "--json").stdout)
+    assert (shown["state"], shown["outcome"], shown["value"]["text"]) == ("repaired", "handled", '{\n  "state": 1\n}')
+
+
+def test_what_fails_again_is_a_new_letter_that_names_the_one_that_was_sent(shop: Shop) -> None:
+    first = min(shop.listed())
+
+    with shop.working() as worker:
+        done = shop.dlq("replay", shop.letters, "--id", first, "--yes", "--json")
+        worker.wait(lambda: len(worker.recorder.of("dead_lettered")) == 1, "the new letter")
+        assert worker.stop() == 0
+    again = shop.dlq("replay", shop.letters, "--id", first, "--yes")
+
+    assert (done.returncode, json.loads(done.stdout)["done"]) == (0, 1), done.stderr
+    shown = json.loads(shop.dlq("show", shop.letters, first, "--json").stdout)
+    assert (shown["state"], shown["outcome"]) == ("replayed", "returned")
+    [child] = list(shop.listed("state:pending", "replays:1"))
+    assert shown["lineage"] == [child]
+    assert json.loads(shop.dlq("show", shop.letters, child, "--json").stdout)["lineage"] == [first]
+    assert again.returncode == 3
+    assert "it was replayed already; --again sends it once more" in again.stdout
+
+
+def test_two_operators_who_send_the_same_letters_at_once_send_each_once(empty_shop: Shop) -> None:
+    shop = empty_shop
+    shop.write_letters(60)
+
+    operators = [shop.begun("replay", shop.letters, "--all", "--yes", "--canary", "0", "--json") for _ in range(2)]
+    told = [operator.communicate(timeout=TIMEOUT_S) for operator in operators]
+
+    ended = [json.loads(stdout) for stdout, _ in told]
+    assert sum(one["done"] for one in ended) == 60, told
+    assert sorted(shop.sent()) == sorted(f"{shop.letters}/0/{offset}" for offset in range(60))
+    assert set(shop.listed("--limit", "100").values()) == {"replayed"}
+
+
+def test_a_run_that_is_told_to_end_pauses_and_goes_on_where_it_was(empty_shop: Shop) -> None:
+    shop = empty_shop
+    shop.write_letters(40)
+    slow = ["--all", "--yes", "--canary", "0", "--rate", "2", "--json"]
+
+    with shop.begun("replay", shop.letters, *slow) as running:
+        wait_for(lambda: bool(shop.sent()), lambda: "the first copies", TIMEOUT_S)
+        running.send_signal(signal.SIGTERM)
+        stdout, stderr = running.communicate(timeout=TIMEOUT_S)
+    paused = json.loads(stdout)
+    listed = shop.operations()
+    resumed = shop.dlq("resume", paused["operation"], "--rate", "1000", "--json")
+
+    assert (running.returncode, paused["state"]) == (3, "paused"), stderr
+    assert 0 < paused["done"] < 40
+    assert {one["operation"]: (one["state"], one["done"]) for one in listed} == {
+        paused["operation"]: ("paused", paused["done"])
+    }
+    assert resumed.returncode == 0, resumed.stderr
+    ended = json.loads(resumed.stdout)
+    assert (ended["state"], ended["done"], ended["skipped"], ended["failed"]) == ("done", 40, 0, 0)
+    assert sorted(shop.sent()) == sorted(f"{shop.letters}/0/{offset}" for offset in range(40))
+
+
+def test_an_operation_is_ended_for_good_from_elsewhere(empty_shop: Shop) -> None:
+    shop = empty_shop
+    shop.write_letters(40)
+
+    with shop.begun("replay", shop.letters, "--all", "--yes", "--canary", "0", "--rate", "2", "--json") as running:
+        wait_for(lambda: bool(shop.sent()), lambda: "the first copies", TIMEOUT_S)
+        [operation] = shop.operations()
+        asked = shop.dlq("abort", operation["operation"])
+        stdout, _ = running.communicate(timeout=TIMEOUT_S)
+    resumed = shop.dlq("resume", operation["operation"])
+
+    assert asked.returncode == 0, asked.stderr
+    assert (running.returncode, json.loads(stdout)["state"]) == (3, "aborted")
+    assert (resumed.returncode, "is aborted" in resumed.stderr) == (2, True)
+
+
+def test_a_replay_ends_by_itself_when_too_many_of_the_first_come_back(empty_shop: Shop) -> None:
+    shop = empty_shop
+    shop.write_letters(30)
+
+    with shop.working() as worker:
+        done = shop.dlq("replay", shop.letters, "--all", "--yes", "--canary", "5", "--json")
+        assert worker.stop() == 0
+
+    ended = json.loads(done.stdout)
+    assert (done.returncode, ended["state"], ended["done"]) == (3, "aborted", 5)
+    assert "of the first 5 came back as dead letters" in ended["message"]
+    assert list(shop.listed("replays:0", "state:pending")) == [f"0:{offset}" for offset in range(29, 4, -1)]
+
+
+def test_letters_are_discarded_restored_put_off_and_assigned(shop: Shop) -> None:
+    first, second, third = sorted(shop.listed())
+
+    assert shop.dlq("discard", shop.letters, "--id", first, "--reason", "test-data", "--yes").returncode == 0
+    assert shop.dlq("snooze", shop.letters, "--id", second, "--for", "2d", "--yes").returncode == 0
+    assert shop.dlq("assign", shop.letters, "--id", second, "--to", "anna", "--yes").returncode == 0
+
+    assert shop.listed("state:discarded") == {first: "discarded"}
+    assert shop.listed("assigned:anna") == {second: "pending"}
+    planned = json.loads(shop.dlq("replay", shop.letters, "reason:poison", "--json").stdout)
+    assert (planned["letters"], planned["refusals"]) == (1, {"it is snoozed": 1})
+    shown = json.loads(shop.dlq("show", shop.letters, second, "--json").stdout)
+    assert shown["history"][-1]["snoozed_until_ms"] > shown["written_ms"]
+    stats = json.loads(shop.dlq("stats", shop.letters, "--json").stdout)
+    assert (stats["states"]["pending"], stats["states"]["discarded"]) == (2, 1)
+    assert shop.dlq("restore", shop.letters, "--all", "--yes").returncode == 0
+    assert shop.listed("state:pending") == dict.fromkeys((first, second, third), "pending")
+
+
+def test_letters_are_chosen_by_what_their_values_hold(shop: Shop) -> None:
+    assert len(shop.listed('payload:"state"')) == 3
+    assert shop.listed("payload:paid") == {}
+    planned = json.loads(shop.dlq("discard", shop.letters, "payload:paid", "--reason", "none", "--json").stdout)
+    assert planned["letters"] == 0
