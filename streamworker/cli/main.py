@@ -10,6 +10,7 @@ import logging
 import click
 
 from streamworker import __version__
+from streamworker.cli.audit import audit
 from streamworker.cli.cache import cache
 from streamworker.cli.check import check
 from streamworker.cli.config_show import config
@@ -64,5 +65,5 @@ def main() -> None:
     logging.getLogger("librdkafka").addHandler(logging.NullHandler())
 
 
-for command in (run, check, offsets, topics, sinks, marks, dlq, cache, config, new):
+for command in (run, check, offsets, topics, sinks, marks, dlq, audit, cache, config, new):
     main.add_command(command)

@@ -48,6 +48,8 @@ def test_the_version_is_the_packages() -> None:
         "offsets set",
         "offsets reset",
         "topics create",
+        "audit ls",
+        "audit verify",
         "cache stats",
         "cache show",
         "cache invalidate",
