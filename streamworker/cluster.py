@@ -72,6 +72,14 @@ class GroupState:
         return self.members > 0
 
 
+@dataclass(frozen=True, slots=True)
+class GroupListing:
+    """Consumer groups that this client may see, with Kafka's name of their state; not `whole`: of some brokers."""
+
+    states: Mapping[str, str]
+    whole: bool
+
+
 class Cluster:
     """A `Log` over an AdminClient with `settings`, librdkafka's options; and what the command line asks besides."""
 
@@ -211,6 +219,41 @@ class Cluster:
                 return GroupState("DEAD", 0)
             raise
         return GroupState(found.state.name, len(found.members))
+
+    def groups(self, timeout_s: float) -> GroupListing | None:
+        """All consumer groups that this client may see; None if this cluster does not tell them."""
+        with self._call():
+            found = _answer(self._client.list_consumer_groups(request_timeout=timeout_s), timeout_s)
+        errors: list[KafkaError] = list(found.errors or ())
+        if not found.valid and errors:
+            if all(error.name() in _NOT_TOLD for error in errors):
+                return None
+            raise _client_error(errors[0])
+        states = {one.group_id: "UNKNOWN" if one.state is None else one.state.name for one in found.valid or ()}
+        return GroupListing(states, whole=not errors)
+
+    def offsets_of_groups(
+        self, groups: Sequence[str], partitions: Sequence[TopicPartition], timeout_s: float
+    ) -> Mapping[str, Mapping[TopicPartition, OffsetMark]]:
+        """What each group has of these partitions, asked for at once; one that gives no answer in time is left out."""
+        asked = _client_partitions(partitions)
+        with self._call():
+            answers = {
+                group: self._client.list_consumer_group_offsets(
+                    [ConsumerGroupTopicPartitions(group, asked)], request_timeout=timeout_s
+                )[group]
+                for group in groups
+            }
+            found = {group: _answer_or_none(answer, timeout_s) for group, answer in answers.items()}
+        return {
+            group: {
+                _partition(one): mark
+                for one in answer.topic_partitions
+                if one.error is None and (mark := _mark(one)) is not None
+            }
+            for group, answer in found.items()
+            if answer is not None
+        }
 
     @contextmanager
     def _call(self) -> Iterator[None]:
