@@ -8,7 +8,7 @@ from streamworker.record import TopicPartition
 from streamworker.testing.memory_broker import MemoryMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from streamworker.record import Header, Message
 
@@ -51,7 +51,7 @@ class MemoryLog:
             raise self.errors[partition]
         return self._starts.get(partition, 0), len(self._records.get(partition, ()))
 
-    def read(self, ranges: Mapping[TopicPartition, tuple[int, int]], timeout_s: float) -> Iterator[Sequence[Message]]:
+    def read(self, ranges: Mapping[TopicPartition, tuple[int, int]], timeout_s: float) -> Generator[Sequence[Message]]:
         self.read_ranges.append(dict(ranges))
         for partition, (start, end) in ranges.items():
             first, _ = self.bounds(partition, timeout_s)

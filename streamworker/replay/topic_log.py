@@ -17,7 +17,7 @@ from streamworker.librdkafka import without_secrets
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from confluent_kafka import Message as ClientMessage
 
@@ -96,7 +96,7 @@ class TopicLog:
                 f"{partition}: the topic has {len(topic.partitions)} partitions", code="UNKNOWN_TOPIC_OR_PART"
             )
 
-    def read(self, ranges: Ranges, timeout_s: float) -> Iterator[Sequence[Message]]:
+    def read(self, ranges: Ranges, timeout_s: float) -> Generator[Sequence[Message]]:
         """All records from the first offset of each range to before the second, in batches of one partition or several.
 
         In order of offset within a partition. What retention has taken meanwhile is left out, and so are offsets at
