@@ -192,13 +192,6 @@ class AuditConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuditConfig:
-    """The record of what people have done to dead letters."""
-
-    key_file: str | None = None  # file with the secret that its entries are sealed with; None: they are not
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
     """The caches that handlers ask their contexts for."""
 
