@@ -109,6 +109,12 @@ class Shipping(Protocol):
         topic says which: the same chunk may be shipped again.
         """
 
+    def sweep(self, audit: Note) -> int:
+        """Take back what was said of letters that are deleted since, and tell how many those are; blocks.
+
+        Raises ClientError as `ship` does, and may be called again.
+        """
+
     def idle(self) -> None:
         """Let go of what was not used for a minute; to be called now and then."""
 
@@ -271,6 +277,27 @@ class PartitionShipping:
         self._used_s = self._monotonic_s()
         return progress.outcome(exactly_once=self._transactions)
 
+    def sweep(self, audit: Note) -> int:
+        """As of `Shipping`."""
+        nothing = _Progress(Chunk(ids=(), copies={}, dispositions={}, audit=audit))
+        swept = failures = 0
+        while True:
+            try:
+                sender = self._opened(nothing)
+                self._first_letter, _ = self._log.letters()
+                gone = self._gone()
+                if gone:
+                    self._take_back(sender, gone, audit)
+            except ClientError as error:
+                self._let_go()
+                failures += 1
+                self._think_again(error, failures)
+            else:
+                swept, failures = swept + len(gone), 0
+                if not gone:
+                    self._used_s = self._monotonic_s()
+                    return swept
+
     def idle(self) -> None:
         """As of `Shipping`; what is known of the letters goes, too."""
         if self._monotonic_s() - self._used_s >= _IDLE_S:
@@ -375,13 +402,28 @@ class PartitionShipping:
             sender.abort()
             return self._without(refused, letters, progress)
         said = {letter: _sent_to(chunk.dispositions[letter], answers.get(letter)) for letter in letters}
-        gone = list(islice(self._standings.before(self._first_letter), _MOST_TOMBSTONES))
+        gone = self._gone()
         entry = self._entry(chunk.audit, letters, len(copies))
         self._write(sender, [*self._marks(said), *map(self._tombstone, gone), entry])
         with self._following(entry):
             sender.commit()
         self._take_in(said, gone, progress)
         return []
+
+    def _gone(self) -> Sequence[LetterId]:
+        """Some letters that are deleted, and of which something is still said."""
+        return list(islice(self._standings.before(self._first_letter), _MOST_TOMBSTONES))
+
+    def _take_back(self, sender: Sender, gone: Sequence[LetterId], audit: Note) -> None:
+        """Write tombstones for these. Nobody says anything of them any more, so it may be done twice."""
+        sender.begin()
+        note = audit.about({"deleted": ranges(gone), "count": len(gone)})
+        entry = self._chain.letter(note, self._audit_topic)
+        with self._following(entry):
+            self._write(sender, [*map(self._tombstone, gone), entry])
+            sender.commit()
+        for letter in gone:
+            self._standings.forget(letter)
 
     def _without(
         self, refused: Mapping[LetterId, str], letters: Sequence[LetterId], progress: _Progress
