@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
+    from confluent_kafka.admin import DeletedRecords  # type: ignore[attr-defined]  # as above
+
 T = TypeVar("T")
 
 # Also what librdkafka's mock cluster answers: it has no controller to ask.
@@ -206,6 +208,17 @@ class Cluster:
             for one in answers
         ]
 
+    def delete_records(
+        self, before: Mapping[TopicPartition, int], timeout_s: float
+    ) -> Mapping[TopicPartition, int | str]:
+        """Delete the records before an offset of each partition; where each begins now, or the error's name."""
+        wanted = [ClientPartition(one.topic, one.partition, offset) for one, offset in before.items()]
+        if not wanted:
+            return {}
+        with self._call():
+            answers = self._client.delete_records(wanted, request_timeout=timeout_s, operation_timeout=timeout_s)
+            return {_partition(one): _begins_at(answer, timeout_s) for one, answer in answers.items()}
+
     def group_state(self, group: str, timeout_s: float) -> GroupState | None:
         """State of a group, `DEAD` for one that does not exist; None if this cluster does not tell it."""
         try:
@@ -299,6 +312,13 @@ def _answer_or_none(future: Future[T], timeout_s: float) -> T | None:
         return _answer(future, timeout_s)
     except KafkaException:
         return None
+
+
+def _begins_at(future: Future[DeletedRecords], timeout_s: float) -> int | str:
+    try:
+        return int(_answer(future, timeout_s).low_watermark)
+    except KafkaException as error:
+        return str(error.args[0].name())
 
 
 def _client_partitions(partitions: Iterable[TopicPartition]) -> list[ClientPartition]:

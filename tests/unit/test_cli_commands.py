@@ -55,6 +55,7 @@ def test_the_version_is_the_packages() -> None:
         "cache invalidate",
         "cache flush",
         "config show",
+        "dlq purge",
         "new",
     ],
 )
