@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from confluent_kafka import (
@@ -67,6 +67,7 @@ class GroupState:
 
     state: str
     members: int
+    owners: Mapping[TopicPartition, str] = field(default_factory=dict)  # who has which partition, by name and host
 
     @property
     def live(self) -> bool:
@@ -231,7 +232,12 @@ class Cluster:
             if error.code == "GROUP_ID_NOT_FOUND":
                 return GroupState("DEAD", 0)
             raise
-        return GroupState(found.state.name, len(found.members))
+        owners = {
+            _partition(one): f"{member.group_instance_id or member.client_id} ({member.host.removeprefix('/')})"
+            for member in found.members
+            for one in member.assignment.topic_partitions
+        }
+        return GroupState(found.state.name, len(found.members), owners)
 
     def groups(self, timeout_s: float) -> GroupListing | None:
         """All consumer groups that this client may see; None if this cluster does not tell them."""
