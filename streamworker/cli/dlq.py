@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from streamworker.cli.dlq_act import assign, discard, repair, replay, restore, snooze
+from streamworker.cli.dlq_files import export, import_
 from streamworker.cli.dlq_keys import keys, release_key
 from streamworker.cli.dlq_operations import abort, ops, resume
 from streamworker.cli.dlq_show import ls, show, stats
@@ -25,7 +26,8 @@ def dlq() -> None:
 _LOOKING = (ls, stats, show)
 _ACTING = (replay, repair, discard, restore, snooze, assign)
 _OPERATIONS = (ops, resume, abort)
+_FILES = (export, import_)
 _KEYS = (keys, release_key)
 
-for command in (*_LOOKING, *_ACTING, *_OPERATIONS, *_KEYS):
+for command in (*_LOOKING, *_ACTING, *_OPERATIONS, *_FILES, *_KEYS):
     dlq.add_command(command)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from streamworker.dlq.replays import Replay, replayed_headers
 from streamworker.record import Letter
 from streamworker.replay.desk import SENDING, Action
+from streamworker.replay.exports import Imported
 from streamworker.replay.repair import NotRepaired, repair_called
 from streamworker.replay.states import AGAIN, ONLY_PENDING, RESTORABLE, Disposition, State, digest
 from streamworker.replay.targets import NoTarget
@@ -59,7 +60,7 @@ class Maker:
     targets: Targets
     key: ReplayKey | None
     form: Callable[[DeadRecord], ValueForm]
-    repairs: Mapping[str, RepairFunction]
+    repairs: Mapping[str, RepairFunction | Imported]
 
     @property
     def expected(self) -> frozenset[State]:
@@ -121,8 +122,12 @@ class Maker:
         try:
             if request.edited is not None:
                 return self.form(letter).edited(letter.value, request.edited)
-            function = repair_called(request.function or "", self.repairs)
-            mended = self.form(letter).mended(function, letter.value)
+            repair = repair_called(request.function or "", self.repairs)
+            if isinstance(repair, Imported):
+                edited = repair.value_for(letter)
+                self.form(letter).check(edited)
+                return edited
+            mended = self.form(letter).mended(repair, letter.value)
         except NotRepaired as error:
             raise NotMade(str(error)) from error
         if mended is None:

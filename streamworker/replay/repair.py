@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RepairFunction = Callable[..., object]
 F = TypeVar("F", bound=RepairFunction)
+R = TypeVar("R")
 
 _NAME = "__streamworker_repair__"
 _DIFF_LINES = 3  # around each change
@@ -58,7 +59,7 @@ def repairs_in(modules: Iterable[ModuleType]) -> Mapping[str, RepairFunction]:
     return found
 
 
-def repair_called(name: str, known: Mapping[str, RepairFunction]) -> RepairFunction:
+def repair_called(name: str, known: Mapping[str, R]) -> R:
     """Raises ConfigurationError if there is none of that name."""
     if name in known:
         return known[name]
