@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import getpass
 import importlib
-import socket
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,11 +20,11 @@ from streamworker.clock import SystemClock
 from streamworker.declaration import declarations
 from streamworker.errors import ConfigurationError
 from streamworker.key_file import read_key
-from streamworker.replay.desk import Actor, Role
 from streamworker.replay.kafka_desk import KafkaDesk
 from streamworker.replay.masking import Masking, rule_of
 from streamworker.replay.repair import repairs_in
 from streamworker.replay.showing import Showing
+from streamworker.replay.worker_pages import WorkerPages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,15 +108,11 @@ def make_desk(options: DeskOptions) -> KafkaDesk:
         handlers=declarations(import_handlers(options.handlers, Path.cwd())) if options.handlers else (),
         repairs=repairs_in(map(_module, options.repairs)),
         showing=Showing(masking=masking),
+        workers=WorkerPages((), SystemClock()),
         replay_key=replay_key(config.replay),
         audit_key=None if key_file is None else read_key("audit.key_file", key_file),
         timeout_s=options.timeout_s,
     )
-
-
-def actor_here() -> Actor:
-    """Who works at this terminal, as the system says, which nobody has checked: Kafka's ACLs bind it, no role does."""
-    return Actor(name=f"{getpass.getuser()}@{socket.gethostname()}", role=Role.ADMIN, via="cli", verified=False)
 
 
 def _module(name: str) -> ModuleType:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from streamworker.cli.actors import this_actor
 from streamworker.cli.console_output import moment, say, show_json, show_table
-from streamworker.cli.desks import actor_here, desk_options, open_desk
+from streamworker.cli.desks import desk_options, open_desk
 from streamworker.cli.dlq_runs import follow, plain_operation, tell
 from streamworker.cli.options import TEXT, examples, json_option
 from streamworker.replay.desk import Rates
@@ -57,7 +58,7 @@ def ops(options: DeskOptions, *, as_json: bool) -> None:
 def resume(ctx: click.Context, options: DeskOptions, *, operation: str, rate: float, as_json: bool) -> None:
     """Go on with an operation that was paused, or whose process is gone: with what is still pending of its plan."""
     with open_desk(options, None) as desk:
-        begun = desk.resume(actor_here(), operation, Rates(records_per_s=rate, canary=0))
+        begun = desk.resume(this_actor(), operation, Rates(records_per_s=rate, canary=0))
         ended = follow(desk, begun)
     ctx.exit(tell(ended, as_json=as_json))
 
@@ -68,5 +69,5 @@ def resume(ctx: click.Context, options: DeskOptions, *, operation: str, rate: fl
 def abort(options: DeskOptions, *, operation: str) -> None:
     """End an operation for good, wherever it runs, after the chunk in hand; what was sent stays sent."""
     with open_desk(options, None) as desk:
-        desk.abort(actor_here(), operation)
+        desk.abort(this_actor(), operation)
     say(f"{operation}: its runner ends it after the chunk in hand")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from streamworker.cli.actors import this_actor
 from streamworker.cli.console_output import progress_bar, say, show_json
-from streamworker.cli.desks import actor_here
 from streamworker.cli.signals import stop_on_signals
 from streamworker.errors import ConfigurationError
 from streamworker.exit_code import ExitCode
@@ -27,7 +27,7 @@ _LOOK_S = 0.2
 
 def act(desk: Desk, selection: Selection, request: Request, rates: Rates) -> ExitCode:
     """Show what `request` comes to; with --yes do it, and tell how it ended."""
-    plan = desk.plan(actor_here(), request)
+    plan = desk.plan(this_actor(), request)
     if selection.plan_id is not None and not plan.sha256.startswith(selection.plan_id):
         raise ConfigurationError(f"the plan is {plan.id} now, not {selection.plan_id}: look at it again without --yes")
     if not selection.yes:
@@ -36,7 +36,7 @@ def act(desk: Desk, selection: Selection, request: Request, rates: Rates) -> Exi
     if not plan.ids and not plan.duplicates:
         _show_plan(desk, plan, as_json=selection.as_json)
         return ExitCode.PARTIAL if plan.refused else ExitCode.OK
-    begun = desk.run(actor_here(), plan.id, rates)
+    begun = desk.run(this_actor(), plan.id, rates)
     return tell(follow(desk, begun), as_json=selection.as_json)
 
 
@@ -56,7 +56,7 @@ def follow(desk: Desk, begun: Operation) -> Operation:
         while operation.state is OperationState.RUNNING:
             if signals.came.wait(_LOOK_S) and not paused:
                 paused = True
-                desk.pause(actor_here(), begun.id)
+                desk.pause(this_actor(), begun.id)
             operation = desk.operation(begun.id)
             advance(operation.done + operation.skipped + operation.failed)
     return operation

@@ -94,6 +94,7 @@ def sending(command: Callable[..., ExitCode]) -> Callable[..., ExitCode]:
         type=TEXT,
         help=f"Where to, instead of the group's replay topic; {SOURCE!r}: where it came from, for its group only.",
     )
+    @click.option("--check-superseded", is_flag=True, help="Warn of letters whose keys have newer records.")
     @click.option("--again", is_flag=True, help="Also what was sent already.")
     @click.option("--force", is_flag=True, help="Also what was replayed three times.")
     @functools.wraps(command)
@@ -104,11 +105,12 @@ def sending(command: Callable[..., ExitCode]) -> Callable[..., ExitCode]:
         byte_rate: float | None,
         canary: int,
         target: str | None,
+        check_superseded: bool,
         again: bool,
         force: bool,
         **others: object,
     ) -> ExitCode:
-        sent = functools.partial(replace, target=target, again=again, force=force)
+        sent = functools.partial(replace, target=target, check_superseded=check_superseded, again=again, force=force)
         rates = Rates(records_per_s=rate, bytes_per_s=byte_rate, canary=canary)
         return command(selection, rates=rates, sent=sent, **others)
 

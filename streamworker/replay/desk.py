@@ -180,6 +180,7 @@ class Request:
     assignee: str | None = None  # of an assignment; None takes it away
     again: bool = False  # also what was sent already
     force: bool = False  # also what was replayed three times; for admins
+    check_superseded: bool = False  # look for newer records of the same keys, and warn of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

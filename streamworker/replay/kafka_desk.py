@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING
 from streamworker.errors import ConfigurationError, nearest
 from streamworker.replay import families
 from streamworker.replay.audit import TOPIC as AUDIT_TOPIC
-from streamworker.replay.audit import Note, audited
-from streamworker.replay.audit import read as read_entry
+from streamworker.replay.audit import Note
+from streamworker.replay.audit_log import AuditLog, Place
 from streamworker.replay.clients import Clients
 from streamworker.replay.copies import Maker, NotMade
 from streamworker.replay.desk import (
@@ -32,17 +33,22 @@ from streamworker.replay.desk import (
     Refused,
     Role,
 )
+from streamworker.replay.exports import Exporter
 from streamworker.replay.filters import parse
 from streamworker.replay.group_outcomes import Addressee, GroupOutcomes
+from streamworker.replay.group_summaries import summaries
 from streamworker.replay.letter_reader import LetterReader
+from streamworker.replay.letter_stream import letters
 from streamworker.replay.operation_log import OperationLog
 from streamworker.replay.operations import Logged, asking, letter_of
+from streamworker.replay.other_groups import other_groups
 from streamworker.replay.payload_scan import PayloadScan
 from streamworker.replay.plans import chosen_by, difference, make_plan
 from streamworker.replay.repair import NotRepaired, ValueForm, diff, repair_called
 from streamworker.replay.runner import Errand, Runner
 from streamworker.replay.states import SENT, State
-from streamworker.replay.targets import SOURCE, Targets
+from streamworker.replay.superseded import Asked, Budget, superseded
+from streamworker.replay.targets import Targets
 from streamworker.replay.views import Views
 
 if TYPE_CHECKING:
@@ -64,26 +70,30 @@ if TYPE_CHECKING:
         Plan,
         Rates,
         Request,
+        Row,
         TopicSummary,
     )
+    from streamworker.replay.exports import Imported
     from streamworker.replay.filters import Filter
     from streamworker.replay.plans import Candidate
     from streamworker.replay.repair import RepairFunction
     from streamworker.replay.showing import Showing
     from streamworker.replay.states import Target
+    from streamworker.replay.superseded import Superseded
     from streamworker.replay.topic_log import TopicLog
+    from streamworker.replay.worker_pages import WorkerPages
 
 _PLANS = 100  # that are remembered, the last ones
 _MOST_WITHOUT_ADMIN = 1000
 _ID_BYTES = 6
-_MOST_ENTRIES = 100_000  # of each partition of the audit, the newest
+_ONE_LETTER = Budget(records=50_000, bytes=32 * 1024 * 1024, seconds=2.0)  # to look for a newer record of its key
 
 
 class KafkaDesk:
     """A `Desk` of the dead-letter topics of one cluster.
 
     `groups` are those whose replay topics may be sent to, `handlers` say how values are read and checked, `repairs` are
-    the application's functions by name. Nothing is read before `read` or `follow`.
+    the application's functions by name, `workers` tell what holds groups. Nothing is read before `read` or `follow`.
     """
 
     def __init__(
@@ -94,8 +104,9 @@ class KafkaDesk:
         *,
         groups: Sequence[str],
         handlers: Sequence[Declaration],
-        repairs: Mapping[str, RepairFunction],
+        repairs: Mapping[str, RepairFunction | Imported],
         showing: Showing,
+        workers: WorkerPages,
         replay_key: ReplayKey | None,
         audit_key: bytes | None,
         timeout_s: float,
@@ -107,6 +118,7 @@ class KafkaDesk:
         self._handlers = handlers
         self._repairs = repairs
         self._showing = showing
+        self._workers = workers
         self._replay_key = replay_key
         self._timeout_s = timeout_s
         self._clients = Clients(config, clock, audit_key=audit_key, timeout_s=timeout_s)
@@ -163,6 +175,7 @@ class KafkaDesk:
         row = view.row(letter)
         found = self._letter(topic, letter)
         serde, key_serde = self._serdes(found)
+        newer = self._superseded([Asked(letter, found.origin, found.key)], _ONE_LETTER).newer.get(letter)
         previous, following = view.neighbours(letter)
         return Detail(
             listed=Listed(found, row.disposition, row.state) if row is not None else Listed(found, None, State.PENDING),
@@ -172,7 +185,7 @@ class KafkaDesk:
             history=view.history(letter),
             outcome=self.outcome(topic, letter),
             lineage=view.lineage(letter),
-            newer_of_key=None,
+            newer_of_key=newer,
             previous=previous,
             following=following,
             repairable=self._is_repairable(found),
@@ -294,12 +307,13 @@ class KafkaDesk:
         return self._runner.of(op_id) or self._logged(op_id).operation
 
     def audit(self, *, limit: int, after: str | None = None, text: str = "") -> tuple[Sequence[Audited], str | None]:
-        """As of `Desk`; `after` is how many entries come before."""
-        entries = sorted(self._entries(), key=lambda one: (one.at_ms, one.writer, one.sequence), reverse=True)
-        wanted = [one for one in entries if not text or text.casefold() in str(one).casefold()]
-        first = int(after) if after is not None and after.isdecimal() else 0
-        rest = first + limit
-        return wanted[first:rest], str(rest) if rest < len(wanted) else None
+        """As of `Desk`."""
+        partitions = self._cluster.partitions(AUDIT_TOPIC, self._timeout_s)
+        before = None if after is None else Place.parse(after)
+        with self._clients.reading() as log:
+            return AuditLog(log, partitions, self._timeout_s).newest(
+                limit, before=before, wanted=lambda entry: text.casefold() in str(entry).casefold()
+            )
 
     def noted(self, actor: Actor, what: str, detail: Mapping[str, object]) -> None:
         """As of `Desk`."""
@@ -309,9 +323,26 @@ class KafkaDesk:
         """As of `Desk`."""
         self._note(actor, "denied", None, {"what": what, **detail})
 
+    def matching(self, topic: str, filter_: Filter) -> int:
+        """How many letters match, but for what the filter asks of payloads."""
+        return self._views.of(topic).count(filter_.without_payload)
+
+    def letters(self, topic: str, filter_: Filter) -> Iterator[tuple[DeadRecord, Row]]:
+        """Letters that match with their values, in the order of their places."""
+        with closing(self._clients.new_log()) as log:
+            yield from letters(self._views.of(topic), self._reader(topic, log), filter_)
+
+    def exporter(self, *, as_text: bool) -> Exporter:
+        """What makes lines of an export of them."""
+        return Exporter(replace(self._showing, max_chars=None), lambda letter: self._serdes(letter)[0], as_text=as_text)
+
+    def take(self, imported: Imported) -> None:
+        """Know the values of a file under its name, as a repair."""
+        self._repairs = {**self._repairs, imported.name: imported}
+
     def groups(self) -> Sequence[GroupSummary]:
         """As of `Desk`."""
-        return []
+        return summaries(self._groups, self._cluster, self._workers, self._timeout_s)
 
     # Plans and runs.
 
@@ -328,25 +359,24 @@ class KafkaDesk:
                 candidates = list(self._scan(request.topic, log).those_with(chosen, candidates))
         else:
             candidates = view.candidates(chosen, ends, op_id=resumed)
-        return make_plan(
-            request,
-            candidates,
-            self._targets(),
-            self._clock.wall_ms(),
-            ends=ends,
-            warnings=list(self._warnings(request)),
-            resumed=resumed,
-        )
+        plan = make_plan(request, candidates, self._targets(), self._clock.wall_ms(), ends=ends, resumed=resumed)
+        return replace(plan, warnings=list(self._warnings(plan)))
 
-    def _warnings(self, request: Request) -> Iterator[str]:
-        if request.action not in SENDING:
+    def _warnings(self, plan: Plan) -> Iterator[str]:
+        """What people should know before they run it; nothing that the same plan would be refused for."""
+        if plan.request.action not in SENDING or not plan.ids:
             return
         for group in self._groups:
             state = self._cluster.group_state(group, self._timeout_s)
             if state is not None and not state.live:
                 yield f"group {group!r} has no members: what is sent waits until it has"
-        if request.target == SOURCE:
-            yield "every group of the source topic reads what is sent there; those without this key handle it, too"
+        yield from other_groups(
+            self._cluster, plan.by_target.keys(), self._groups, clock=self._clock, timeout_s=self._timeout_s
+        ).warnings()
+        if plan.request.check_superseded:
+            view = self._views.of(plan.request.topic)
+            asked = (Asked(row.letter.id, row.letter.origin, row.letter.key) for row in map(view.row, plan.ids) if row)
+            yield from self._superseded(asked, Budget()).warnings()
 
     def _begin(
         self, actor: Actor, plan: Plan, operation: Operation, rates: Rates, *, resumed: bool = False
@@ -466,11 +496,6 @@ class KafkaDesk:
     def _note(self, actor: Actor, what: str, topic: str | None, detail: Mapping[str, object]) -> None:
         self._clients.note(Note(at_ms=self._clock.wall_ms(), actor=actor, what=what, topic=topic, detail=detail))
 
-    def _entries(self) -> Sequence[Audited]:
+    def _superseded(self, letters: Iterable[Asked], budget: Budget) -> Superseded:
         with self._clients.reading() as log:
-            ranges = {}
-            for partition in self._cluster.partitions(AUDIT_TOPIC, self._timeout_s):
-                start, end = log.bounds(partition, self._timeout_s)
-                ranges[partition] = (max(start, end - _MOST_ENTRIES), end)
-            messages = [message for batch in log.read(ranges, self._timeout_s) for message in batch]
-        return [audited(entry) for message in messages if (entry := read_entry(message.value())) is not None]
+            return superseded(log, letters, clock=self._clock, timeout_s=self._timeout_s, budget=budget)

@@ -121,7 +121,6 @@ def make_plan(
     now_ms: int,
     *,
     ends: Mapping[int, int],
-    warnings: Sequence[str] = (),
     resumed: str | None = None,
 ) -> Plan:
     """The plan of `request` over `candidates`, which come in order of partition and offset, from before `ends`.
@@ -165,7 +164,7 @@ def make_plan(
         by_target=draft.by_target,
         bytes=draft.bytes,
         ends=ends,
-        warnings=warnings,
+        warnings=(),
         made_ms=now_ms,
     )
 
