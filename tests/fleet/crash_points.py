@@ -20,6 +20,8 @@ from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.letters import Letters
 from streamworker.processing.pools import Pools
 from streamworker.rebalance import Rebalancing
+from streamworker.replay.shipments import KafkaSender
+from streamworker.replay.shipping import PartitionShipping
 from streamworker.settlement import Settlement
 from streamworker.source.kafka import KafkaSource
 from streamworker.transactions.transactor import KafkaTransactor
@@ -67,6 +69,17 @@ TRANSACTION = {
     "txn_offsets_sent": _Spot(KafkaTransactor, "_send_offsets", before=False),
     "txn_committed": _Spot(KafkaTransactor, "_commit", before=False),
 }
+# Of an operator that sends dead letters again. A sending is one of copies or of marks, which take turns.
+SHIPPING = {
+    "ship_opening": _Spot(KafkaSender, "open", before=True),
+    "ship_opened": _Spot(KafkaSender, "open", before=False),
+    "ship_state_read": _Spot(PartitionShipping, "_read_on", before=False),
+    "ship_begun": _Spot(KafkaSender, "begin", before=False),
+    "ship_sending": _Spot(KafkaSender, "_flush", before=True),
+    "ship_sent": _Spot(KafkaSender, "send", before=False),
+    "ship_committing": _Spot(KafkaSender, "commit", before=True),
+    "ship_committed": _Spot(KafkaSender, "commit", before=False),
+}
 HANDLER = ("before_handler", "mid_handler", "after_effect_before_mark")
 
 STOPPED = "stopped"  # in the place of a kill: SIGSTOP
@@ -82,7 +95,7 @@ def install(text: str) -> None:
     if what == STOPPED:
         _stops.add(name)
     if name not in HANDLER:
-        _wrap(name, {**METHODS, **TRANSACTION}[name])
+        _wrap(name, {**METHODS, **TRANSACTION, **SHIPPING}[name])
 
 
 def reached(name: str) -> None:

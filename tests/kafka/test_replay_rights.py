@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
 from fleet.in_process import Running, committed, config
 from fleet.workers import produce
 from missing import obtained
-from servers.kafka_cluster import start_cluster
+from servers.kafka_cluster import AUTHORIZER, start_cluster
 
 from streamworker import DeadLetter, Handler
 
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from streamworker import Record
 
 TIMEOUT_S = 30.0
-AUTHORIZER = {
-    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-    "allow.everyone.if.no.acl.found": "true",
-    "early.start.listeners": "CONTROLLER",  # the controller must vote before it knows the rights
-}
 
 
 class Some(Handler[bytes]):

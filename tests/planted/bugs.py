@@ -5,6 +5,7 @@ A bug whose name is gone from the product cannot be planted, and says so.
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from dataclasses import replace
@@ -14,6 +15,8 @@ from streamworker.dlq.writer import DeadLetterWriter
 from streamworker.interfaces import Fetched, OffsetMark
 from streamworker.offsets.tracker import OffsetTracker
 from streamworker.partitions import Partitions
+from streamworker.replay import shipments
+from streamworker.replay.shipping import PartitionShipping
 from streamworker.scheduling import scheduler
 from streamworker.source.kafka import KafkaSource
 from streamworker.transactions.transactor import KafkaTransactor
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     from streamworker.dlq.envelope import Envelope
     from streamworker.offsets.progress import Progress
     from streamworker.partition import Partition
-    from streamworker.record import TopicPartition
+    from streamworker.record import Letter, TopicPartition
+    from streamworker.replay.shipments import KafkaSender
+    from streamworker.replay.states import Target
     from streamworker.stages import HandlerStages
     from streamworker.transactions.transactor import Transaction
 
@@ -155,9 +160,45 @@ TRANSACTION_BUGS: Mapping[str, Callable[[], None]] = {
 }
 
 
+def _marks_apart() -> None:
+    """Dead letters are marked in a transaction of their own, after that of the copies."""
+    right = PartitionShipping._write
+
+    def apart(shipping: PartitionShipping, sender: KafkaSender, letters: Sequence[Letter]) -> Sequence[Target]:
+        sender.commit()
+        sender.begin()
+        return right(shipping, sender, letters)
+
+    _replace(PartitionShipping, "_write", apart)
+
+
+def _aborted_marks_believed() -> None:
+    """The states are read with what was never committed."""
+    right = shipments.topic_log_settings
+    _replace(shipments, "topic_log_settings", lambda kafka: {**right(kafka), "isolation.level": "read_uncommitted"})
+
+
+def _nobody_fenced() -> None:
+    """Each operator has a transactional id of his own."""
+    right = shipments.transactional_settings
+    _replace(
+        shipments,
+        "transactional_settings",
+        lambda kafka, timeout_s, name: right(kafka, timeout_s, f"{name}-{os.getpid()}"),
+    )
+
+
+# For operators that send dead letters again.
+SHIPPING_BUGS: Mapping[str, Callable[[], None]] = {
+    "marks_apart": _marks_apart,
+    "aborted_marks_believed": _aborted_marks_believed,
+    "nobody_fenced": _nobody_fenced,
+}
+
+
 def plant(name: str) -> None:
     """Put the bug into this process."""
-    {**BUGS, **TRANSACTION_BUGS}[name]()
+    {**BUGS, **TRANSACTION_BUGS, **SHIPPING_BUGS}[name]()
 
 
 def _replace(owner: object, name: str, by: object) -> None:

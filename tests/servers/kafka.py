@@ -31,6 +31,7 @@ from servers.kafka_jars import ServerUnavailable, fetch_jars, require_java
 from servers.tethered import Tethered
 
 from streamworker.dlq.routes import replay_topic
+from streamworker.replay.states import state_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -240,6 +241,10 @@ class SharedKafka:
     def dead_letters(self, topic: str) -> str:
         """Name of a new dead-letter topic of one partition for `topic`, as tests name it."""
         return self._create(f"{topic}.dlq", 1)
+
+    def states(self, letters: str, partitions: int = 1) -> str:
+        """Name of the new topic for what has become of the letters of a dead-letter topic."""
+        return self._create(state_topic(letters), partitions, cleanup_policy="compact")
 
     def replays(self, topic: str, group: str, partitions: int = 1) -> str:
         """Name of the new topic for what of `topic` is sent to `group` again."""

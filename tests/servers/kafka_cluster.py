@@ -243,6 +243,14 @@ class KafkaCluster:
             )
 
 
+# Brokers that look at rights, and allow all that is not denied.
+AUTHORIZER = {
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+    "early.start.listeners": "CONTROLLER",  # the controller must vote before it knows the rights
+}
+
+
 def start_cluster(
     nodes: int = 3,
     *,
