@@ -69,7 +69,7 @@ _NO_TRANSACTIONS = frozenset(
 _SIZE = frozenset({"MSG_SIZE_TOO_LARGE", "RECORD_LIST_TOO_LARGE", "INVALID_MSG_SIZE"})
 _NOT_ALLOWED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
 # Of the state topic or the audit: the next try would be refused, too.
-_HOPELESS = _SIZE | _NOT_ALLOWED | {"INVALID_RECORD", "POLICY_VIOLATION"}
+_HOPELESS = _SIZE | _NOT_ALLOWED | {"INVALID_RECORD", "POLICY_VIOLATION", "UNKNOWN_TOPIC_OR_PART"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,6 +316,9 @@ class PartitionShipping:
         if sender is None:
             sender = self._sender = self._make_sender(self._transactions)
             sender.open()
+            missing = sender.unknown((self._state_topic, self._audit_topic))
+            for topic, code in missing.items():
+                raise ClientError(f"{topic}: {code}; `streamworker topics create` makes it", code=code)
             self._read_on(progress)
         elif not self._transactions:
             self._read_on(progress)  # nobody is fenced, so others may have marked letters since

@@ -20,7 +20,7 @@ from streamworker.replay.shipping import PartitionShipping
 from streamworker.replay.states import Target, state_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from streamworker.clock import Clock
     from streamworker.record import Letter
@@ -54,13 +54,14 @@ class MemoryShipmentCluster:
     """Topics in memory, by their number of partitions.
 
     `at` is called at each step; `refuses` may name an error for each letter of a batch, and `forbids` one for all
-    transactions.
+    transactions; topics that it `lacks` are gone.
     """
 
     def __init__(self, topics: Mapping[str, int]) -> None:
         self.at: Callable[[Step], None] = lambda _step: None
         self.refuses: Callable[[Sequence[Letter]], Sequence[str | None]] = lambda letters: [None] * len(letters)
         self.forbids: str | None = None
+        self.lacks: Collection[str] = ()
         self.first_letters: dict[TopicPartition, int] = {}  # where retention has got to
         self._topics = dict(topics)
         self._logs: dict[TopicPartition, list[_Stored]] = {}
@@ -69,7 +70,7 @@ class MemoryShipmentCluster:
 
     def has(self, topic: str) -> bool:
         """Whether there is such a topic."""
-        return topic in self._topics
+        return topic in self._topics and topic not in self.lacks
 
     def write(self, letter: Letter, transaction: _Transaction | None = None) -> Target:
         """Append a record."""

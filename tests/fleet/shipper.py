@@ -56,17 +56,21 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     exactly_once: bool = True
 
 
-def ship(errand: Errand) -> Account:
-    """Do it in this process."""
-    shipments = Shipments(
+def operating(errand: Errand) -> Shipments:
+    """What does it in this process."""
+    return Shipments(
         config(errand.servers),
         clock=SystemClock(),
         wait=threading.Event().wait,
         audit_key=KEY,
         audit_topic=errand.audit,
     )
+
+
+def ship(errand: Errand) -> Account:
+    """Do it in this process."""
     account = Account()
-    with closing(shipments):
+    with closing(operating(errand)) as shipments:
         shipping = shipments.of(TopicPartition(errand.letters, 0))
         for first in range(0, errand.count, errand.chunk):
             letters = [LetterId(0, offset) for offset in range(first, min(first + errand.chunk, errand.count))]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from signal import SIGCONT, SIGKILL
 from typing import TYPE_CHECKING
@@ -14,12 +15,13 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
     AclBinding,
     AclOperation,
     AclPermissionType,
+    NewTopic,
     ResourcePatternType,
     ResourceType,
 )
 from fleet import crash_points
-from fleet.shipped import Stood, stood
-from fleet.shipper import KEY, Errand, Shipper, ship
+from fleet.shipped import Stood, chunk_of, stood
+from fleet.shipper import KEY, Errand, Shipper, operating, ship
 from fleet.workers import let_pass, produce, wait_for
 from missing import obtained
 from msgspec.structs import replace
@@ -28,6 +30,8 @@ from servers.kafka import GivenKafka, SharedKafka
 from servers.kafka_cluster import AUTHORIZER, start_cluster
 from sizes import SOAK
 
+from streamworker.errors import ClientError
+from streamworker.record import TopicPartition as LettersPartition
 from streamworker.replay.audit import Kept, verify
 from streamworker.replay.dead_record import LetterId
 from streamworker.replay.states import State, state_topic
@@ -38,8 +42,11 @@ if TYPE_CHECKING:
 
     from confluent_kafka import Message
 
+    from streamworker.replay.shipping import Chunk
+
 TIMEOUT_S = 30.0
 CHUNKS = 2
+FORBIDDEN = "forbidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,10 @@ class World:
             assert said.target is None or places[said.target.offset] == str(letter).encode()
         assert verify(found.audit, KEY).findings == ()
         return found
+
+    @property
+    def dead_letters(self) -> LettersPartition:
+        return LettersPartition(self.errand.letters, 0)
 
     @property
     def letters(self) -> list[LetterId]:
@@ -99,14 +110,14 @@ def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
     return [(name, value) for name, value in message.headers() or () if not isinstance(value, str)]
 
 
-def a_world(kafka: SharedKafka, folder: Path, count: int = 3 * CHUNKS) -> World:
+def a_world(kafka: SharedKafka, folder: Path, count: int = 3 * CHUNKS, **target: str) -> World:
     letters = kafka.dead_letters(kafka.topic("orders"))
     kafka.states(letters)
     produce(kafka.bootstrap_servers, letters, [(None, str(number)) for number in range(count)], 1)
     errand = Errand(
         servers=kafka.bootstrap_servers,
         letters=letters,
-        target=kafka.topic("replays"),
+        target=kafka.topic("replays", **target),
         audit=kafka.topic("audit"),
         count=count,
     )
@@ -152,7 +163,7 @@ def test_the_points_are_those_of_the_product() -> None:
     assert {point.partition(":")[0] for point in POINTS} == crash_points.SHIPPING.keys()
 
 
-@pytest.mark.timeout(120 * SOAK)
+@pytest.mark.timeout(300 * SOAK)
 def test_operators_that_are_killed_at_any_instant_send_each_letter_once(
     kafka: SharedKafka, tmp_path: Path, figures: Callable[..., None]
 ) -> None:
@@ -177,7 +188,7 @@ def test_operators_that_are_killed_at_any_instant_send_each_letter_once(
     figures("F-65", "SIGKILL of operators", kills=killed, letters=len(world.letters), repeats=0)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 def test_of_operators_that_send_the_same_letters_at_once_one_sends_each(kafka: SharedKafka, tmp_path: Path) -> None:
     """F-65. They fence each other, again and again, and all come to an end."""
     world = a_world(kafka, tmp_path, 60)
@@ -238,31 +249,99 @@ def test_all_planted_bugs_are_looked_for() -> None:
     assert {"marks_apart", "aborted_marks_believed", "nobody_fenced"} == SHIPPING_BUGS.keys()
 
 
+def test_a_copy_that_its_topic_does_not_take_fails_alone(kafka: SharedKafka, tmp_path: Path) -> None:
+    """A broker refuses all that is in a request with it, and the client ends the transaction for it."""
+    world = a_world(kafka, tmp_path, max_message_bytes="2000")
+    letters = world.letters
+    large = chunk_of(letters, world.errand.target)
+    large = large_at(large, letters[2], letters[4])
+
+    with closing(operating(world.errand)) as shipments:
+        shipped = shipments.of(world.dead_letters).ship(large)
+        after = shipments.of(world.dead_letters).ship(chunk_of(letters, world.errand.target))
+
+    assert shipped.failed == dict.fromkeys((letters[2], letters[4]), f"{world.errand.target}: MSG_SIZE_TOO_LARGE")
+    assert shipped.sent.keys() == set(letters) - shipped.failed.keys()
+    assert after.sent.keys() == shipped.failed.keys()
+    assert world.stands().anomalies() == {}
+
+
+def large_at(chunk: Chunk, *letters: LetterId) -> Chunk:
+    copies = {one: dataclasses.replace(chunk.copies[one], value=random.Random(1).randbytes(5000)) for one in letters}
+    return dataclasses.replace(chunk, copies={**chunk.copies, **copies})
+
+
+def sent_to(chunk: Chunk, topic: str, *letters: LetterId) -> Chunk:
+    copies = {one: dataclasses.replace(chunk.copies[one], topic=topic) for one in letters}
+    return dataclasses.replace(chunk, copies={**chunk.copies, **copies})
+
+
+def test_copies_for_a_topic_that_is_not_there_fail_and_the_others_go(world: World) -> None:
+    letters = world.letters
+    chunk = sent_to(chunk_of(letters, world.errand.target), "nowhere", letters[0], letters[3])
+
+    with closing(operating(world.errand)) as shipments:
+        shipped = shipments.of(world.dead_letters).ship(chunk)
+
+    assert shipped.failed == dict.fromkeys((letters[0], letters[3]), "nowhere: UNKNOWN_TOPIC_OR_PART")
+    assert shipped.sent.keys() == set(letters) - shipped.failed.keys()
+    assert world.stands().anomalies() == {}
+
+
+def test_without_a_topic_for_the_audit_nothing_is_sent(world: World) -> None:
+    with pytest.raises(ClientError, match="nowhere: UNKNOWN_TOPIC_OR_PART; `streamworker topics create` makes it"):
+        ship(replace(world.errand, audit="nowhere"))
+
+    assert world.stands().copies == {}
+
+
+def test_copies_for_a_topic_that_nobody_may_write_to_fail_and_the_others_go(guarded: Guarded, tmp_path: Path) -> None:
+    world = a_world(guarded.kafka, tmp_path)
+    letters = world.letters
+    chunk = sent_to(chunk_of(letters, world.errand.target), FORBIDDEN, letters[0], letters[3])
+
+    with closing(operating(world.errand)) as shipments:
+        shipped = shipments.of(world.dead_letters).ship(chunk)
+
+    assert shipped.failed == dict.fromkeys((letters[0], letters[3]), f"{FORBIDDEN}: TOPIC_AUTHORIZATION_FAILED")
+    assert shipped.sent.keys() == set(letters) - shipped.failed.keys()
+    assert shipped.exactly_once
+    assert world.stands().anomalies() == {}
+
+
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """Brokers that look at rights: `bare` names topics whose letters nobody may send by transactions."""
+
+    kafka: SharedKafka
+    bare: SharedKafka
+
+
 @pytest.fixture(scope="module")
-def guarded() -> Iterator[SharedKafka]:
-    """Brokers at which nobody may make transactions."""
+def guarded() -> Iterator[Guarded]:
     cluster = obtained(lambda: start_cluster(1, changes=AUTHORIZER))
-    denied = AclBinding(
-        ResourceType.TRANSACTIONAL_ID,
-        "sw-dlq-",
-        ResourcePatternType.PREFIXED,
-        "User:ANONYMOUS",
-        "*",
-        AclOperation.ALL,
-        AclPermissionType.DENY,
-    )
-    for made in cluster.admin.create_acls([denied]).values():
+    cluster.admin.create_topics([NewTopic(FORBIDDEN, 1)])[FORBIDDEN].result(TIMEOUT_S)
+    found = Guarded(*(SharedKafka(GivenKafka(cluster.bootstrap_servers)) for _ in range(2)))
+    denied = [
+        denial(ResourceType.TRANSACTIONAL_ID, f"sw-dlq-{found.bare.group('any').partition('.')[0]}"),
+        denial(ResourceType.TOPIC, FORBIDDEN, AclOperation.WRITE),
+    ]
+    for made in cluster.admin.create_acls(denied).values():
         made.result(TIMEOUT_S)
-    yield SharedKafka(GivenKafka(cluster.bootstrap_servers))
+    yield found
     cluster.close()
+
+
+def denial(kind: ResourceType, prefix: str, what: AclOperation = AclOperation.ALL) -> AclBinding:
+    return AclBinding(kind, prefix, ResourcePatternType.PREFIXED, "User:ANONYMOUS", "*", what, AclPermissionType.DENY)
 
 
 class TestWithoutTransactions:
     """A sending is one of what is meant, of copies, or of marks with the audit, which take turns."""
 
     @pytest.fixture
-    def world(self, guarded: SharedKafka, tmp_path: Path) -> World:
-        return a_world(guarded, tmp_path)
+    def world(self, guarded: Guarded, tmp_path: Path) -> World:
+        return a_world(guarded.bare, tmp_path)
 
     def test_letters_are_sent_and_marked_and_it_is_said_that_this_is_not_exactly_once(self, world: World) -> None:
         account = ship(world.errand)
@@ -296,9 +375,9 @@ class TestWithoutTransactions:
         assert len(uncertain) in (0, 3)
 
     def test_of_operators_that_send_the_same_letters_at_once_one_sends_each(
-        self, guarded: SharedKafka, tmp_path: Path
+        self, guarded: Guarded, tmp_path: Path
     ) -> None:
-        world = a_world(guarded, tmp_path, 60)
+        world = a_world(guarded.bare, tmp_path, 60)
 
         with ExitStack() as running:
             operators = [running.enter_context(world.operator(op_id=name, chunk=5)) for name in ("a", "b", "c")]

@@ -234,6 +234,19 @@ def test_the_audit_that_is_refused_leaves_nothing_and_is_not_tried_again(world: 
     assert world.stands().copies == {}
 
 
+@pytest.mark.parametrize("missing", [STATES.topic, AUDIT])
+def test_without_the_topics_beside_the_letters_nothing_is_sent_and_the_error_names_what_makes_them(
+    world: World, missing: str
+) -> None:
+    world.cluster.lacks = {missing}
+
+    with pytest.raises(ClientError, match=f"{missing}: UNKNOWN_TOPIC_OR_PART; `streamworker topics create`"):
+        world.operator().ship(chunk_of([A], TARGET.topic))
+
+    assert world.waited == []
+    assert world.stands().copies == {}
+
+
 def test_what_was_sent_is_sent_again_only_if_that_is_meant_and_the_same_replay_never(world: World) -> None:
     operator = world.operator()
     operator.ship(chunk_of([A], TARGET.topic))
