@@ -83,7 +83,7 @@ class Application:
         clock = SystemClock()
         board = Board(first_status(declared, config, clock))
         in_hand = InHand("in_hand", default=None)
-        self._caches = _caches(config, in_hand, clock)
+        self._caches = caches_of(config, in_hand, clock)
         claimers = {
             one.name: claimer
             for one in declared
@@ -275,8 +275,8 @@ class _Dropping(Listener):
             self._caches.drop(partition)
 
 
-def _caches(config: Config, in_hand: InHand, clock: Clock) -> Caches:
-    """The caches of this process; it connects to Redis once a handler asks for one."""
+def caches_of(config: Config, in_hand: InHand, clock: Clock) -> Caches:
+    """The caches of a process; it connects to Redis once a handler asks for one."""
 
     def partition() -> TopicPartition | None:
         slice_ = in_hand.get()
