@@ -63,6 +63,7 @@ class Account:
     handled: int = 0  # and said to be
     failures: dict[LetterId, str] = field(default_factory=dict)  # they stay pending
     repeats: dict[LetterId, str] = field(default_factory=dict)  # handled, and meanwhile somebody did something else
+    unsaid: set[LetterId] = field(default_factory=set)  # handled, and it is not known that their states are written
     elsewhere: dict[LetterId, str] = field(default_factory=dict)  # first in another topic than the one at hand
     trouble: ClientError | None = None  # why no more was read
 
@@ -242,8 +243,10 @@ class LetterSource:
             del in_hand[one.id.offset]
         handled = iter([one for one in done if one.id not in self._account.failures])
         while chunk := list(islice(handled, _NOTED_AT_ONCE)):
+            self._account.unsaid.update(one.id for one in chunk)
             not_said = self._note(chunk)
             for one in chunk:
+                self._account.unsaid.discard(one.id)
                 del in_hand[one.id.offset]
             self._account.repeats.update(not_said)
             self._account.handled += len(chunk) - len(not_said)

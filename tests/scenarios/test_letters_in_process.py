@@ -21,7 +21,7 @@ from streamworker import (
     Retry,
     RetryTopic,
 )
-from streamworker.config import DeadLetterConfig
+from streamworker.config import DeadLetterConfig, FlowConfig
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.exit_code import ExitCode
 from streamworker.replay.dead_record import LetterId
@@ -166,6 +166,33 @@ def test_retry_topics_are_left_out() -> None:
 
     assert process.run() == ExitCode.PARTIAL
     assert process.account.failures == {LetterId(0, 0): "exhausted: ConnectionError: nobody there"}
+
+
+def test_a_letter_is_never_too_old() -> None:
+    seen: list[int] = []
+
+    class Fresh(Obedient):
+        max_age_s = 1.0
+
+        def handle(self, record: Record[bytes]) -> None:
+            seen.append(record.offset)
+
+    desk = desk_of(b"a")
+    desk.world.time.wait(3600, lambda: False)
+    process = desk.process(Fresh)
+
+    assert process.run() == ExitCode.OK
+    assert seen == [0]
+
+
+def test_a_worker_that_is_full_gives_back_what_it_cannot_hold_and_handles_all() -> None:
+    world = make_world(2, letters=2, flow=FlowConfig(max_inflight=10, pause_after_s=0.0))
+    desk = desk_of(*[b"flaky:2"] * 60, partitions=2, world=world)
+
+    process = desk.process(Obedient, duration_s=steady(0.5))
+
+    assert process.run() == ExitCode.OK
+    assert process.account.handled == 60
 
 
 def test_only_what_was_chosen_is_handled_in_the_order_of_its_key() -> None:

@@ -258,6 +258,10 @@ class SharedKafka:
         self._wait_for_leaders(name, partitions)
         return name
 
+    def topic_called(self, name: str, partitions: int = 1, **config: str) -> str:
+        """A new topic whose name is derived from that of another one."""
+        return self._create(name, partitions, **config)
+
     def group(self, hint: str) -> str:
         """Name of a group that nobody has used."""
         return self._name(hint)
