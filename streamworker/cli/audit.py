@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from streamworker.cli.console_output import progress_bar, say, show_json, show_table
+from streamworker.cli.desks import audit_key
 from streamworker.cli.options import TEXT, connect, examples, json_option, settings_options, timeout_option
 from streamworker.clock import SystemClock
 from streamworker.errors import ConfigurationError
 from streamworker.exit_code import ExitCode
-from streamworker.key_file import read_key
 from streamworker.librdkafka import topic_log_settings
 from streamworker.replay.audit import TOPIC, Check
 from streamworker.replay.audit_log import AuditLog, Place
@@ -136,8 +136,7 @@ def verify(ctx: click.Context, where: _Where, *, as_json: bool) -> None:
     seal that needs the key; without, who may write to the topic can write a chain of his own. That the last entries of
     a writer were cut off shows nowhere. Ends with 3 if something is wrong.
     """
-    key_file = where.config.audit.key_file
-    check = Check(None if key_file is None else read_key("audit.key_file", key_file))
+    check = Check(audit_key(where.config))
     with where.opened() as log:
         ranges = log.ranges()
         total = sum(end - start for start, end in ranges.values())

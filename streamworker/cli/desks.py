@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from streamworker.cli.options import Sources
+    from streamworker.config import Config
 
 _SHARES = 1000  # steps of the progress bar while a topic is read
 
@@ -99,7 +100,6 @@ def make_desk(options: DeskOptions) -> KafkaDesk:
     config = options.sources.load_aloud().config
     sys.path.insert(0, str(Path.cwd()))
     masking = Masking([] if options.unmasked else [rule_of(name, how) for name, how in config.masking.items()])
-    key_file = config.audit.key_file
     return KafkaDesk(
         config,
         connect(config.kafka),
@@ -110,9 +110,15 @@ def make_desk(options: DeskOptions) -> KafkaDesk:
         showing=Showing(masking=masking),
         workers=WorkerPages((), SystemClock()),
         replay_key=replay_key(config.replay),
-        audit_key=None if key_file is None else read_key("audit.key_file", key_file),
+        audit_key=audit_key(config),
         timeout_s=options.timeout_s,
     )
+
+
+def audit_key(config: Config) -> bytes | None:
+    """What signs entries of the audit, None without; raises ConfigurationError for a file that has no secret."""
+    key_file = config.audit.key_file
+    return None if key_file is None else read_key("audit.key_file", key_file)
 
 
 def _module(name: str) -> ModuleType:

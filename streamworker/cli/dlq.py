@@ -8,6 +8,8 @@ from streamworker.cli.dlq_act import assign, discard, repair, replay, restore, s
 from streamworker.cli.dlq_files import export, import_
 from streamworker.cli.dlq_keys import keys, release_key
 from streamworker.cli.dlq_operations import abort, ops, resume
+from streamworker.cli.dlq_process import process
+from streamworker.cli.dlq_purge import purge
 from streamworker.cli.dlq_show import ls, show, stats
 from streamworker.cli.options import examples
 
@@ -24,7 +26,7 @@ def dlq() -> None:
 
 
 _LOOKING = (ls, stats, show)
-_ACTING = (replay, repair, discard, restore, snooze, assign)
+_ACTING = (replay, repair, process, discard, restore, snooze, assign, purge)
 _OPERATIONS = (ops, resume, abort)
 _FILES = (export, import_)
 _KEYS = (keys, release_key)

@@ -12,11 +12,11 @@ import click
 
 from streamworker.cli.actors import this_actor
 from streamworker.cli.console_output import progress_bar, say, show_json, show_table
+from streamworker.cli.desks import audit_key
 from streamworker.cli.options import TEXT, connect, examples, json_option, settings_options, timeout_option
 from streamworker.clock import SystemClock
 from streamworker.errors import ClientError, ConfigurationError, nearest
 from streamworker.exit_code import ExitCode
-from streamworker.key_file import read_key
 from streamworker.librdkafka import producer_settings, topic_log_settings
 from streamworker.replay import families
 from streamworker.replay.audit import Note
@@ -150,9 +150,7 @@ def purge(
     """
     del handled  # it is there to be said
     config = sources.load_aloud().config
-    key_file = config.audit.key_file
-    audit_key = None if key_file is None else read_key("audit.key_file", key_file)
-    purging = _Purge(config, connect(config.kafka), topic, timeout_s, audit_key)
+    purging = _Purge(config, connect(config.kafka), topic, timeout_s, audit_key(config))
     purging.check()
     answers: Answers = {}
     with closing(TopicLog(topic_log_settings(config.kafka), SystemClock())) as log:

@@ -31,11 +31,11 @@ def act(desk: Desk, selection: Selection, request: Request, rates: Rates) -> Exi
     if selection.plan_id is not None and not plan.sha256.startswith(selection.plan_id):
         raise ConfigurationError(f"the plan is {plan.id} now, not {selection.plan_id}: look at it again without --yes")
     if not selection.yes:
-        _show_plan(desk, plan, as_json=selection.as_json)
+        show_plan(desk, plan, as_json=selection.as_json)
         return ExitCode.OK
     if not plan.ids and not plan.duplicates:
-        _show_plan(desk, plan, as_json=selection.as_json)
-        return ExitCode.PARTIAL if plan.refused else ExitCode.OK
+        show_plan(desk, plan, as_json=selection.as_json)
+        return ExitCode.PARTIAL if plan.refusals else ExitCode.OK
     begun = desk.run(this_actor(), plan.id, rates)
     return tell(follow(desk, begun), as_json=selection.as_json)
 
@@ -86,7 +86,8 @@ def tell(operation: Operation, *, as_json: bool) -> ExitCode:
     return ExitCode.OK if whole else ExitCode.PARTIAL
 
 
-def _show_plan(desk: Desk, plan: Plan, *, as_json: bool) -> None:
+def show_plan(desk: Desk, plan: Plan, *, as_json: bool) -> None:
+    """What it would do, and how to do it."""
     diffs = desk.preview(plan, _PREVIEWED) if plan.request.action is Action.REPAIR else ()
     if as_json:
         show_json(_plain_plan(plan, diffs))

@@ -16,7 +16,6 @@ from streamworker.cli.check import check
 from streamworker.cli.config_show import config
 from streamworker.cli.console_output import say
 from streamworker.cli.dlq import dlq
-from streamworker.cli.dlq_purge import purge
 from streamworker.cli.marks import marks
 from streamworker.cli.new import new
 from streamworker.cli.offsets import offsets
@@ -66,6 +65,5 @@ def main() -> None:
     logging.getLogger("librdkafka").addHandler(logging.NullHandler())
 
 
-dlq.add_command(purge)
 for command in (run, check, offsets, topics, sinks, marks, dlq, audit, cache, config, new):
     main.add_command(command)

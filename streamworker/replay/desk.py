@@ -46,7 +46,10 @@ class Actor:
 
 
 class Action(enum.StrEnum):
-    """What can be done with pending letters; `RESTORE` makes discarded ones pending again."""
+    """What can be done with pending letters; `RESTORE` makes discarded ones pending again.
+
+    `PROCESS` is planned here and run by the command line alone.
+    """
 
     REPLAY = "replay"
     REPAIR = "repair"
@@ -54,6 +57,7 @@ class Action(enum.StrEnum):
     RESTORE = "restore"
     SNOOZE = "snooze"
     ASSIGN = "assign"
+    PROCESS = "process"  # handled in the process of the command
 
 
 SENDING = frozenset({Action.REPLAY, Action.REPAIR})

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from streamworker.replay.targets import Destination, Targets
 
 MAX_REPLAYS = 3
+_ONCE_PER_RECORD = SENDING | {Action.DISCARD, Action.PROCESS}  # duplicates are marked with the first
 _ID_CHARS = 12
 _MOST_REFUSED = 1000  # that are named
 _WARNED_OF = 5  # letters that a warning names
@@ -144,7 +145,7 @@ def make_plan(
             if len(draft.refused) < _MOST_REFUSED:
                 draft.refused[one.id] = why_not
             continue
-        if one.sw_id is not None and request.action in SENDING | {Action.DISCARD}:
+        if one.sw_id is not None and request.action in _ONCE_PER_RECORD:
             kept = first.setdefault((one.sw_id, one.replay_id), one.id)
             if kept != one.id:
                 draft.duplicates[one.id] = kept
