@@ -146,9 +146,9 @@ def verify(ctx: click.Context, where: _Where, *, as_json: bool) -> None:
                 advance(number)
     verdict = check.verdict()
     if as_json:
-        show_json(_plain_verdict(verdict, sealed=key_file is not None))
+        show_json(_plain_verdict(verdict, sealed=where.config.audit.key_file is not None))
     else:
-        _tell(verdict, sealed=key_file is not None)
+        _tell(verdict, sealed=where.config.audit.key_file is not None)
     ctx.exit(ExitCode.PARTIAL if verdict.faults else ExitCode.OK)
 
 

@@ -1,7 +1,8 @@
 """What is sent and said for one letter of a plan: the copy, and the disposition that goes with it.
 
 Decided here: the headers and the value of a copy, and its replay id: it is the same for the same letter, value and
-operation, so that what is tried twice is sent once. Pure, any thread.
+operation, so that what is tried twice is sent once. Pure but for repairs and serdes, which are the application's; any
+thread.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Decided here: what a line says, what of it is masked, and which lines of a file are edits. A letter is never changed by
 an import, and nothing but values is read of a line that was edited: it makes a repair, for letters that still have the
-value that was exported. Pure, any thread.
+value that was exported. Pure but for serdes; any thread.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Decided here: whom is believed for what, and what is said to be missing. Offsets, ends and owners are the brokers' word;
 why a partition stands still, and the state of breakers, only its worker knows. What a worker says is looked at as what
-it may be: the answer of whoever listens there. Pure, any thread.
+it may be: the answer of whoever listens there. Pure but for who asks; any thread.
 """
 
 from __future__ import annotations
