@@ -1,5 +1,5 @@
 # Each target does its own set-up. Nothing is installed outside .venv and build, except that `make test` adds
-# Java, Maven, gcc, spin, faketime, Redis and PostgreSQL by apt-get where that needs no password.
+# Java, Maven, gcc, spin, faketime, Redis, PostgreSQL and Chromium by apt-get where that needs no password.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -95,7 +95,7 @@ dist: setup ## sdist and wheel into dist, and a try of the wheel in an environme
 	cd build && dist-venv/bin/streamworker --version
 
 lock: $(UV) ## pin the newest versions that pyproject.toml and requirements/dev.in allow
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop --extra redis --extra postgres --extra http \
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop --extra redis --extra postgres --extra http --extra console \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --constraint requirements/dev.txt \
@@ -127,10 +127,10 @@ registry: setup
 	    PYTHONPATH=tests $(PYTHON) -m servers.registry; \
 	} || echo "going on without it"
 
-# What the tests of clocks, of the formal model and of outages need. Without it they are skipped, with the reason, or fail if CI=true.
+# What the tests of clocks, of the formal model, of outages and of the console need. Without it they are skipped, with the reason, or fail if CI=true.
 packages:
 	@.ci/ensure faketime 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' spin 'spin -V' gcc 'gcc --version' libc6-dev 'echo "#include <stdio.h>" | gcc -E -x c -' \
-	    redis-server 'redis-server --version' postgresql 'ls /usr/lib/postgresql/*/bin/postgres || postgres --version' \
+	    redis-server 'redis-server --version' chromium 'chromium --version' postgresql 'ls /usr/lib/postgresql/*/bin/postgres || postgres --version' \
 	    || echo "going on without them"
 
 # Oldest first: what runs on it runs on the others.
