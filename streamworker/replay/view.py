@@ -47,7 +47,7 @@ from streamworker.replay.selection import (
 from streamworker.replay.states import State, believed, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from streamworker.clock import Clock
     from streamworker.replay.dead_record import DeadRecord
@@ -320,7 +320,7 @@ class View:
             ignored=self._ignored,
         )
 
-    def ids(self, filter_: Filter) -> Iterator[LetterId]:
+    def ids(self, filter_: Filter) -> Generator[LetterId]:
         """Letters that match in the order of their places, for as long as the caller goes on: as of one moment."""
         chosen = condition(filter_)
         with self._reading(math.inf) as database:
