@@ -192,6 +192,13 @@ class AuditConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConsoleConfig:
+    """What the console asks besides Kafka."""
+
+    workers: str = ""  # where to ask what holds groups: URLs, or HOST:PORT for all addresses of a name; by commas
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CacheConfig:
     """The caches that handlers ask their contexts for."""
 
@@ -260,6 +267,7 @@ class Config:
     dead_letters: DeadLetterConfig = field(default_factory=DeadLetterConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     audit: AuditConfig = field(default_factory=AuditConfig)
+    console: ConsoleConfig = field(default_factory=ConsoleConfig)
     cache: CacheConfig = field(default_factory=CacheConfig)
     claims: ClaimConfig = field(default_factory=ClaimConfig)
     http: HttpConfig = field(default_factory=HttpConfig)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from difflib import unified_diff
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from streamworker.dlq.envelope import Attempt
 from streamworker.errors import ConfigurationError
-from streamworker.record import Origin
+from streamworker.record import Headers, Origin
 from streamworker.replay.dead_record import DeadRecord, LetterId
 from streamworker.replay.desk import (
     Action,
@@ -38,7 +37,7 @@ from streamworker.replay.desk import (
     Step,
     TopicSummary,
 )
-from streamworker.replay.filters import Field, Filter, Term, Test
+from streamworker.replay.filters import Filter, matches, parse
 from streamworker.replay.states import Disposition, State, Target
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 NOW_MS = 1_795_874_400_000  # 2026-11-28 14:00 UTC
 _MINUTE_MS = 60_000
 _DAY_MS = 86_400_000
-_TERM = re.compile(r'(-?)(\w+)(?:\.([\w.-]+))?([:~])("(?:[^"\\]|\\.)*"|\S+)')
 _SENT = {Action.REPLAY: State.REPLAYED, Action.REPAIR: State.REPAIRED}
 
 
@@ -87,10 +85,11 @@ def dead(
         "written_ms": written_ms,
         "key": key,
         "value": value,
-        "headers": [("trace", b"9f2c"), ("tenant", b"acme"), ("sw-reason", b"poison")],
-        "own_headers": [("trace", b"9f2c"), ("tenant", b"acme")],
+        "headers": Headers([("trace", b"9f2c"), ("tenant", b"acme"), ("sw-reason", b"poison")]),
+        "own_headers": Headers([("trace", b"9f2c"), ("tenant", b"acme")]),
         "family": "streamworker",
         "origin": Origin("orders", partition, 40_000 + offset * 7),
+        "origin_topic": "orders",
         "origin_timestamp_ms": written_ms - 9_000,
         "delivered": Origin("orders", partition, 40_000 + offset * 7),
         "group": "orders-eu",
@@ -135,19 +134,7 @@ class MemoryDesk:
     # What is known.
 
     def filter_of(self, text: str) -> Filter:
-        rest = _TERM.sub("", text).strip()
-        if rest:
-            raise ConfigurationError(f"filter: expected FIELD:VALUE, got {rest!r}")
-        return Filter(tuple(self._term(*found) for found in _TERM.findall(text)), text)
-
-    def _term(self, minus: str, name: str, header: str, test: str, value: str) -> Term:
-        try:
-            asked = Field(name)
-        except ValueError:
-            raise ConfigurationError(f"filter: there is no field {name!r}; did you mean 'state'?") from None
-        plain = re.sub(r"\\(.)", r"\1", value[1:-1]) if value.startswith('"') else value
-        how = Test.CONTAINS if test == "~" or asked in {Field.TEXT, Field.PAYLOAD} else Test.IS
-        return Term(asked, how, (plain,), header or None, negated=bool(minus))
+        return parse(text, self.clock.now_ms)
 
     def repairs(self) -> Sequence[str]:
         return self.functions
@@ -455,27 +442,8 @@ class MemoryDesk:
 
     def _listed(self, topic: str, filter_: Filter) -> list[Listed]:
         listed = [self._with_state(one) for one in self.letters if one.topic == topic]
-        chosen = [one for one in listed if all(_holds(term, one) for term in filter_.terms)]
+        chosen = [one for one in listed if matches(filter_, one.letter, one.disposition)]
         return sorted(chosen, key=lambda one: -(one.letter.written_ms or 0))
-
-
-def _holds(term: Term, one: Listed) -> bool:
-    letter = one.letter
-    found: object = {
-        Field.STATE: one.state,
-        Field.REASON: letter.reason,
-        Field.HANDLER: letter.handler,
-        Field.GROUP: letter.group,
-        Field.EXCEPTION: letter.exception,
-        Field.FINGERPRINT: letter.fingerprint,
-        Field.ID: str(letter.id),
-        Field.KEY: (letter.key or b"").decode(errors="replace"),
-        Field.TEXT: letter.message,
-        Field.PAYLOAD: (letter.value or b"").decode(errors="replace"),
-    }.get(term.field, "")
-    wanted = str(term.values[0])
-    holds = wanted in str(found) if term.test is Test.CONTAINS else str(found) in wanted.split(",")
-    return holds is not term.negated
 
 
 def _decoded(data: bytes | None) -> Decoded:

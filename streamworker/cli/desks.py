@@ -24,15 +24,17 @@ from streamworker.replay.kafka_desk import KafkaDesk
 from streamworker.replay.masking import Masking, rule_of
 from streamworker.replay.repair import repairs_in
 from streamworker.replay.showing import Showing
+from streamworker.replay.states import state_topic
 from streamworker.replay.worker_pages import WorkerPages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from types import ModuleType
 
     from streamworker.cli.options import Sources
     from streamworker.config import Config
 
+_SUFFIX = ".dlq"  # of the names that dead-letter topics have in our examples
 _SHARES = 1000  # steps of the progress bar while a topic is read
 
 
@@ -95,6 +97,22 @@ def open_desk(options: DeskOptions, topic: str | None) -> Iterator[KafkaDesk]:
         desk.close()
 
 
+@contextmanager
+def open_following_desk(options: DeskOptions) -> Iterator[KafkaDesk]:
+    """A desk that reads all dead-letter topics there are, and goes on as long as it is open."""
+    desk = make_desk(options)
+    try:
+        desk.follow(dead_letter_topics)
+        yield desk
+    finally:
+        desk.close()
+
+
+def dead_letter_topics(there: Collection[str]) -> list[str]:
+    """Those that are named like one, and those beside which a topic says what became of their records."""
+    return [topic for topic in there if topic.endswith(_SUFFIX) or state_topic(topic) in there]
+
+
 def make_desk(options: DeskOptions) -> KafkaDesk:
     """A desk that has read nothing yet; raises ConfigurationError. To be closed."""
     config = options.sources.load_aloud().config
@@ -108,7 +126,7 @@ def make_desk(options: DeskOptions) -> KafkaDesk:
         handlers=declarations(import_handlers(options.handlers, Path.cwd())) if options.handlers else (),
         repairs=repairs_in(map(_module, options.repairs)),
         showing=Showing(masking=masking),
-        workers=WorkerPages((), SystemClock()),
+        workers=WorkerPages(_listed(config.console.workers), SystemClock()),
         replay_key=replay_key(config.replay),
         audit_key=audit_key(config),
         timeout_s=options.timeout_s,
@@ -119,6 +137,10 @@ def audit_key(config: Config) -> bytes | None:
     """What signs entries of the audit, None without; raises ConfigurationError for a file that has no secret."""
     key_file = config.audit.key_file
     return None if key_file is None else read_key("audit.key_file", key_file)
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def _module(name: str) -> ModuleType:

@@ -14,7 +14,9 @@ from streamworker.cli.audit import audit
 from streamworker.cli.cache import cache
 from streamworker.cli.check import check
 from streamworker.cli.config_show import config
+from streamworker.cli.console import console_account, console_command
 from streamworker.cli.console_output import say
+from streamworker.cli.desks import desk_options, open_following_desk
 from streamworker.cli.dlq import dlq
 from streamworker.cli.marks import marks
 from streamworker.cli.new import new
@@ -65,5 +67,6 @@ def main() -> None:
     logging.getLogger("librdkafka").addHandler(logging.NullHandler())
 
 
-for command in (run, check, offsets, topics, sinks, marks, dlq, audit, cache, config, new):
+console = console_command(desk_options, open_following_desk)
+for command in (run, check, offsets, topics, sinks, marks, dlq, console, console_account, audit, cache, config, new):
     main.add_command(command)

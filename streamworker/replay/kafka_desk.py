@@ -32,6 +32,7 @@ from streamworker.replay.desk import (
     Outcome,
     Refused,
     Role,
+    Step,
 )
 from streamworker.replay.exports import Exporter
 from streamworker.replay.filters import parse
@@ -418,9 +419,12 @@ class KafkaDesk:
     def _diff(self, maker: Maker, letter: DeadRecord) -> Diff:
         form = self._form(letter)
         try:
-            return Diff(letter.id, diff(form.text(letter.value), form.text(maker.repaired(letter))), None)
+            after = maker.repaired(letter)
+            lines = diff(form.text(letter.value), form.text(after))
         except (NotMade, NotRepaired) as error:
-            return Diff(letter.id, (), str(error))
+            return Diff(letter.id, (), str(error), [Step("decode", passed=False, text=str(error))])
+        told = "not tried: no handler is known that takes it" if form.serde is None else "it fits the handler's type"
+        return Diff(letter.id, lines, None, [Step("decode", passed=None if form.serde is None else True, text=told)])
 
     # What the parts need.
 
@@ -441,7 +445,7 @@ class KafkaDesk:
         return Targets(
             {name: shape.partitions for name, shape in shapes.items()},
             groups=self._groups,
-            listed=self._config.replay.targets,
+            listed=[name.strip() for name in self._config.replay.targets.split(",") if name.strip()],
             can_address=self._replay_key is not None,
         )
 
