@@ -24,6 +24,7 @@ from streamworker.replay.clients import Clients
 from streamworker.replay.copies import Maker, NotMade
 from streamworker.replay.desk import (
     SENDING,
+    Action,
     Detail,
     Diff,
     Listed,
@@ -249,6 +250,8 @@ class KafkaDesk:
     def run(self, actor: Actor, plan_id: str, rates: Rates) -> Operation:
         """As of `Desk`."""
         plan = self.planned(plan_id)
+        if plan.request.action is Action.PROCESS:
+            raise ConfigurationError("letters are handled at once by `streamworker dlq process` alone")
         if len(plan.ids) > _MOST_WITHOUT_ADMIN and actor.role < Role.ADMIN:
             self.denied(actor, "run", {"topic": plan.request.topic, "letters": len(plan.ids)})
             raise Refused(f"only an admin may act on more than {_MOST_WITHOUT_ADMIN} letters at once")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from streamworker.librdkafka import key_log_settings
+from streamworker.librdkafka import topic_log_settings
 from streamworker.record import TopicPartition
 from streamworker.replay import families
 from streamworker.replay.audit import TOPIC as AUDIT_TOPIC
@@ -29,12 +29,8 @@ if TYPE_CHECKING:
     from streamworker.cluster import Cluster
     from streamworker.config import Config
     from streamworker.declaration import Declaration
-    from streamworker.interfaces import ClientOption
     from streamworker.replay.dead_record import LetterId
     from streamworker.replay.desk import Actor
-
-
-_FETCH_WAIT_MS = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +59,6 @@ class _Pause:
         return self._never.wait(seconds)
 
 
-def _settings(config: Config) -> Mapping[str, ClientOption]:
-    """A question to a broker waits behind a fetch that waits for records, and between two fetches there is one."""
-    return {**key_log_settings(config.kafka), "fetch.wait.max.ms": _FETCH_WAIT_MS}
-
-
 @contextmanager
 def kafka_process(
     config: Config,
@@ -89,7 +80,7 @@ def kafka_process(
     pause = _Pause()
     topic_id = cluster.topic_ids([work.topic], timeout_s).get(work.topic)
     shipments = Shipments(config, clock=clock, wait=pause.wait, audit_key=audit_key, audit_topic=audit_topic)
-    with closing(TopicLog(_settings(config), clock)) as log, closing(shipments):
+    with closing(TopicLog(topic_log_settings(config.kafka), clock)) as log, closing(shipments):
         letters = LetterReader(log, work.topic, families.read, timeout_s)
         states = HandledStates(
             op_id=work.op_id,

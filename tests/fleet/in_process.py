@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from fleet.workers import QUICK, page, wait_for
 
 from streamworker.assembly import assemble
@@ -144,10 +144,17 @@ class Running:
 
 
 def committed(bootstrap_servers: str, group: str, topic: str, partitions: int) -> dict[int, int]:
-    """The group's offsets; partitions without one are left out, and those at 0, where nothing is done."""
+    """The group's offsets; partitions without one are left out, and those at 0, where nothing is done.
+
+    None of them where the group has no coordinator yet: it is asked again and again.
+    """
     reader = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group, "enable.auto.commit": False})
     try:
         found = reader.committed([TopicPartition(topic, number) for number in range(partitions)], timeout=TIMEOUT_S)
+    except KafkaException as error:
+        if not error.args[0].retriable():
+            raise
+        return {}
     finally:
         reader.close()
     return {one.partition: one.offset for one in found if one.offset > 0}

@@ -6,7 +6,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from streamworker.clock import SystemClock
-from streamworker.librdkafka import key_log_settings
+from streamworker.librdkafka import topic_log_settings
 from streamworker.record import TopicPartition
 from streamworker.replay.dead_record import LetterId
 from streamworker.replay.states import State, decode, letter_of, state_topic
@@ -23,7 +23,7 @@ TIMEOUT_S = 20.0
 def states(settings: Config, dead_letters: str, partitions: int) -> Mapping[LetterId, State]:
     """Of each letter that there is, in order."""
     found: dict[LetterId, State] = {}
-    with closing(TopicLog(key_log_settings(settings.kafka), SystemClock())) as log:
+    with closing(TopicLog(topic_log_settings(settings.kafka), SystemClock())) as log:
         for number in range(partitions):
             start, end = log.bounds(TopicPartition(dead_letters, number), TIMEOUT_S)
             found.update({LetterId(number, offset): State.PENDING for offset in range(start, end)})

@@ -186,7 +186,7 @@ def test_two_operators_who_send_the_same_letters_at_once_send_each_once(empty_sh
 def test_a_run_that_is_told_to_end_pauses_and_goes_on_where_it_was(empty_shop: Shop) -> None:
     shop = empty_shop
     shop.write_letters(40)
-    slow = ["--all", "--yes", "--canary", "0", "--rate", "2", "--json"]
+    slow = ["--all", "--yes", "--canary", "0", "--rate", "0.5", "--json"]
 
     with shop.begun("replay", shop.letters, *slow) as running:
         wait_for(lambda: bool(shop.sent()), lambda: "the first copies", TIMEOUT_S)
@@ -211,7 +211,7 @@ def test_an_operation_is_ended_for_good_from_elsewhere(empty_shop: Shop) -> None
     shop = empty_shop
     shop.write_letters(40)
 
-    with shop.begun("replay", shop.letters, "--all", "--yes", "--canary", "0", "--rate", "2", "--json") as running:
+    with shop.begun("replay", shop.letters, "--all", "--yes", "--canary", "0", "--rate", "0.5", "--json") as running:
         wait_for(lambda: bool(shop.sent()), lambda: "the first copies", TIMEOUT_S)
         [operation] = shop.operations()
         asked = shop.dlq("abort", operation["operation"])

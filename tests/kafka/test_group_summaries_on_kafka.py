@@ -40,7 +40,9 @@ def test_a_group_that_runs_is_shown_with_its_owners_and_its_lag(kafka: SharedKaf
     settings = config(kafka.bootstrap_servers, group, http__enabled=True, http__host="127.0.0.1", http__port=port)
     with Running(settings, Shown) as worker:
         worker.wait(lambda: len(handled) == 3, "the records")
-        [live] = summaries([group], cluster, WorkerPages([f"127.0.0.1:{port}"], SystemClock()), TIMEOUT_S)
+        asked = WorkerPages([f"127.0.0.1:{port}"], SystemClock())
+        worker.wait(lambda: summaries([group], cluster, asked, TIMEOUT_S)[0].missing is None, "its own word")
+        [live] = summaries([group], cluster, asked, TIMEOUT_S)
         [alone] = summaries([group], cluster, WorkerPages([], SystemClock()), TIMEOUT_S)
     [gone] = summaries([group], cluster, WorkerPages([], SystemClock()), TIMEOUT_S)
     [unknown] = summaries([kafka.group("nobody")], cluster, WorkerPages([], SystemClock()), TIMEOUT_S)

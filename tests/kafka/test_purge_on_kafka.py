@@ -18,6 +18,7 @@ from streamworker.cluster import Cluster
 from streamworker.config import Config, KafkaConfig
 from streamworker.librdkafka import admin_settings, topic_log_settings
 from streamworker.record import TopicPartition
+from streamworker.replay.audit import TOPIC as AUDIT_TOPIC
 from streamworker.replay.audit import Note, read
 from streamworker.replay.audit_log import AuditLog
 from streamworker.replay.dead_record import LetterId
@@ -25,7 +26,7 @@ from streamworker.replay.desk import Actor, Role
 from streamworker.replay.mirror import mirror_group
 from streamworker.replay.shipments import Shipments
 from streamworker.replay.shipping import Chunk
-from streamworker.replay.states import AUDIT_TOPIC, RESTORABLE, Disposition, State, digest, state_topic
+from streamworker.replay.states import RESTORABLE, Disposition, State, digest, state_topic
 from streamworker.replay.topic_log import TopicLog
 
 if TYPE_CHECKING:
