@@ -44,6 +44,7 @@ from streamworker.options import (
     Rule,
 )
 from streamworker.record import Ending, Headers, Origin, Record, Records, TopicPartition
+from streamworker.repairs import repair
 from streamworker.serde import Avro, Bytes, Json, Text
 from streamworker.sinks.http import HttpSink
 from streamworker.sinks.kafka import KafkaRecord, KafkaSink
@@ -121,4 +122,5 @@ __all__ = [
     "Text",
     "TopicPartition",
     "TransitionRefused",
+    "repair",
 ]

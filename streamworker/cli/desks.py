@@ -20,9 +20,9 @@ from streamworker.clock import SystemClock
 from streamworker.declaration import declarations
 from streamworker.errors import ConfigurationError
 from streamworker.key_file import read_key
+from streamworker.repairs import repairs_in
 from streamworker.replay.kafka_desk import KafkaDesk
 from streamworker.replay.masking import Masking, rule_of
-from streamworker.replay.repair import repairs_in
 from streamworker.replay.showing import Showing
 from streamworker.replay.states import state_topic
 from streamworker.replay.worker_pages import WorkerPages

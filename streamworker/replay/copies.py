@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from streamworker.dlq.replays import Replay, replayed_headers
 from streamworker.record import Letter
+from streamworker.repairs import repair_called
 from streamworker.replay.desk import SENDING, Action
 from streamworker.replay.exports import Imported
-from streamworker.replay.repair import NotRepaired, repair_called
+from streamworker.replay.repair import NotRepaired
 from streamworker.replay.states import AGAIN, ONLY_PENDING, RESTORABLE, Disposition, State, digest
 from streamworker.replay.targets import NoTarget
 
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from streamworker.dlq.replays import ReplayKey
+    from streamworker.repairs import RepairFunction
     from streamworker.replay.dead_record import DeadRecord, LetterId
     from streamworker.replay.desk import Request
-    from streamworker.replay.repair import RepairFunction, ValueForm
+    from streamworker.replay.repair import ValueForm
     from streamworker.replay.targets import Destination, Targets
 
 _STATES = {

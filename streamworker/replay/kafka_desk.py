@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from streamworker.errors import ConfigurationError, nearest
+from streamworker.repairs import repair_called
 from streamworker.replay import families
 from streamworker.replay.audit import TOPIC as AUDIT_TOPIC
 from streamworker.replay.audit import Note
@@ -46,7 +47,7 @@ from streamworker.replay.operations import Logged, asking, letter_of
 from streamworker.replay.other_groups import other_groups
 from streamworker.replay.payload_scan import PayloadScan
 from streamworker.replay.plans import chosen_by, difference, make_plan
-from streamworker.replay.repair import NotRepaired, ValueForm, diff, repair_called
+from streamworker.replay.repair import NotRepaired, ValueForm, diff
 from streamworker.replay.runner import Errand, Runner
 from streamworker.replay.states import SENT, State
 from streamworker.replay.superseded import Asked, Budget, superseded
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from streamworker.declaration import Declaration
     from streamworker.dlq.replays import ReplayKey
     from streamworker.interfaces import AnySerde
+    from streamworker.repairs import RepairFunction
     from streamworker.replay.dead_record import DeadRecord, LetterId
     from streamworker.replay.desk import (
         Actor,
@@ -78,7 +80,6 @@ if TYPE_CHECKING:
     from streamworker.replay.exports import Imported
     from streamworker.replay.filters import Filter
     from streamworker.replay.plans import Candidate
-    from streamworker.replay.repair import RepairFunction
     from streamworker.replay.showing import Showing
     from streamworker.replay.states import Target
     from streamworker.replay.superseded import Superseded

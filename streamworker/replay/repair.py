@@ -8,63 +8,24 @@ value goes into the copy that is sent. No function is made of anything that a re
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamworker.errors import ConfigurationError, DecodeError, nearest
+from streamworker.errors import DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from types import ModuleType
+    from collections.abc import Sequence
 
     from streamworker.interfaces import AnySerde
+    from streamworker.repairs import RepairFunction
 
-RepairFunction = Callable[..., object]
-F = TypeVar("F", bound=RepairFunction)
-R = TypeVar("R")
-
-_NAME = "__streamworker_repair__"
 _DIFF_LINES = 3  # around each change
 
 
 class NotRepaired(Exception):
     """The value cannot be mended in this way; says why."""
-
-
-def repair(name: str) -> Callable[[F], F]:
-    """Make a function known as a repair called `name`: decoded value in, mended value out, None to leave it as it is.
-
-    Its value is what JSON or the handler's serde makes of the bytes. It is called for one value at a time, on the
-    thread that makes the plan; what it raises is shown as the reason why this letter is left alone.
-    """
-
-    def mark(function: F) -> F:
-        setattr(function, _NAME, name)
-        return function
-
-    return mark
-
-
-def repairs_in(modules: Iterable[ModuleType]) -> Mapping[str, RepairFunction]:
-    """The repairs that `modules` have, by name; raises ConfigurationError for a name that two have."""
-    found: dict[str, RepairFunction] = {}
-    for module in modules:
-        for one in vars(module).values():
-            name = getattr(one, _NAME, None)
-            if isinstance(name, str) and found.setdefault(name, one) is not one:
-                raise ConfigurationError(f"two repairs are called {name!r}")
-    return found
-
-
-def repair_called(name: str, known: Mapping[str, R]) -> R:
-    """Raises ConfigurationError if there is none of that name."""
-    if name in known:
-        return known[name]
-    told = nearest(name, known) if known else "none is known: name their module with --repairs"
-    raise ConfigurationError(f"there is no repair {name!r}; {told}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,7 @@ from streamworker import (
     SqliteSink,
     Text,
     TopicPartition,
+    repair,
 )
 from streamworker.idempotency import Fence, Hold, RedisLock, Transitions
 from streamworker.redis_client import redis_client
@@ -447,6 +448,16 @@ class Migrated(Handler[Order]):
 
     def handle(self, record: Record[Order]) -> None:
         assert_type(self.states.check("new", "paid", entity=record.value.id), bool)
+
+
+@repair("quantity-as-number")
+def quantity_as_number(order: dict[str, object]) -> dict[str, object] | None:
+    """What mends dead letters from the command line; None leaves a letter as it is."""
+    quantity = order.get("quantity")
+    return {**order, "quantity": int(quantity)} if isinstance(quantity, str) else None
+
+
+assert_type(quantity_as_number({}), dict[str, object] | None)
 
 
 RUN = run_handler(Orders, [b"{}", TestRecord({"id": "a", "quantity": 1}, key="a")])

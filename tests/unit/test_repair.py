@@ -10,7 +10,8 @@ import pytest
 
 from streamworker import Json
 from streamworker.errors import ConfigurationError
-from streamworker.replay.repair import NotRepaired, ValueForm, diff, repair, repair_called, repairs_in
+from streamworker.repairs import repair, repair_called, repairs_in
+from streamworker.replay.repair import NotRepaired, ValueForm, diff
 
 
 class Order(msgspec.Struct):
