@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from contextlib import closing
 from functools import partial
+from secrets import token_hex
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
 from confluent_kafka import Consumer, Producer
 from fleet.copies import committed_records
+from fleet.shipped import chunk_of
+from fleet.workers import produce
 from servers.kafka import SharedKafka
 from servers.proxy import FaultProxy
 
@@ -16,8 +20,13 @@ from streamworker.clock import SystemClock
 from streamworker.cluster import Cluster
 from streamworker.config import KafkaConfig
 from streamworker.interfaces import OffsetMark
-from streamworker.librdkafka import admin_settings, transactional_settings
+from streamworker.librdkafka import admin_settings, topic_log_settings, transactional_settings
 from streamworker.record import Letter, TopicPartition
+from streamworker.replay.audit import Chain
+from streamworker.replay.dead_record import LetterId
+from streamworker.replay.shipments import KafkaSender, KafkaStateLog
+from streamworker.replay.shipping import PartitionShipping
+from streamworker.replay.topic_log import TopicLog
 from streamworker.transactions.transactor import KafkaTransactor, Transaction
 
 if TYPE_CHECKING:
@@ -103,3 +112,49 @@ def test_however_a_commit_ends_whose_answer_is_lost_its_outputs_are_there_once(
     assert values == [b"1", b"2", b"3"]
     outcome = "committed" if told else "aborted"
     figures("F-84", f"a commit's answer or request is lost ({lose.__name__})", outcome=outcome, repeats=0, lost=0)
+
+
+@pytest.mark.parametrize("lose", [FaultProxy.drop_down, FaultProxy.drop_up, FaultProxy.reset])
+def test_dead_letters_whose_commit_has_lost_its_answer_are_sent_once(
+    behind_a_proxy: tuple[KafkaCluster, FaultProxy],
+    lose: Callable[[FaultProxy], None],
+    figures: Callable[..., None],
+) -> None:
+    """F-65. The next producer finds out from the states how it ended, and sends what is not marked."""
+    cluster, proxy = behind_a_proxy
+    names = SharedKafka(cluster)
+    letters, target, audit = names.dead_letters(names.topic("in")), names.topic("replays"), names.topic("audit")
+    states, dead_letters = names.states(letters), TopicPartition(letters, 0)
+    produce(cluster.direct_servers, letters, [(None, "x")] * 4, 1)
+    config = KafkaConfig(bootstrap_servers=cluster.bootstrap_servers, librdkafka={"log_level": 0})
+    losses: list[Callable[[FaultProxy], None]] = []
+    shipping = PartitionShipping(
+        dead_letters,
+        make_sender=lambda _: KafkaSender(
+            transactional_settings(config, TRANSACTION_S, f"sw-dlq-{letters}-0"),
+            clock=SystemClock(),
+            timeout_s=TRANSACTION_S,
+            make_producer=lambda settings, **_: Harmed(proxy, losses, settings),  # type: ignore[arg-type, return-value]
+        ),
+        log=KafkaStateLog(dead_letters, lambda: TopicLog(topic_log_settings(config), SystemClock())),
+        make_chain=lambda: Chain(token_hex(4)),
+        audit_topic=audit,
+        clock=SystemClock(),
+        wait=Event().wait,
+        chance=lambda: 0.5,
+    )
+    one, two, three, four = (LetterId(0, offset) for offset in range(4))
+
+    with closing(shipping):
+        shipping.ship(chunk_of([one], target, op_id="before"))
+        losses.append(lose)
+        harmed = shipping.ship(chunk_of([two, three], target))
+        after = shipping.ship(chunk_of([two, four], target, op_id="after"))
+
+    found = {topic: committed_records(cluster.direct_servers, topic, 1) for topic in (target, states)}
+    assert losses == []
+    assert harmed.marked == {two, three}
+    assert after.marked == {four}
+    assert [message.key() for message in found[target]] == [b"0:0", b"0:1", b"0:2", b"0:3"]
+    assert [message.key() for message in found[states]] == [b"0:0", b"0:1", b"0:2", b"0:3"]
+    figures("F-65", f"a commit's answer or request is lost ({lose.__name__})", repeats=0, lost=0)
