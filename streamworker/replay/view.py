@@ -1,9 +1,8 @@
 """A view of one dead-letter topic that answers at once what Kafka can only answer by reading: lists, counts, groups.
 
-It is a database of SQLite in a folder of its own, thrown away when it is closed: the truth stays in the topics. Decided
-here: what is kept of a letter; its value is not, but for its size and SHA-256. What was said of it last holds if it is
-believed, and else nothing does, as if the topic were compacted. Any thread; a question takes as long as its scan and is
-given up after `answer_within_s`.
+It is thrown away when it is closed: the truth stays in the topics. Decided here: what is kept of a letter; its value is
+not, but for its size and SHA-256. What was said of it last holds if it is believed, and else nothing does, as if the
+topic were compacted. Any thread; a question takes as long as its scan and is given up after `answer_within_s`.
 """
 
 from __future__ import annotations
@@ -11,18 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
-import shutil
-import sqlite3
-import tempfile
-import threading
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from streamworker.errors import ConfigurationError, StreamworkerError
+from streamworker.errors import ConfigurationError
 from streamworker.record import Origin
 from streamworker.replay.dead_record import LetterId, Outline
 from streamworker.replay.desk import FingerprintGroup, Page, Row, TopicSummary
@@ -45,18 +40,18 @@ from streamworker.replay.selection import (
     tamed,
 )
 from streamworker.replay.states import State, believed, decode, encode
+from streamworker.replay.view_database import ViewDatabase, ViewError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from streamworker.clock import Clock
     from streamworker.replay.dead_record import DeadRecord
     from streamworker.replay.selection import Cell, Cells, Condition, MistakeFacts
     from streamworker.replay.states import Disposition
 
-_READERS = 4  # each has a page cache of 2 MB
-_WRITER_CACHE_KB = 4_000
-_STEPS = 20_000  # of SQLite's machine between two looks at the clock: about a millisecond
 _MISTAKES_IN_MEMORY = 2_000
 _FORGET_AT_ONCE = 5_000
 _GROUPS = 100
@@ -67,16 +62,11 @@ _COUNT_WITHIN_S = 1.0  # a page does not wait longer to say how many there are
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _CURSOR = re.compile(r"(-?[0-9]{1,19}):([0-9]{1,9}):([0-9]{1,18})")
-_FILE = "letters.sqlite"
 _NEWEST_FIRST = "ORDER BY written DESC, partition DESC, offset DESC"
 
 
 _NOTHING_SAID = DispositionCells()
 _ALL_PENDING = Filter.of(Term(Field.STATE, (Exactly(State.PENDING.value),)))
-
-
-class ViewError(StreamworkerError):
-    """The view gives no answer: it would take too long, or its database cannot be read or written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,26 +147,16 @@ class View:
         self.built = 0.0  # share of the topic that is here; set by who reads it
         self._topic_id = topic_id
         self._clock = clock
-        self._answer_within_s = answer_within_s
-        self._folder = Path(tempfile.mkdtemp(prefix="streamworker-letters-", dir=folder))
-        self._lock = threading.Lock()  # the connection that writes, and what is counted beside it
-        self._seats = threading.BoundedSemaphore(_READERS)
+        self._database = ViewDatabase(topic, SCHEMA, clock, folder=folder, answer_within_s=answer_within_s)
         self._mistakes: dict[MistakeFacts, int] = {}
         self._counts: Counter[int] = Counter()  # letters by the number of their state
         self._ignored = 0
         self._version = 0
         self._top: tuple[int, float, Sequence[FingerprintGroup]] | None = None
-        try:
-            self._writer = self._begin()
-        except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            raise
 
     def close(self) -> None:
         """Throw it away; idempotent. Questions that are not answered yet end with ViewError."""
-        with self._lock:
-            self._writer.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._database.close()
 
     @property
     def ignored(self) -> int:
@@ -253,7 +233,7 @@ class View:
         before = _position(after)
         if before is not None:
             chosen = chosen.and_("(written, partition, offset) < (?, ?, ?)", before)
-        with self._reading() as database:
+        with self._database.reading() as database:
             rows = database.execute(
                 f"{_ROW} WHERE {chosen.sql} {_NEWEST_FIRST} LIMIT ?", (*chosen.cells, limit + 1)
             ).fetchall()
@@ -270,14 +250,14 @@ class View:
         if not filter_.terms:
             return self._counts.total()
         chosen = condition(filter_)
-        with self._reading(within_s) as database:
+        with self._database.reading(within_s) as database:
             found = database.execute(f"SELECT count(*) FROM letters WHERE {chosen.sql}", chosen.cells).fetchone()
         return int(found[0])
 
     def groups(self, filter_: Filter, limit: int = _GROUPS) -> Sequence[FingerprintGroup]:
         """Letters that match by mistake, the most pending first. What has no fingerprint is grouped by its class."""
         chosen = condition(filter_)
-        with self._reading() as database:
+        with self._database.reading() as database:
             found = database.execute(
                 f"""
                 SELECT error, sum(letters), sum(pending), min(oldest), max(newest) FROM (
@@ -294,7 +274,7 @@ class View:
     def summary(self, now_ms: int, retention_ms: int | None) -> TopicSummary:
         """The topic at a glance; its top is that of some seconds ago."""
         pending = self._counts[PENDING]
-        with self._reading() as database:
+        with self._database.reading() as database:
             newest = database.execute("SELECT max(written) FROM letters").fetchone()[0]
             oldest = database.execute(
                 "SELECT written FROM letters WHERE state = ? AND written > ? ORDER BY written LIMIT 1",
@@ -323,7 +303,7 @@ class View:
     def ids(self, filter_: Filter) -> Generator[LetterId]:
         """Letters that match in the order of their places, for as long as the caller goes on: as of one moment."""
         chosen = condition(filter_)
-        with self._reading(math.inf) as database:
+        with self._database.reading(math.inf) as database:
             yield from (
                 LetterId(*place)
                 for place in database.execute(
@@ -333,7 +313,7 @@ class View:
 
     def ends(self) -> Mapping[int, int]:
         """The offset behind the last letter that is here, by partition."""
-        with self._reading() as database:
+        with self._database.reading() as database:
             return dict(database.execute("SELECT partition, max(offset) + 1 FROM letters GROUP BY partition"))
 
     def candidates(self, filter_: Filter, ends: Mapping[int, int], *, op_id: str | None = None) -> Iterator[Candidate]:
@@ -342,7 +322,7 @@ class View:
         Those whose state is of operation `op_id` are among them whatever the filter says: it chose them before.
         """
         chosen = condition(filter_)
-        with self._reading(math.inf) as database:
+        with self._database.reading(math.inf) as database:
             found = database.execute(
                 f"{_CANDIDATES} WHERE ({chosen.sql}) OR op = ? ORDER BY partition, offset", (*chosen.cells, op_id)
             )
@@ -353,13 +333,13 @@ class View:
 
     def row(self, letter: LetterId) -> Row | None:
         """One letter; None if it is not here."""
-        with self._reading() as database:
+        with self._database.reading() as database:
             found = database.execute(f"{_ROW} WHERE partition = ? AND offset = ?", letter).fetchone()
             return None if found is None else self._row(found)
 
     def history(self, letter: LetterId) -> Sequence[Disposition]:
         """What is believed to have been said of it, the latest last; compaction leaves only that."""
-        with self._reading() as database:
+        with self._database.reading() as database:
             found = database.execute(
                 "SELECT entry FROM said WHERE partition = ? AND offset = ? AND NOT ignored ORDER BY position", letter
             ).fetchall()
@@ -367,7 +347,7 @@ class View:
 
     def neighbours(self, letter: LetterId) -> tuple[LetterId | None, LetterId | None]:
         """The letters before and after it in its partition."""
-        with self._reading() as database:
+        with self._database.reading() as database:
             before, after = database.execute(
                 """
                 SELECT (SELECT max(offset) FROM letters WHERE partition = ?1 AND offset < ?2),
@@ -407,58 +387,17 @@ class View:
                 found += [child for child in self.children(self._text(one)) if child not in (*found, *before)]
         return found[1 : most + 1]
 
-    def _begin(self) -> sqlite3.Connection:
-        # One thread at a time uses it, under the lock.
-        database = sqlite3.connect(self._folder / _FILE, isolation_level=None, check_same_thread=False)
-        for option in ("journal_mode = WAL", "synchronous = OFF", f"cache_size = -{_WRITER_CACHE_KB}"):
-            database.execute(f"PRAGMA {option}")
-        database.executescript(SCHEMA)
-        return database
-
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing of what is written within."""
-        with self._lock:
-            try:
-                self._writer.execute("BEGIN")
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._take_back()
-                raise ViewError(f"the view of {self.topic} cannot be written: {error}") from error
-            except BaseException:
-                self._take_back()
-                raise
+        with self._database.writing(partial(self._take_back, self._ignored)) as database:
+            yield database
             self._version += 1
 
-    def _take_back(self) -> None:
+    def _take_back(self, ignored: int, database: sqlite3.Connection) -> None:
+        """Count anew after a write that failed, and forget the numbers that were given to mistakes for it."""
+        self._ignored = ignored
         self._mistakes.clear()
-        with suppress(sqlite3.Error):  # a database that is closed, or out of order, has nothing to be counted
-            self._writer.rollback()
-            self._counts = Counter(dict(self._writer.execute("SELECT state, count(*) FROM letters GROUP BY state")))
-
-    @contextmanager
-    def _reading(self, within_s: float | None = None) -> Iterator[sqlite3.Connection]:
-        """The database as it is at the first question within, which all must be answered in `within_s`."""
-        if within_s is None:
-            within_s = self._answer_within_s
-        until_s = self._clock.monotonic_s() + within_s
-        if not self._seats.acquire(timeout=min(within_s, self._answer_within_s)):
-            raise ViewError(f"the view of {self.topic} has {_READERS} other questions to answer; ask again")
-        try:
-            with closing(
-                sqlite3.connect(self._folder / _FILE, isolation_level=None, check_same_thread=False)
-            ) as database:
-                database.set_progress_handler(lambda: self._clock.monotonic_s() > until_s, _STEPS)
-                database.execute("PRAGMA query_only = ON")
-                database.execute("BEGIN")
-                yield database
-        except sqlite3.Error as error:
-            if self._clock.monotonic_s() > until_s:
-                raise ViewError(f"{self.topic}: no answer within {within_s:g} s; ask for fewer letters") from error
-            raise ViewError(f"the view of {self.topic} cannot be read: {error}") from error
-        finally:
-            self._seats.release()
+        self._counts = Counter(dict(database.execute("SELECT state, count(*) FROM letters GROUP BY state")))
 
     def _new(
         self, database: sqlite3.Connection, letters: Sequence[DeadRecord], bounds: _Bounds
@@ -576,7 +515,7 @@ class View:
         )
 
     def _places(self, where: str, *cells: Cell) -> Sequence[LetterId]:
-        with self._reading() as database:
+        with self._database.reading() as database:
             found = database.execute(f"SELECT partition, offset FROM letters WHERE {where}", cells).fetchall()
         return [LetterId(*place) for place in found]
 

@@ -16,7 +16,8 @@ from streamworker.record import Origin
 from streamworker.replay.dead_record import LetterId, Pointer
 from streamworker.replay.filters import Filter, parse
 from streamworker.replay.states import State, digest
-from streamworker.replay.view import Candidate, Said, View, ViewError
+from streamworker.replay.view import Candidate, Said, View
+from streamworker.replay.view_database import ViewError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
