@@ -45,7 +45,8 @@ class _Progress:
     reached: dict[TopicPartition, int] = field(default_factory=dict)  # of letters and states
     lowest: dict[TopicPartition, int] = field(default_factory=dict)  # what is below is deleted
     left: dict[TopicPartition, Range] = field(default_factory=dict)  # what was there at the beginning and is not read
-    total: int = 0  # how much that was
+    total: int = 0  # how much that was, with what was said
+    taken: int = 0  # of the total
     part: int = _FIRST_PART
 
 
@@ -94,25 +95,24 @@ class ViewBuilder:
         if any(end < self._progress.reached.get(one, 0) for one, (_, end) in (*letters.items(), *states.items())):
             self._view.clear()  # the topic was made anew, or cut at its end
             self._progress = _Progress()
+        if not self._progress.begun:
+            self._begin(letters, states)
         self._follow(states)
-        if self._progress.begun:
-            self._follow(letters)
-        else:
-            self._begin(letters)
+        self._follow(letters)
         self._drop(letters)
         self._read_part()
-        self._view.built = 1 - self._unread() / self._progress.total if self._progress.left else 1.0
+        self._tell(self._progress.total - _span(self._progress.left))
         return not self.complete
 
     def _bounds(self, topic: str) -> Mapping[TopicPartition, Range]:
         asked = [TopicPartition(topic, number) for number in range(self.partitions)]
         return {partition: self._log.bounds(partition, self._timeout_s) for partition in asked}
 
-    def _begin(self, letters: Mapping[TopicPartition, Range]) -> None:
+    def _begin(self, letters: Mapping[TopicPartition, Range], states: Mapping[TopicPartition, Range]) -> None:
         progress = self._progress
-        progress.left = dict(letters)
+        progress.left = {one: (low, end) for one, (low, end) in letters.items() if low < end}
         progress.reached.update({partition: end for partition, (_, end) in letters.items()})
-        progress.total = self._unread()
+        progress.total = _span(letters) + _span(states)
         progress.begun = True
 
     def _follow(self, bounds: Mapping[TopicPartition, Range]) -> None:
@@ -138,8 +138,11 @@ class ViewBuilder:
         progress.left = {one: (low, parts[one][0]) for one, (low, _) in left.items() if low < parts[one][0]}
         progress.part = min(progress.part * 2, _LARGEST_PART)
 
-    def _unread(self) -> int:
-        return sum(end - low for low, end in self._progress.left.values())
+    def _tell(self, taken: int) -> None:
+        """How much is here: exactly after each part, and within it as if no offset were without a record."""
+        progress = self._progress
+        progress.taken = taken
+        self._view.built = 1.0 if self.complete else min(taken / progress.total, 1.0)
 
     def _take(self, ranges: Mapping[TopicPartition, Range]) -> None:
         if not any(low < end for low, end in ranges.values()):
@@ -151,10 +154,15 @@ class ViewBuilder:
                 self._view.add(letters)
             if len(letters) < len(batch):
                 self._say([message for message in batch if message.topic() != topic])
+            self._tell(self._progress.taken + len(batch))
 
     def _say(self, messages: Sequence[Message]) -> None:
         entries = [entry for message in messages if (entry := _entry(message)) is not None]
         self._view.say(entries, unreadable=len(messages) - len(entries))
+
+
+def _span(ranges: Mapping[TopicPartition, Range]) -> int:
+    return sum(end - low for low, end in ranges.values())
 
 
 def _entry(message: Message) -> Said | None:

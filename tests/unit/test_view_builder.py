@@ -19,7 +19,7 @@ from streamworker.replay.view_builder import ViewBuilder
 from streamworker.testing.memory_broker import MemoryMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from streamworker.record import Message
@@ -39,6 +39,7 @@ class MemoryLog:
         self.reads: list[Mapping[TopicPartition, tuple[int, int]]] = []
         self.fails_after: int | None = None
         self.batch = 7
+        self.before_batch: Callable[[], object] = lambda: None
         self.recreate()
 
     def recreate(self) -> None:
@@ -59,6 +60,7 @@ class MemoryLog:
         for first in range(0, len(found), self.batch):
             if self.fails_after is not None and first >= self.fails_after:
                 raise ClientError("no answer", code="_TIMED_OUT")
+            self.before_batch()
             yield [self._message(*place) for place in found[first : first + self.batch]]
 
     def _message(self, partition: TopicPartition, offset: int) -> Message:
@@ -112,6 +114,20 @@ def test_the_newest_letters_of_each_partition_are_there_after_one_step(
         1000,
         1000,
     ]
+
+
+def test_how_much_is_there_is_told_while_it_is_read(log: MemoryLog, view: View, builder: ViewBuilder) -> None:
+    """What was said is part of it: there may be as much as there are letters."""
+    log.batch = 500
+    log.fill(0, 3000)
+    for offset in range(1000):
+        said(log, LetterId(0, offset), disposition(State.REPLAYED))
+    told: list[float] = []
+    log.before_batch = lambda: told.append(view.built)
+
+    finish(builder)
+
+    assert [*told, view.built] == [number / 8 for number in range(9)]
 
 
 def test_all_is_read_once_and_parts_grow(log: MemoryLog, view: View, builder: ViewBuilder) -> None:
