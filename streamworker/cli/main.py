@@ -28,7 +28,7 @@ from streamworker.cli.topics import topics
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.exit_code import ExitCode
 from streamworker.replay.desk import Refused
-from streamworker.replay.view import ViewError
+from streamworker.replay.view_database import ViewError
 
 
 class Commands(click.Group):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from streamworker.errors import ClientError, ConfigurationError, nearest
 from streamworker.replay import families
 from streamworker.replay.states import state_topic
-from streamworker.replay.view import View, ViewError
+from streamworker.replay.view import View
 from streamworker.replay.view_builder import ViewBuilder
+from streamworker.replay.view_database import ViewError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
