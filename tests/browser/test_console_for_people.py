@@ -74,8 +74,7 @@ def repair_and_replay(page: Page) -> None:
     page.get_by_role("button", name="Preview").click()
     expect(page.locator(".lines .added")).to_have_text('+  "currency": "EUR",')
     page.get_by_role("button", name="Repair and send").click()
-    page.get_by_role("link", name="Look at the letters").click()
-    page.get_by_role("link", name="0:4", exact=True).click()
+    page.get_by_role("link", name="Letter 0:4").click()
 
 
 def test_a_person_finds_a_failed_record_repairs_previews_and_replays_it_and_sees_it_handled(

@@ -13,6 +13,7 @@ from streamworker.console.readers import Busy
 from streamworker.console.routing import Stop, route
 from streamworker.console.screens.plans import rates_of
 from streamworker.errors import ClientError, ConfigurationError
+from streamworker.replay.dead_record import LetterId
 from streamworker.replay.desk import Action, OperationState, Role
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ async def operations(visit: Visit) -> Response:
 async def operation(visit: Visit) -> Response:
     """How far it is; where there are scripts, the numbers move by themselves."""
     found = await visit.ask(visit.desk.operation, _id(visit))
-    return visit.page("operation.html", operation=found, live=found.state in LIVE, least=_least(found))
+    asked = visit.request.query_params.get("letter")
+    letter = LetterId.parse(asked) if asked else None
+    return visit.page("operation.html", operation=found, live=found.state in LIVE, least=_least(found), letter=letter)
 
 
 @route("/operations/{op}/events", role=Role.VIEWER)

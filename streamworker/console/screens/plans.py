@@ -9,7 +9,7 @@ import math
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from streamworker.console.formats import path_of
+from streamworker.console.formats import path_of, query
 from streamworker.console.routing import Stop, route
 from streamworker.console.screens.topic import filter_of, topic_name
 from streamworker.replay.dead_record import LetterId
@@ -68,7 +68,8 @@ async def run(visit: Visit) -> Response:
             "Go back, and type how many they are.",
         )
     begun = await visit.act(visit.desk.run, visit.actor, made.id, rates_of(visit))
-    return visit.go(path_of("operations", begun.id))
+    only = str(made.ids[0]) if len(made.ids) == 1 else None
+    return visit.go(path_of("operations", begun.id) + query(letter=only))
 
 
 def rates_of(visit: Visit) -> Rates:
