@@ -98,7 +98,7 @@ dist: setup ## sdist and wheel into dist, and a try of the wheel in an environme
 	cd build && dist-venv/bin/streamworker --version
 
 lock: $(UV) ## pin the newest versions that pyproject.toml and requirements/dev.in allow
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop --extra redis --extra postgres --extra http --extra console \
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop --extra redis --extra postgres --extra http --extra console --extra oidc \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --constraint requirements/dev.txt \

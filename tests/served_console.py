@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from streamworker.console.access import Access
 from streamworker.console.accounts import Account, token_digest
 from streamworker.console.app import make_app
+from streamworker.console.oidc import Oidc
+from streamworker.console.providers import Provider
 from streamworker.console.server import ConsoleServer
 from streamworker.console.settings import ConsoleSettings, own_origins
 from streamworker.replay.desk import Role
@@ -17,6 +19,7 @@ from streamworker.replay.desk import Role
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fake_provider import FakeProvider
     from memory_desk import MemoryDesk
     from playwright.sync_api import BrowserContext, Page
 
@@ -74,13 +77,21 @@ class Served:
 
 
 @contextmanager
-def serving(desk: MemoryDesk) -> Iterator[Served]:
+def serving(desk: MemoryDesk, provider: FakeProvider | None = None) -> Iterator[Served]:
     """A console over `desk` on a port of its own."""
     accounts = [Account(role.name.lower(), role, token_digest(role.name.lower())) for role in Role]
     server = ConsoleServer("127.0.0.1", 0)
     origins = own_origins("127.0.0.1", server.port, tls=False)
     settings = ConsoleSettings(origins=origins, environment="staging", colour="orange", tick_s=0.02)
-    app = make_app(desk, Access(accounts), settings, clock=desk.clock)
+    oidc = None
+    if provider is not None:
+        redirect_url = f"{origins[0]}/login/oidc/return"
+        secret = "s3cr3t"
+        oidc = Oidc(
+            Provider(issuer=provider.issuer, client_id="console", client_secret=secret, redirect_url=redirect_url),
+            desk.clock,
+        )
+    app = make_app(desk, Access(accounts), settings, clock=desk.clock, oidc=oidc)
     thread = threading.Thread(target=server.run, args=[app], name="console", daemon=True)
     thread.start()
     try:

@@ -17,7 +17,9 @@ import click
 from streamworker.cli.console_output import say
 from streamworker.cli.options import TEXT, examples
 from streamworker.cli.signals import stop_on_signals
-from streamworker.console.accounts import PROXY, read_accounts, role_of, token_digest
+from streamworker.clock import SystemClock
+from streamworker.console.accounts import OIDC, PROXY, read_accounts, role_of, token_digest
+from streamworker.console.providers import Provider, is_safe
 from streamworker.console.settings import COLOURS, ConsoleSettings, is_loopback, networks, own_origins
 from streamworker.errors import ConfigurationError
 from streamworker.key_file import read_key
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from streamworker.console.access import Access
     from streamworker.console.accounts import Account
+    from streamworker.console.oidc import Oidc
     from streamworker.console.server import ConsoleServer
     from streamworker.console.settings import Network
     from streamworker.replay.desk import Desk
@@ -52,6 +55,11 @@ class ConsoleOptions:
     proxy_secret: Path | None
     certificate: Path | None
     key: Path | None
+    oidc_issuer: str
+    oidc_client_id: str
+    oidc_client_secret: Path | None
+    oidc_name_claim: str
+    oidc_groups_claim: str
     environment: str
     colour: str
     read_only: bool
@@ -90,6 +98,11 @@ def console_command(
     )
     @click.option("--tls-certificate", "certificate", type=_FILE, help="In PEM, with its chain.")
     @click.option("--tls-key", "key", type=_FILE, help="In PEM.")
+    @click.option("--oidc-issuer", default="", metavar="URL", help="An OpenID provider where people sign in.")
+    @click.option("--oidc-client-id", default="", metavar="ID", help="What the console is called there.")
+    @click.option("--oidc-client-secret", type=_FILE, help="File with the secret that it has there.")
+    @click.option("--oidc-name-claim", default="preferred_username", show_default=True, help="What people are called.")
+    @click.option("--oidc-groups-claim", default="groups", show_default=True, help="Which groups they are in.")
     @click.option("--environment", default="", metavar="NAME", help="Shown on each page.")
     @click.option("--colour", type=click.Choice(COLOURS), default="grey", show_default=True, help="Of that name.")
     @click.option("--read-only", is_flag=True, help="Nothing can be changed, whoever asks.")
@@ -106,9 +119,10 @@ def console_command(
         server = _server(asked)
         settings = settings_of(asked, server.port)
         stop_on_signals(lambda _: server.stop())
+        oidc = _oidc(asked, settings)
         with open_desk(options) as desk:
             _say_where(asked, settings, token)
-            _answer(server, desk, access, settings)
+            _answer(server, desk, access, settings, oidc)
 
     return console
 
@@ -206,7 +220,9 @@ def _access(asked: ConsoleOptions) -> tuple[Access, str | None]:
         proxy = TrustedProxy(_networks(asked.behind_proxy), secret)
     elif any(account.secret == PROXY for account in accounts):
         raise ConfigurationError(f"--accounts: {PROXY} in it needs --behind-proxy and --proxy-secret")
-    if accounts or proxy:
+    if not asked.oidc_issuer and any(account.secret == OIDC for account in accounts):
+        raise ConfigurationError(f"--accounts: {OIDC} in it needs --oidc-issuer")
+    if accounts or proxy or asked.oidc_issuer:
         return Access(accounts, proxy=proxy), None
     token = new_token()
     return Access(once=(token, Identity("link", role_of(asked.role, "--role"), "link"))), token
@@ -235,10 +251,34 @@ def _server(asked: ConsoleOptions) -> ConsoleServer:
     return ConsoleServer(asked.host, asked.port, certificate=certificate, key=key)
 
 
-def _answer(server: ConsoleServer, desk: Desk, access: Access, settings: ConsoleSettings) -> None:
+def _oidc(asked: ConsoleOptions, settings: ConsoleSettings) -> Oidc | None:
+    given = (asked.oidc_issuer, asked.oidc_client_id, asked.oidc_client_secret)
+    if not any(given):
+        return None
+    if asked.oidc_client_secret is None or not all(given):
+        raise ConfigurationError("--oidc-issuer, --oidc-client-id and --oidc-client-secret: expected all three")
+    if not is_safe(asked.oidc_issuer):
+        raise ConfigurationError(f"--oidc-issuer: expected an address with https, got {asked.oidc_issuer!r}")
+    provider = Provider(
+        issuer=asked.oidc_issuer,
+        client_id=asked.oidc_client_id,
+        client_secret=read_key("--oidc-client-secret", str(asked.oidc_client_secret)).decode("utf-8", "replace"),
+        redirect_url=f"{settings.origins[0]}/login/oidc/return",
+        name_claim=asked.oidc_name_claim,
+        groups_claim=asked.oidc_groups_claim,
+    )
+    try:
+        from streamworker.console.oidc import Oidc  # noqa: PLC0415 - it comes with an extra
+    except ImportError as error:
+        needed = error.name or error
+        raise ConfigurationError(f"--oidc-issuer needs {needed}; pip install 'streamworker[oidc]'") from error
+    return Oidc(provider, SystemClock())
+
+
+def _answer(server: ConsoleServer, desk: Desk, access: Access, settings: ConsoleSettings, oidc: Oidc | None) -> None:
     from streamworker.console.app import make_app  # noqa: PLC0415 - it comes with an extra, which is there by now
 
-    server.run(make_app(desk, access, settings))
+    server.run(make_app(desk, access, settings, oidc=oidc))
 
 
 def _say_where(asked: ConsoleOptions, settings: ConsoleSettings, token: str | None) -> None:

@@ -1,4 +1,4 @@
-"""Who somebody is: by a token, a password, or the word of a proxy. The door to argon2.
+"""Who somebody is: by a token, a password, or the word of a proxy or an OpenID provider. The door to argon2.
 
 Decides what is believed, not what may be done. Passwords take about 50 ms and are asked for on other threads; all else
 is asked by the event loop.
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 
-from streamworker.console.accounts import PROXY, token_digest
+from streamworker.console.accounts import PROXY, VOUCHING, token_digest
 from streamworker.console.settings import within
 from streamworker.replay.desk import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from streamworker.console.accounts import Account
     from streamworker.console.settings import Network
@@ -37,7 +37,7 @@ class Identity:
 
     name: str
     role: Role
-    via: str  # link | token | password | proxy
+    via: str  # link | token | password | proxy | oidc
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Access:
     ) -> None:
         self._tokens = [account for account in accounts if account.has_token]
         self._passwords = {account.name: account for account in accounts if account.has_password}
-        self._proxied = {account.name: account for account in accounts if account.secret == PROXY}
+        self._vouched = {(one.secret, one.name): one.role for one in accounts if one.secret in VOUCHING}
         self._proxy = proxy
         self._once = None if once is None else (token_digest(once[0]), once[1])
         self._hasher = PasswordHasher()
@@ -111,14 +111,20 @@ class Access:
         return None if account is None else Identity(account.name, account.role, "password")
 
     def by_proxy(self, peer: str | None, headers: Mapping[str, str]) -> Identity | None:
-        """Who the proxy says it is, if it is the proxy that says it. Who has no account is a viewer."""
-        proxy, user = self._proxy, headers.get(_USER_HEADER, "").strip()
-        if proxy is None or not user or len(user) > _NAME_MAX_CHARS or not user.isprintable():
+        """Who the proxy says it is, if it is the proxy that says it."""
+        proxy, user = self._proxy, headers.get(_USER_HEADER, "")
+        if proxy is None:
             return None
         secret = headers.get(_SECRET_HEADER, "")
         if not within(peer, proxy.networks) or not hmac.compare_digest(secret.encode(), proxy.secret.encode()):
             return None
-        groups = (f"@{group.strip()}" for group in headers.get(_GROUPS_HEADER, "").split(","))
-        own = None if user.startswith("@") else self._proxied.get(user)
-        known = [own, *(self._proxied.get(group) for group in groups)]
-        return Identity(user, max((one.role for one in known if one), default=Role.VIEWER), "proxy")
+        return self.vouched(PROXY, user, headers.get(_GROUPS_HEADER, "").split(","))
+
+    def vouched(self, by: str, name: str, groups: Iterable[str]) -> Identity | None:
+        """Who `name` is, of whom a proxy or a provider tells. Without an account: a viewer; without a name: nobody."""
+        name = name.strip()
+        if not name or len(name) > _NAME_MAX_CHARS or not name.isprintable():
+            return None
+        known = [f"@{group.strip()}" for group in groups] + ([] if name.startswith("@") else [name])
+        roles = [self._vouched[by, one] for one in known if (by, one) in self._vouched]
+        return Identity(name, max(roles, default=Role.VIEWER), by)

@@ -1,7 +1,8 @@
 """Who may sign in, as a file says it: a line `NAME ROLE SECRET` for each, and what follows a # is for people.
 
-Decided here: the form. A secret is the SHA-256 of a token, a password as argon2 has hashed it, or `proxy`: who is
-named by a proxy in front of the console. A name that begins with @ is a group that the proxy names. Pure, any thread.
+Decided here: the form. A secret is the SHA-256 of a token, a password as argon2 has hashed it, or who vouches for the
+name: `proxy`, in front of the console, or `oidc`, an OpenID provider. A name that begins with @ is a group that one of
+those names. Pure, any thread.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from streamworker.errors import ConfigurationError
 from streamworker.replay.desk import Role
 
 PROXY = "proxy"
+OIDC = "oidc"
+VOUCHING = (PROXY, OIDC)
 _TOKEN = re.compile(r"sha256:[0-9a-f]{64}")
 _PASSWORD = "$argon2"  # noqa: S105 - how a hash begins
 _ROLES = tuple(role.name.lower() for role in Role)
@@ -22,7 +25,7 @@ _ROLES = tuple(role.name.lower() for role in Role)
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Somebody, or a group of a proxy's."""
+    """Somebody, or a group of those who vouch."""
 
     name: str
     role: Role
@@ -44,16 +47,17 @@ class Account:
 
 def read_accounts(text: str, source: str) -> list[Account]:
     """Those that `text` names; raises ConfigurationError with the line of `source` that cannot be meant."""
-    found: dict[tuple[str, bool], Account] = {}
+    found: dict[tuple[str, str], Account] = {}
     for number, line in enumerate(text.splitlines(), 1):
         words = line.partition("#")[0].split()
         if not words:
             continue
         where = f"{source}, line {number}"
         account = _account(words, where)
-        if (account.name, account.secret == PROXY) in found:
+        kind = account.secret if account.secret in VOUCHING else ""
+        if (account.name, kind) in found:
             raise ConfigurationError(f"{where}: there is a line for {account.name!r} already")
-        found[account.name, account.secret == PROXY] = account
+        found[account.name, kind] = account
     return list(found.values())
 
 
@@ -72,11 +76,11 @@ def _account(words: list[str], where: str) -> Account:
     if len(words) != 3:
         raise ConfigurationError(f"{where}: expected NAME ROLE SECRET, got {len(words)} words")
     name, role, secret = words
-    if not (_TOKEN.fullmatch(secret) or secret.startswith(_PASSWORD) or secret == PROXY):
+    if not (_TOKEN.fullmatch(secret) or secret.startswith(_PASSWORD) or secret in VOUCHING):
         raise ConfigurationError(
             f"{where}: expected a secret as `streamworker console-account` prints it (sha256:… or $argon2…),"
-            f" or the word {PROXY}"
+            f" or one of the words {', '.join(VOUCHING)}"
         )
-    if name.startswith("@") and secret != PROXY:
-        raise ConfigurationError(f"{where}: {name!r} is a group, which only a proxy can name; expected {PROXY}")
+    if name.startswith("@") and secret not in VOUCHING:
+        raise ConfigurationError(f"{where}: {name!r} is a group, of which only {' or '.join(VOUCHING)} can tell")
     return Account(name, role_of(role, where), secret)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.console.access import Access
+    from streamworker.console.oidc import Oidc
     from streamworker.console.settings import ConsoleSettings
     from streamworker.replay.desk import Desk
 
@@ -45,7 +46,9 @@ SCREENS = (
 )
 
 
-def make_app(desk: Desk, access: Access, settings: ConsoleSettings, *, clock: Clock | None = None) -> Starlette:
+def make_app(
+    desk: Desk, access: Access, settings: ConsoleSettings, *, clock: Clock | None = None, oidc: Oidc | None = None
+) -> Starlette:
     """The application. Who closes `desk` is who made it, after the application has ended."""
     clock = clock or SystemClock()
     console = Console(
@@ -57,6 +60,7 @@ def make_app(desk: Desk, access: Access, settings: ConsoleSettings, *, clock: Cl
         lockout=Lockout(clock),
         readers=Readers(settings.most_at_once, settings.most_waiting),
         pages=Pages(),
+        oidc=oidc,
     )
 
     @asynccontextmanager

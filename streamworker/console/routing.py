@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.console.access import Access
+    from streamworker.console.oidc import Oidc
     from streamworker.console.pages import Pages
     from streamworker.console.readers import Readers
     from streamworker.console.sessions import Lockout, Session, Sessions
@@ -63,6 +64,7 @@ class Console:
     lockout: Lockout
     readers: Readers
     pages: Pages
+    oidc: Oidc | None = None
     watching: int = 0
 
     @property
@@ -74,6 +76,11 @@ class Console:
     def csrf_cookie(self) -> str:
         """Its name."""
         return f"{'__Host-' if self.settings.secure else ''}sw_csrf_{self.settings.port}"
+
+    @property
+    def oidc_cookie(self) -> str:
+        """Its name."""
+        return f"{'__Host-' if self.settings.secure else ''}sw_oidc_{self.settings.port}"
 
     def set_cookies(self, response: Response, session: str | None, csrf: str) -> None:
         """Give both to the browser; a `session` of None leaves it without one."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 OPEN = {
     "/static/{version}/{name}": "style and scripts of the page for signing in",
     "/login": "to begin a session",
+    "/login/oidc": "to sign in at a provider",
+    "/login/oidc/return": "to come back from there",
     "/logout": "to end one that may have ended already",
 }
 # What each page asks for at least. A page that is not here fails: say who may see it.

@@ -40,7 +40,7 @@ def test_a_file_of_accounts_is_read_with_its_comments() -> None:
         (f"ada operater {DIGEST}", "did you mean 'operator'"),
         ("ada operator t0ken", "expected a secret as"),
         ("ada operator sha256:abc", "expected a secret as"),
-        (f"@ops admin {DIGEST}", "a group, which only a proxy can name"),
+        (f"@ops admin {DIGEST}", "a group, of which only proxy or oidc can tell"),
         (f"ada viewer {DIGEST}\nada admin {DIGEST}", "line 2: there is a line for 'ada' already"),
     ],
 )

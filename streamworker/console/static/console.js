@@ -55,6 +55,9 @@
     addEventListener("pageshow", () => { button.disabled = false; });
   });
 
+  // What a provider has sent back is sent on without a click.
+  all("form[data-send]").forEach((form) => form.requestSubmit());
+
   // Menus close when something else is clicked, or by Escape.
   const close = (except) => all("details.menu[open]").forEach((menu) => { if (menu !== except) { menu.open = false; } });
   document.addEventListener("click", (event) => close(event.target.closest("details.menu")));
