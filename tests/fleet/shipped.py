@@ -33,7 +33,10 @@ def chunk_of(
     at_ms: int = 1_700_000_000_000,
     topic_id: str | None = "id",
 ) -> Chunk:
-    """A chunk that sends or marks these letters, whose value is their id."""
+    """A chunk that sends or marks these letters, whose value is their id.
+
+    For a real cluster `at_ms` is now: its retention would take what is older within a minute.
+    """
     sends = state in SENT
     copies = {
         letter: Letter(

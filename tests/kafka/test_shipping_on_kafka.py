@@ -30,6 +30,7 @@ from servers.kafka import GivenKafka, SharedKafka
 from servers.kafka_cluster import AUTHORIZER, start_cluster
 from sizes import SOAK
 
+from streamworker.clock import SystemClock
 from streamworker.errors import ClientError
 from streamworker.record import TopicPartition as LettersPartition
 from streamworker.replay.audit import Kept, verify
@@ -253,12 +254,14 @@ def test_a_copy_that_its_topic_does_not_take_fails_alone(kafka: SharedKafka, tmp
     """A broker refuses all that is in a request with it, and the client ends the transaction for it."""
     world = a_world(kafka, tmp_path, max_message_bytes="2000")
     letters = world.letters
-    large = chunk_of(letters, world.errand.target)
+    large = chunk_of(letters, world.errand.target, at_ms=SystemClock.wall_ms())
     large = large_at(large, letters[2], letters[4])
 
     with closing(operating(world.errand)) as shipments:
         shipped = shipments.of(world.dead_letters).ship(large)
-        after = shipments.of(world.dead_letters).ship(chunk_of(letters, world.errand.target))
+        after = shipments.of(world.dead_letters).ship(
+            chunk_of(letters, world.errand.target, at_ms=SystemClock.wall_ms())
+        )
 
     assert shipped.failed == dict.fromkeys((letters[2], letters[4]), f"{world.errand.target}: MSG_SIZE_TOO_LARGE")
     assert shipped.sent.keys() == set(letters) - shipped.failed.keys()
@@ -278,7 +281,9 @@ def sent_to(chunk: Chunk, topic: str, *letters: LetterId) -> Chunk:
 
 def test_copies_for_a_topic_that_is_not_there_fail_and_the_others_go(world: World) -> None:
     letters = world.letters
-    chunk = sent_to(chunk_of(letters, world.errand.target), "nowhere", letters[0], letters[3])
+    chunk = sent_to(
+        chunk_of(letters, world.errand.target, at_ms=SystemClock.wall_ms()), "nowhere", letters[0], letters[3]
+    )
 
     with closing(operating(world.errand)) as shipments:
         shipped = shipments.of(world.dead_letters).ship(chunk)
@@ -298,7 +303,9 @@ def test_without_a_topic_for_the_audit_nothing_is_sent(world: World) -> None:
 def test_copies_for_a_topic_that_nobody_may_write_to_fail_and_the_others_go(guarded: Guarded, tmp_path: Path) -> None:
     world = a_world(guarded.kafka, tmp_path)
     letters = world.letters
-    chunk = sent_to(chunk_of(letters, world.errand.target), FORBIDDEN, letters[0], letters[3])
+    chunk = sent_to(
+        chunk_of(letters, world.errand.target, at_ms=SystemClock.wall_ms()), FORBIDDEN, letters[0], letters[3]
+    )
 
     with closing(operating(world.errand)) as shipments:
         shipped = shipments.of(world.dead_letters).ship(chunk)

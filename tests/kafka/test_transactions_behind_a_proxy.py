@@ -146,10 +146,10 @@ def test_dead_letters_whose_commit_has_lost_its_answer_are_sent_once(
     one, two, three, four = (LetterId(0, offset) for offset in range(4))
 
     with closing(shipping):
-        shipping.ship(chunk_of([one], target, op_id="before"))
+        shipping.ship(chunk_of([one], target, op_id="before", at_ms=SystemClock.wall_ms()))
         losses.append(lose)
-        harmed = shipping.ship(chunk_of([two, three], target))
-        after = shipping.ship(chunk_of([two, four], target, op_id="after"))
+        harmed = shipping.ship(chunk_of([two, three], target, at_ms=SystemClock.wall_ms()))
+        after = shipping.ship(chunk_of([two, four], target, op_id="after", at_ms=SystemClock.wall_ms()))
 
     found = {topic: committed_records(cluster.direct_servers, topic, 1) for topic in (target, states)}
     assert losses == []
