@@ -416,6 +416,7 @@ class TestWithoutTransactions:
         assert shipped.failed.keys() == {A}
         assert shipped.sent.keys() == {B}
         assert (world.says(A), world.says(B)) == (State.PENDING, State.REPLAYED)
+        assert [entry.detail["letters"] for one in world.stands().audit if (entry := read(one.value))] == ["1:1"]
 
 
 class Died(BaseException):
