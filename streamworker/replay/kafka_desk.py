@@ -286,7 +286,7 @@ class KafkaDesk:
         plan = self._plan(request, ends=logged.bounds, resumed=op_id)
         if plan.sha256 != logged.plan_sha256:
             raise Refused("its plan is not the same any more: letters were acted on by others; make a new plan")
-        self._clients.send(asking(op_id, None))
+        self._clients.send(asking(op_id, None, self._clock.wall_ms()))
         operation = replace(
             logged.operation, state=OperationState.RUNNING, done=0, skipped=0, failed=0, ended_ms=None, message=None
         )
@@ -414,10 +414,10 @@ class KafkaDesk:
         if logged.state in (OperationState.DONE, OperationState.ABORTED, OperationState.FAILED):
             raise ConfigurationError(f"operation {op_id} is {logged.state}")
         self._note(actor, f"ask {asked}", logged.topic, {"operation": op_id})
-        self._clients.send(asking(op_id, asked))
+        self._clients.send(asking(op_id, asked, self._clock.wall_ms()))
         if asked is OperationState.ABORTED and logged.state is OperationState.PAUSED:  # nobody runs it who could say so
             aborted = replace(logged.operation, state=asked, ended_ms=self._clock.wall_ms())
-            self._clients.send(letter_of(Logged.of(aborted, logged.request, logged.bounds)))
+            self._clients.send(letter_of(Logged.of(aborted, logged.request, logged.bounds), self._clock.wall_ms()))
         return self.operation(op_id)
 
     def _diff(self, maker: Maker, letter: DeadRecord) -> Diff:

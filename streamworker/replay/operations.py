@@ -27,7 +27,7 @@ _ASKED = "/asked"
 class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record. Times are milliseconds since the Unix epoch; `ends` are offsets by partition, as text."""
 
-    v: int = VERSION
+    v: int = 1  # left out while it is that: records of today must not change their version with us
     id: str
     plan_sha256: str
     topic: str
@@ -139,14 +139,14 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(Logged)
 
 
-def letter_of(logged: Logged) -> Letter:
+def letter_of(logged: Logged, now_ms: int) -> Letter:
     """The record that says it."""
-    return Letter(TOPIC, None, logged.id.encode(), msgspec.json.encode(logged), [], 0)
+    return Letter(TOPIC, None, logged.id.encode(), msgspec.json.encode(logged), [], now_ms)
 
 
-def asking(op_id: str, asked: OperationState | None) -> Letter:
+def asking(op_id: str, asked: OperationState | None, now_ms: int) -> Letter:
     """The record that asks its runner to pause or abort; None takes it back."""
-    return Letter(TOPIC, None, f"{op_id}{_ASKED}".encode(), None if asked is None else asked.encode(), [], 0)
+    return Letter(TOPIC, None, f"{op_id}{_ASKED}".encode(), None if asked is None else asked.encode(), [], now_ms)
 
 
 class Operations:

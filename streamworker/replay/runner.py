@@ -169,7 +169,7 @@ class Runner:
         ended = operation.state is not OperationState.RUNNING
         if ended or running.told_s is None or now_s - running.told_s >= _TOLD_S:
             running.told_s = now_s
-            self._clients.send(letter_of(Logged.of(operation, plan.request, plan.ends)))
+            self._clients.send(letter_of(Logged.of(operation, plan.request, plan.ends), self._clock.wall_ms()))
         running.operation = operation
 
     def _note(self, errand: Errand, operation: Operation) -> Note:

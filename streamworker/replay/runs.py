@@ -199,7 +199,9 @@ class Run:
         self.exactly_once = self.exactly_once and shipped.exactly_once
         if self._canary is not None:
             self._canary.update(shipped.sent)
-        uncertain = dict.fromkeys(shipped.uncertain, "it may have been sent; look before it is sent again")
+        uncertain = dict.fromkeys(
+            shipped.uncertain, "what became of it is not known; look before anything else is done with it"
+        )
         self._failed({**shipped.failed, **uncertain}, told=False)
         elapsed_s = max(self._around.clock.monotonic_s() - self._began_s, 0.001)
         self._done_here += len(shipped.marked)

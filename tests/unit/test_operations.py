@@ -28,7 +28,7 @@ BEGUN = Operation(
 
 
 def logged(operation: Operation, request: Request = REQUEST) -> tuple[bytes | None, bytes | None]:
-    letter = letter_of(Logged.of(operation, request, {0: 17}))
+    letter = letter_of(Logged.of(operation, request, {0: 17}), NOW_MS)
     return letter.key, letter.value
 
 
@@ -71,7 +71,7 @@ def test_the_last_record_of_an_operation_holds_and_the_newest_operation_comes_fi
 @pytest.mark.parametrize("asked", [OperationState.PAUSED, OperationState.ABORTED])
 def test_what_is_asked_of_a_runner_can_be_taken_back(asked: OperationState) -> None:
     known = Operations()
-    question, taken_back = asking(BEGUN.id, asked), asking(BEGUN.id, None)
+    question, taken_back = asking(BEGUN.id, asked, NOW_MS), asking(BEGUN.id, None, NOW_MS)
 
     known.take([(question.key, question.value)])
     before = known.asked(BEGUN.id)
