@@ -24,11 +24,11 @@ from streamworker.cli.options import examples
 def dlq() -> None:
     """Find dead letters, send them to be handled again, mended or as they are, or discard them.
 
-    A FILTER has terms, of which all must hold: state:pending, reason:, handler:, group:, exception:, fp: (the fingerprint
-    of the mistake), topic: (of the origin), partition:, offset:100..200, id:3:1042, key:, header.NAME:,
+    A FILTER has terms, of which all must hold: state:pending, reason:, handler:, group:, exception:, fp: (that of the
+    mistake), topic: (of the origin), partition:, offset:100..200, id:3:1042, key:, header.NAME:,
     written:2026-11-28, age:>1h, attempts:>2, replays:0, assigned:, snoozed:, text:"timed out" (in the error),
-    payload:"EUR" (reads the values). Alternatives are parted by commas, * stands for any rest, and - before a term turns
-    it round.
+    payload:"EUR" (reads the values). Alternatives are parted by commas, * stands for any rest, - before a term turns it
+    round.
     """
 
 

@@ -353,6 +353,8 @@ class KafkaDesk:
 
     def _plan(self, request: Request, *, ends: Mapping[int, int] | None = None, resumed: str | None = None) -> Plan:
         view = self._views.of(request.topic)
+        if view.built < 1:
+            raise ConfigurationError(f"{request.topic} is read to {view.built:.0%} only; plan once all of it is")
         if request.function is not None:
             repair_called(request.function, self._repairs)
         ends = view.ends() if ends is None else ends

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 from streamworker.errors import ConfigurationError
 from streamworker.replay.dead_record import LetterId
 from streamworker.replay.desk import SENDING, Action, Plan, Request
-from streamworker.replay.filters import MOST_VALUES, Exactly, Field, Filter, Term
+from streamworker.replay.filters import MOST_VALUES, Field, Filter, Term
 from streamworker.replay.states import AGAIN, ONLY_PENDING, RESTORABLE, SENT, State
 from streamworker.replay.targets import NoTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from streamworker.record import Origin
     from streamworker.replay.targets import Destination, Targets
@@ -104,15 +104,12 @@ def chosen_by(request: Request) -> Filter:
         if len(request.ids) > MOST_VALUES:
             raise ConfigurationError(f"{len(request.ids)} letters are too many to be named one by one; use a filter")
         return Filter.of(Term(Field.ID, tuple(request.ids)))
-    if any(term.field is Field.STATE for term in request.filter.terms):
-        return request.filter
-    states: Collection[State] = ONLY_PENDING
+    states = ONLY_PENDING
     if request.action is Action.RESTORE:
         states = RESTORABLE
     elif request.again and request.action in SENDING:
         states = AGAIN
-    implied = Term(Field.STATE, tuple(Exactly(state.value) for state in State if state in states))
-    return Filter.of(implied, *request.filter.terms)
+    return request.filter.in_states(*sorted(states))
 
 
 def make_plan(
