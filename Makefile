@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz mutants lint demo demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -82,6 +82,9 @@ bench-sinks: setup packages ## what it costs that each record has its effect onc
 
 bench-dead-letters: setup kafka-jars ## a view of a million dead letters: how fast it is built, answers, and its memory
 	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks.dead_letters $(LETTERS)
+
+bench-replays: setup kafka-jars ## how fast dead letters are sent again, beside a loop that writes the same records
+	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks.replays $(REPLAYS)
 
 bench-enrich: setup kafka-jars packages ## lookups, caches and a sink, on a Kafka, a PostgreSQL and a Redis of its own; ENRICH="--rounds 1"
 	$(if $(KAFKA),STREAMWORKER_TEST_KAFKA=$(KAFKA)) $(PYTHON) -m benchmarks.enrich $(ENRICH)
