@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One for a file: while there is one, its event loop keeps other tests from having theirs."""
     with ExitStack() as stack:
         yield obtained(lambda: stack.enter_context(chromium()))
 
