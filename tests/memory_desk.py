@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import unified_diff
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from streamworker.dlq.envelope import Attempt
 from streamworker.errors import ConfigurationError
 from streamworker.record import Headers, Origin
-from streamworker.replay.dead_record import DeadRecord, LetterId
+from streamworker.replay.dead_record import DeadRecord, LetterId, Outline
 from streamworker.replay.desk import (
     Action,
     Audited,
@@ -34,11 +34,12 @@ from streamworker.replay.desk import (
     Plan,
     Refused,
     Role,
+    Row,
     Step,
     TopicSummary,
 )
-from streamworker.replay.filters import Filter, matches, parse
-from streamworker.replay.states import Disposition, State, Target
+from streamworker.replay.filters import Filter, matches, parse, payload_matches
+from streamworker.replay.states import Disposition, State, Target, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,7 +135,7 @@ class MemoryDesk:
     # What is known.
 
     def filter_of(self, text: str) -> Filter:
-        return parse(text, self.clock.now_ms)
+        return parse(text, self.clock.wall_ms())
 
     def repairs(self) -> Sequence[str]:
         return self.functions
@@ -167,7 +168,9 @@ class MemoryDesk:
             raise ConfigurationError(f"expected a place of the page before, got {after!r}")
         first = int(after or 0)
         last = first + limit
-        return Page(listed[first:last], str(last) if last < len(listed) else None, len(listed), 1.0)
+        return Page(
+            [_row(one) for one in listed[first:last]], str(last) if last < len(listed) else None, len(listed), 1.0
+        )
 
     def groups_of_errors(self, topic: str, filter_: Filter) -> Sequence[FingerprintGroup]:
         found: dict[str | None, list[Listed]] = {}
@@ -442,8 +445,21 @@ class MemoryDesk:
 
     def _listed(self, topic: str, filter_: Filter) -> list[Listed]:
         listed = [self._with_state(one) for one in self.letters if one.topic == topic]
-        chosen = [one for one in listed if matches(filter_, one.letter, one.disposition)]
+        chosen = [
+            one
+            for one in listed
+            if matches(filter_.without_payload, one.letter, one.disposition)
+            and payload_matches(filter_, one.letter.value)
+        ]
         return sorted(chosen, key=lambda one: -(one.letter.written_ms or 0))
+
+
+def _row(one: Listed) -> Row:
+    letter = one.letter
+    names = {each.name for each in fields(Outline)} - {"size_bytes", "payload_sha256"}
+    known = {name: getattr(letter, name) for name in names}
+    size_bytes = None if letter.value is None else len(letter.value)
+    return Row(Outline(size_bytes=size_bytes, payload_sha256=digest(letter.value), **known), one.disposition, one.state)
 
 
 def _decoded(data: bytes | None) -> Decoded:

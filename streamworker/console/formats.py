@@ -10,6 +10,8 @@ from urllib.parse import quote, urlencode
 
 from markupsafe import Markup, escape
 
+from streamworker.replay.filters import Exactly, Field, Filter, Term
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -161,9 +163,7 @@ def as_typed(text: str, original: str) -> str:
 
 def term(field: str, value: str) -> str:
     """A condition of the filter language."""
-    plain = re.fullmatch(r"[\w./:-]+", value) is not None
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f"{field}:{value}" if plain else f'{field}:"{escaped}"'
+    return Filter.of(Term(Field(field), (Exactly(value),))).text
 
 
 def query(**values: str | int | None) -> str:

@@ -130,7 +130,7 @@ def test_a_filter_that_cannot_be_meant_is_said_beside_it_and_stays_in_its_field(
     answer = somebody(Role.VIEWER).get("/topics/orders.dlq?q=stat:pending")
 
     assert answer.status_code == 422
-    assert "no field is called 'stat', did you mean 'state'?" in unescape(answer.text)
+    assert "no field is called &#39;stat&#39;" in answer.text
     assert 'value="stat:pending"' in answer.text
 
 
