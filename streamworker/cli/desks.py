@@ -99,7 +99,12 @@ def open_desk(options: DeskOptions, topic: str | None) -> Iterator[KafkaDesk]:
 
 @contextmanager
 def open_following_desk(options: DeskOptions) -> Iterator[KafkaDesk]:
-    """A desk that reads all dead-letter topics there are, and goes on as long as it is open."""
+    """A desk that reads all dead-letter topics there are, and goes on as long as it is open.
+
+    Raises ConfigurationError for one that would show everybody what is masked.
+    """
+    if options.unmasked:
+        raise ConfigurationError("--unmasked: a console never shows what is masked; use `streamworker dlq show`")
     desk = make_desk(options)
     try:
         desk.follow(dead_letter_topics)

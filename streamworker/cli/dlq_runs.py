@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _PREVIEWED = 3  # repaired letters of a plan that are shown
 _LOOK_S = 0.2
+_TRIED = {True: "passes, ", False: "fails, ", None: "not tried, "}
 
 
 def act(desk: Desk, selection: Selection, request: Request, rates: Rates) -> ExitCode:
@@ -101,13 +102,19 @@ def show_plan(desk: Desk, plan: Plan, *, as_json: bool) -> None:
     if plan.refusals:
         say(f"  left alone: {_counted(plan.refusals)}", style="yellow")
     for one in diffs:
-        say(f"  {one.id}: {one.error or ''}", style="red" if one.error else None)
-        for line in one.lines:
-            say(f"    {line}", style={"+": "green", "-": "red"}.get(line[:1]))
+        _say_diff(one)
     for warning in plan.warnings:
         say(f"Warning: {warning}", style="yellow")
     if plan.ids or plan.duplicates:
         say(f"nothing was changed; add --yes to do it, and --plan {plan.id} to do exactly this", to_stderr=True)
+
+
+def _say_diff(diff: Diff) -> None:
+    say(f"  {diff.id}: {diff.error or ''}", style="red" if diff.error else None)
+    for line in diff.lines:
+        say(f"    {line}", style={"+": "green", "-": "red"}.get(line[:1]))
+    for step in diff.steps:
+        say(f"    {step.name}: {_TRIED[step.passed]}{step.text}")
 
 
 def _plain_plan(plan: Plan, diffs: Sequence[Diff]) -> dict[str, object]:
@@ -125,8 +132,13 @@ def _plain_plan(plan: Plan, diffs: Sequence[Diff]) -> dict[str, object]:
         "by_handler": plan.by_handler,
         "by_target": plan.by_target,
         "warnings": list(plan.warnings),
-        "previews": [{"letter": str(one.id), "diff": list(one.lines), "error": one.error} for one in diffs],
+        "previews": [_plain_diff(one) for one in diffs],
     }
+
+
+def _plain_diff(diff: Diff) -> dict[str, object]:
+    steps = [{"step": one.name, "passed": one.passed, "text": one.text} for one in diff.steps]
+    return {"letter": str(diff.id), "diff": list(diff.lines), "error": diff.error, "steps": steps}
 
 
 def _counted(counts: Mapping[str, int]) -> str:

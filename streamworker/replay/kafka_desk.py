@@ -47,6 +47,7 @@ from streamworker.replay.operations import Logged, asking, letter_of
 from streamworker.replay.other_groups import other_groups
 from streamworker.replay.payload_scan import PayloadScan
 from streamworker.replay.plans import chosen_by, difference, make_plan
+from streamworker.replay.preview import steps_of
 from streamworker.replay.repair import NotRepaired, ValueForm, diff
 from streamworker.replay.runner import Errand, Runner
 from streamworker.replay.states import SENT, State
@@ -429,8 +430,10 @@ class KafkaDesk:
             lines = diff(form.text(letter.value), form.text(after))
         except (NotMade, NotRepaired) as error:
             return Diff(letter.id, (), str(error), [Step("decode", passed=False, text=str(error))])
-        told = "not tried: no handler is known that takes it" if form.serde is None else "it fits the handler's type"
-        return Diff(letter.id, lines, None, [Step("decode", passed=None if form.serde is None else True, text=told)])
+        declared = self._handler_of(letter)
+        if declared is None:
+            return Diff(letter.id, lines, None, [Step("decode", passed=None, text="no handler is known that takes it")])
+        return Diff(letter.id, lines, None, steps_of(declared, letter, after))
 
     # What the parts need.
 
@@ -471,13 +474,18 @@ class KafkaDesk:
         origin = letter.origin.topic if letter.origin is not None else letter.topic
         return ValueForm(origin, self._serdes(letter)[0])
 
-    def _serdes(self, letter: DeadRecord) -> tuple[AnySerde | None, AnySerde | None]:
-        """How the handler that the letter names reads values and keys; None where that is not known."""
+    def _handler_of(self, letter: DeadRecord) -> Declaration | None:
+        """The one that the letter names, or that reads its topic; None if it is not known here."""
+        topic = letter.origin_topic
         for one in self._handlers:
-            theirs = letter.origin is not None and one.subscribes_to(letter.origin.topic)
-            if theirs and letter.handler in (None, one.name):
-                return one.value, one.key
-        return None, None
+            if topic is not None and one.subscribes_to(topic) and letter.handler in (None, one.name):
+                return one
+        return None
+
+    def _serdes(self, letter: DeadRecord) -> tuple[AnySerde | None, AnySerde | None]:
+        """How its handler reads values and keys; None where that is not known."""
+        declared = self._handler_of(letter)
+        return (None, None) if declared is None else (declared.value, declared.key)
 
     def _is_repairable(self, letter: DeadRecord) -> bool:
         try:

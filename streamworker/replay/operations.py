@@ -98,7 +98,7 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             topic=self.topic,
             action=self.action,
             actor=self.actor,
-            filter_text=self.filter if self.filter is not None else " ".join(f"id:{one}" for one in self.ids),
+            filter_text=self.filter if self.filter is not None else f"id:{','.join(self.ids)}",
             state=self.state,
             matched=self.matched,
             done=self.done,
