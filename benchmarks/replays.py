@@ -43,7 +43,7 @@ _ROW_S, _TIMEOUT_S = 600, 60
 
 
 @click.command(help=__doc__)
-@click.option("--letters", default=40_000, show_default=True, type=click.IntRange(2000))
+@click.option("--letters", default=100_000, show_default=True, type=click.IntRange(2000))
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
 def main(letters: int, rounds: int) -> None:
     kafka = obtain_kafka(os.environ.get("STREAMWORKER_TEST_KAFKA"))

@@ -36,15 +36,14 @@ class Lineage:
     @property
     def headers(self) -> Iterator[Header]:
         """As they are written."""
-        said = {
-            "sw-parent": self.parent,
-            "sw-replay-id": self.replay_id,
-            "sw-replay-count": None if self.count is None else str(self.count),
-            "sw-repaired": self.repaired,
-        }
-        for name, text in said.items():
-            if text is not None:
-                yield name, text.encode()
+        if self.parent is not None:
+            yield "sw-parent", self.parent.encode()
+        if self.replay_id is not None:
+            yield "sw-replay-id", self.replay_id.encode()
+        if self.count is not None:
+            yield "sw-replay-count", str(self.count).encode()
+        if self.repaired is not None:
+            yield "sw-repaired", self.repaired.encode()
 
 
 def lineage_of(headers: Headers) -> Lineage:

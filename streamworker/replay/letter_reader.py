@@ -35,6 +35,9 @@ class LetterReader:
         self._topic = topic
         self._read_letter = read_letter
         self._timeout_s = timeout_s
+        self._bounds: dict[
+            TopicPartition, tuple[int, int]
+        ] = {}  # as of the first look; what is deleted later is left out
 
     def read(self, ids: Sequence[LetterId]) -> Iterator[DeadRecord]:
         """Those of one partition that are still there, ascending; where a value is lost, its pointer stays.
@@ -44,7 +47,9 @@ class LetterReader:
         if not ids:
             return
         partition = TopicPartition(self._topic, ids[0].partition)
-        start, end = self._log.bounds(partition, self._timeout_s)
+        if partition not in self._bounds or ids[-1].offset >= self._bounds[partition][1]:
+            self._bounds[partition] = self._log.bounds(partition, self._timeout_s)
+        start, end = self._bounds[partition]
         offsets = [one.offset for one in ids if start <= one.offset < end]
         for first, last in _stretches(offsets):
             wanted = {offset for offset in offsets if first <= offset <= last}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from streamworker.replay.shipping import Shipped, Shipping
     from streamworker.replay.states import Disposition, Target
 
-CHUNK = 500  # letters in one transaction
+CHUNK = 1000  # letters in one transaction: as many wait for its three round trips
 _CHUNK_BYTES = 4 * 1024 * 1024
 _CANARY_WAIT_S = 120.0
 _LOOK_S = 0.5

@@ -7,7 +7,7 @@ Pure, any thread.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,7 @@ class Targets:
     groups: Collection[str]
     listed: Collection[str] = ()
     can_address: bool = False
+    _names: dict[tuple[str, str], str] = field(default_factory=dict, init=False, compare=False)
 
     def of(self, origin: Origin | None, group: str | None, wanted: str | None = None) -> Destination:
         """Where the letter of a record from `origin` that failed for `group` goes; raises NoTarget."""
@@ -62,7 +63,7 @@ class Targets:
             raise NoTarget("it does not say which group it failed for; name a --target")
         if group not in self.groups:
             raise NoTarget(f"group {group!r} is none that replays may go to; name it with --group")
-        own = replay_topic(origin.topic, group)
+        own = self._own_topic(origin.topic, group)
         if wanted is None:
             if own not in self.partitions:
                 raise NoTarget(f"there is no topic {own!r}; create it with `streamworker topics create`")
@@ -72,6 +73,13 @@ class Targets:
         if own not in self.partitions and origin.topic not in self.listed:  # nothing else says that the group reads it
             raise NoTarget(f"{origin.topic!r} has no replay topic of group {group!r}; list it in replay.targets")
         return replace(self._there(origin.topic, origin, group), is_shared=True)
+
+    def _own_topic(self, topic: str, group: str) -> str:
+        """The name of the replay topic, worked out once for all letters of a topic."""
+        name = self._names.get((topic, group))
+        if name is None:
+            name = self._names[topic, group] = replay_topic(topic, group)
+        return name
 
     def owner(self, topic: str) -> str | None:
         """The group whose replay topic it is; None if it is none."""

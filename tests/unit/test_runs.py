@@ -14,7 +14,7 @@ from streamworker.replay.desk import Action, Actor, Operation, OperationState, O
 from streamworker.replay.filters import Filter
 from streamworker.replay.plans import Candidate, make_plan
 from streamworker.replay.repair import ValueForm
-from streamworker.replay.runs import Run, Surroundings
+from streamworker.replay.runs import CHUNK, Run, Surroundings
 from streamworker.replay.shipping import Chunk, Shipped
 from streamworker.replay.states import State, Target
 from streamworker.replay.targets import Targets
@@ -157,11 +157,11 @@ def plan_of(letters: Sequence[LetterId], request: Request = REPLAY, same: Sequen
 def test_all_letters_are_sent_in_order_in_chunks_of_one_partition() -> None:
     world = World()
 
-    run = world.run(plan_of(ids(700, 3)))
+    run = world.run(plan_of(ids(CHUNK + 200, 3)))
 
-    assert world.shipped == ids(700, 3)
-    assert [len(chunk.ids) for chunk in world.chunks] == [500, 200, 3]
-    assert (run.operation.state, run.operation.done) == (OperationState.DONE, 703)
+    assert world.shipped == ids(CHUNK + 200, 3)
+    assert [len(chunk.ids) for chunk in world.chunks] == [CHUNK, 200, 3]
+    assert (run.operation.state, run.operation.done) == (OperationState.DONE, CHUNK + 203)
 
 
 def test_a_copy_says_whose_it_is_and_where_it_came_from() -> None:
@@ -226,7 +226,7 @@ def test_a_run_is_no_faster_than_was_said() -> None:
 def test_bytes_have_a_pace_of_their_own() -> None:
     world = World()
 
-    world.run(plan_of(ids(1000)), Rates(records_per_s=None, bytes_per_s=100, canary=0))
+    world.run(plan_of(ids(2 * CHUNK)), Rates(records_per_s=None, bytes_per_s=100, canary=0))
 
     assert world.sent_at_s[1] - world.sent_at_s[0] >= 8
 
@@ -273,9 +273,9 @@ def test_a_run_stops_between_chunks_when_it_is_asked_to() -> None:
     world = World()
     world.ask = lambda: OperationState.PAUSED if world.chunks else None
 
-    run = world.run(plan_of(ids(1200)))
+    run = world.run(plan_of(ids(CHUNK + 200)))
 
-    assert len(world.shipped) == 500
+    assert len(world.shipped) == CHUNK
     assert run.operation.state is OperationState.PAUSED
 
 
