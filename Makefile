@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz mutants lint demo demo-console demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist lock clean kafka-jars registry packages
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -61,6 +61,9 @@ lint: setup ## style, types and the architecture
 
 demo: setup ## a worker to watch, on a mock cluster or KAFKA=host:port
 	$(PYTHON) examples/flights/demo.py $(if $(KAFKA),--kafka $(KAFKA))
+
+demo-console: setup ## the same, then a console over its dead letters, until Ctrl-C; KAFKA=host:port
+	$(PYTHON) examples/flights/demo.py --console $(if $(KAFKA),--kafka $(KAFKA))
 
 demo-enrich: setup ## caches and sinks, past a kill; KAFKA=host:port DATABASE=postgresql://… REDIS=redis://…
 	$(PYTHON) examples/enrich/demo.py $(if $(KAFKA),--kafka $(KAFKA)) $(if $(DATABASE),--database $(DATABASE)) $(if $(REDIS),--redis $(REDIS))

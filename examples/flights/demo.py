@@ -7,6 +7,7 @@ run beside its source; the exit code is 0 if nothing was lost, 1 if a check fail
 from __future__ import annotations
 
 import argparse
+import enum
 import secrets
 import signal
 import sys
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from brokers import topics
 from checks import Outage, carriers_table, checks_table, judge
+from letters import instructions, serve
 from rich.console import Console
 from sender import Sender
 from store import FlightStore, locked
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from brokers import Topics
     from view import Show
     from workers import Look
 
@@ -42,6 +45,14 @@ _CALLS_PER_OUTAGE = 4 + 2 + 4
 _LOOK_EVERY_S = 0.25
 _RATE_OVER_LOOKS = 8
 _PLAIN_WIDTH = 100
+
+
+class Stay(enum.Enum):
+    """What is there after the demo."""
+
+    NO = "nothing"
+    YES = "brokers and a worker"
+    WITH_CONSOLE = "and a console"
 
 
 class Interrupted(Exception):
@@ -143,7 +154,7 @@ class Stage:
         return False
 
 
-def run(kafka: str | None, rows: int, rows_per_s: float, console: Console) -> bool:
+def run(kafka: str | None, rows: int, rows_per_s: float, console: Console, *, stay: Stay) -> bool:
     """Everything; whether all checks passed."""
     interruption = Interruption()
     with ExitStack() as stack:
@@ -161,11 +172,35 @@ def run(kafka: str | None, rows: int, rows_per_s: float, console: Console) -> bo
         verdict = judge(topics=places, database=database, rows=rows, outage=stage.outage, exit_codes=exit_codes)
         if not verdict.passed:
             _print_logs(fleet, console)
-    console.print(carriers_table(verdict))
-    console.print(checks_table(verdict))
-    if not in_time:
-        console.print(f"a step of the demo was not through within {_STEP_TIMEOUT_S:g} s")
+        console.print(carriers_table(verdict))
+        console.print(checks_table(verdict))
+        if not in_time:
+            console.print(f"a step of the demo was not through within {_STEP_TIMEOUT_S:g} s")
+        _leave_letters(places, fleet, interruption, console, stay=stay)
     return verdict.passed and in_time
+
+
+def _leave_letters(places: Topics, fleet: Fleet, interruption: Interruption, console: Console, *, stay: Stay) -> None:
+    """Say how to work on the dead letters of the run; if that is wanted, brokers and a worker stay until a signal."""
+    console.print("\nShow, repair and replay its dead letters:")
+    for line in instructions(places):
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    if stay is Stay.NO:
+        console.print("The brokers end with the demo; with --stay they and a worker stay until Ctrl-C.")
+        return
+    fleet.start()
+    served = serve(places) if stay is Stay.WITH_CONSOLE else None
+    console.print("The brokers and a worker stay until Ctrl-C.")
+    try:
+        while True:
+            interruption.pause(_LOOK_EVERY_S)
+    except Interrupted:
+        pass
+    finally:
+        if served is not None:
+            served.terminate()
+            served.wait()
+        fleet.stop()
 
 
 def _perform(stage: Stage, database: Path, rows: int, console: Console) -> bool:
@@ -226,6 +261,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--rows", type=_positive, default=ROWS, help="rows of the file to send (default: all %(default)s)"
     )
+    parser.add_argument("--stay", action="store_true", help="keep brokers and a worker until Ctrl-C")
+    parser.add_argument("--console", action="store_true", help="the same, and serve a console over the dead letters")
     parser.add_argument("--rate", type=_positive, default=ROWS_PER_S, help="rows to send per second (%(default)s)")
     return parser.parse_args()
 
@@ -238,7 +275,8 @@ def main() -> int:
         console = Console(highlight=False, width=_PLAIN_WIDTH)
     began_s = time.monotonic()
     try:
-        passed = run(arguments.kafka or None, min(arguments.rows, ROWS), float(arguments.rate), console)
+        stay = Stay.WITH_CONSOLE if arguments.console else Stay.YES if arguments.stay else Stay.NO
+        passed = run(arguments.kafka or None, min(arguments.rows, ROWS), float(arguments.rate), console, stay=stay)
     except (WorkerEnded, TimeoutError) as error:
         console.print(str(error), markup=False)
         return 1

@@ -35,6 +35,7 @@ _LOCKED = "OperationalError"
 class OwnedPartition(msgspec.Struct):
     """What /status says of a partition."""
 
+    topic: str
     partition: int
     next_offset: int | None
     committed_offset: int | None
@@ -69,6 +70,7 @@ class WorkerProcess:
 
     def __init__(self, name: str, topics: Topics, folder: Path) -> None:
         self.name = name
+        self._topic = topics.flights  # beside the topic for replays
         self.killed = False
         self._port = _free_port()
         self._log = folder / f"{name}.log"
@@ -107,7 +109,7 @@ class WorkerProcess:
         counts, breaker = _read(self._get("/metrics").decode())
         return Look(
             state=status.state,
-            owned={one.partition: one for one in status.partitions},
+            owned={one.partition: one for one in status.partitions if one.topic == self._topic},
             handled=counts["ok"],
             retries=counts["retried"],
             dead_letters=counts["dlq"],

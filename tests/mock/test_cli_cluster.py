@@ -32,7 +32,7 @@ TIMEOUT_S = 10.0
 # The mock cluster has no controller, so what needs one costs the whole timeout.
 SHORT = ("--timeout", "1")
 BESIDE = {"in.dlq.state": 2, "streamworker.audit": 1, "streamworker.dlq.ops": 1}
-TOPICS = {"in": 2, "in.dlq": 2, "in.replay.g": 2, **BESIDE}
+TOPICS = {"in": 2, "in.dlq": 2, "in.replay.g": 1, **BESIDE}
 SHOW = ("offsets", "show", "g", "--topic", "in", "--partition", "0")
 HANDLERS = """
 from streamworker import DeadLetter, Handler, Retry, RetryTopic
@@ -170,7 +170,7 @@ def test_retry_topics_are_as_wide_as_their_source_and_named_after_the_group(kafk
     assert re.search(rf"in\.retry\.g\.1 +2 +1 +{14 * 86_400_000} +would be created", named.output)
 
 
-def test_a_replay_topic_is_as_wide_as_its_source_and_states_as_their_dead_letters(kafka: MockKafka) -> None:
+def test_a_replay_topic_has_one_partition_and_states_are_as_wide_as_their_dead_letters(kafka: MockKafka) -> None:
     kafka.create_topic("on", 5)
     kafka.create_topic("on.dlq", 3)
 
@@ -179,7 +179,7 @@ def test_a_replay_topic_is_as_wide_as_its_source_and_states_as_their_dead_letter
     )
     without = streamworker(kafka, "topics", "create", "mock_shop:Unreplayed", "--group", "shop", "--dry-run")
 
-    assert re.search(rf"on\.replay\.shop +7 +1 +{14 * 86_400_000} +would be created", result.output), result.output
+    assert re.search(rf"on\.replay\.shop +1 +1 +{14 * 86_400_000} +would be created", result.output), result.output
     assert re.search(r"on\.dlq +3 +1 +exists", result.output)
     assert re.search(r"on\.dlq\.state +3 +1 +would be created", result.output)
     assert "on.replay.shop" not in without.output
