@@ -39,12 +39,13 @@ class Selection:
 
     def request(self, desk: Desk, action: Action) -> Request:
         """Raises ConfigurationError unless letters were chosen in one way."""
-        ways = [bool(self.words), bool(self.ids), self.everything]
+        words = " ".join(self.words).strip()  # nothing of it: a variable of the shell that is not set
+        ways = [bool(words), bool(self.ids), self.everything]
         if sum(ways) != 1:
             raise ConfigurationError("say which letters: a FILTER, or --id PARTITION:OFFSET, or --all")
         if self.ids:
             return Request(topic=self.topic, action=action, ids=sorted({LetterId.parse(one) for one in self.ids}))
-        return Request(topic=self.topic, action=action, filter=desk.filter_of(" ".join(self.words)))
+        return Request(topic=self.topic, action=action, filter=desk.filter_of(words))
 
 
 def selecting(command: Callable[..., ExitCode]) -> Callable[..., None]:
