@@ -113,10 +113,12 @@ class Run:
     def run(self) -> Operation:
         """To the end; returns how it ended, and raises nothing that the cluster says."""
         try:
+            given = 0
             for ids in self._chunks():
                 self._stop_if_asked()
                 self._do(ids)
-                if self._canary is not None and self._done_here + self.operation.failed >= self._rates.canary:
+                given += len(ids)
+                if self._canary is not None and given >= self._rates.canary:
                     self._heed_canary(self._canary)
                     self._canary = None
             state, message = OperationState.DONE, self._left_alone()

@@ -63,6 +63,7 @@ class World:
     clock: VirtualTime = field(default_factory=VirtualTime)
     gone: set[LetterId] = field(default_factory=set)
     returned: set[LetterId] = field(default_factory=set)
+    taken: set[LetterId] = field(default_factory=set)  # somebody else was first
     handled: bool = True
     chunks: list[Chunk] = field(default_factory=list)
     sent_at_s: list[float] = field(default_factory=list)
@@ -81,8 +82,13 @@ class World:
             raise self.fails
         self.chunks.append(chunk)
         self.sent_at_s.append(self.clock.monotonic_s())
-        sent = {one: Target(copy.topic, copy.partition or 0, one.offset) for one, copy in chunk.copies.items()}
-        return Shipped(frozenset(chunk.ids), sent, {}, {}, frozenset(), exactly_once=True)
+        sent = {
+            one: Target(copy.topic, copy.partition or 0, one.offset)
+            for one, copy in chunk.copies.items()
+            if one not in self.taken
+        }
+        dropped = dict.fromkeys(self.taken & set(chunk.ids), State.DISCARDED)
+        return Shipped(frozenset(chunk.ids) - self.taken, sent, dropped, {}, frozenset(), exactly_once=True)
 
     def idle(self) -> None: ...
 
@@ -248,6 +254,15 @@ def test_a_run_ends_when_too_many_of_the_first_come_back() -> None:
     assert len(world.shipped) == 20
     assert (run.operation.state, run.operation.returned) == (OperationState.ABORTED, 3)
     assert "3 of the first 20 came back" in (run.operation.message or "")
+
+
+def test_the_first_are_waited_for_though_somebody_else_took_one_of_them() -> None:
+    world = World(taken={LetterId(0, 0)}, returned=set(ids(20)))
+
+    run = world.run(plan_of(ids(600)), Rates(records_per_s=None, canary=20))
+
+    assert world.shipped == ids(20)
+    assert run.operation.state is OperationState.ABORTED
 
 
 def test_a_run_pauses_when_nobody_handles_the_first() -> None:
