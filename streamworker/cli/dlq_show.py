@@ -40,8 +40,10 @@ def ls(options: DeskOptions, topic: str, words: Sequence[str], limit: int, after
     """List the dead letters of TOPIC that FILTER chooses, the newest first."""
     with open_desk(options, topic) as desk:
         page = desk.page(topic, desk.filter_of(" ".join(words)), limit=limit, after=after)
+        keys = [_key(one, desk.key(one.letter)) for one in page.letters]
     if as_json:
-        show_json({"letters": [_plain_row(one) for one in page.letters], "next": page.next, "matching": page.matching})
+        rows = [_plain_row(one, key) for one, key in zip(page.letters, keys, strict=True)]
+        show_json({"letters": rows, "next": page.next, "matching": page.matching})
         return
     show_table(
         ("letter", "written", "state", "reason", "handler", "key", "exception", "message"),
@@ -52,11 +54,11 @@ def ls(options: DeskOptions, topic: str, words: Sequence[str], limit: int, after
                 one.state,
                 one.letter.reason,
                 one.letter.handler,
-                key_text(one.letter.key),
+                key,
                 one.letter.exception,
                 _cut(one.letter.message),
             )
-            for one in page.letters
+            for one, key in zip(page.letters, keys, strict=True)
         ],
     )
     if page.next is not None:
@@ -137,10 +139,10 @@ def show(options: DeskOptions, topic: str, letter: str, as_json: bool) -> None:
     for title, decoded in (("key", detail.key), ("value", detail.value)):
         say(f"\n{title}, {decoded.kind}, {decoded.size_bytes} bytes{', its beginning' if decoded.cut else ''}")
         say(decoded.text)
-    headers = [(name, key_text(value)) for name, value in detail.listed.letter.own_headers]
+    headers = _own_headers(detail)
     if headers:
         say("\nheaders")
-        show_table(("name", "value"), headers)
+        show_table(("name", "value"), [(name, _text(value)) for name, value in headers])
     if detail.listed.letter.stacktrace:
         say(f"\nstack trace\n{detail.listed.letter.stacktrace}")
 
@@ -198,7 +200,25 @@ def _cut(text: str | None) -> str | None:
     return line if len(line) <= _CUT_CHARS else line[: _CUT_CHARS - 1] + "…"
 
 
-def _plain_row(row: Row) -> dict[str, object]:
+def _own_headers(detail: Detail) -> Sequence[tuple[str, Decoded]]:
+    """Those that the record had before it failed, as far as people may see them."""
+    own = {name for name, _ in detail.listed.letter.own_headers}
+    return [(name, value) for name, value in detail.headers if name in own]
+
+
+def _text(decoded: Decoded) -> str | None:
+    """Of a header; None for one that has no value."""
+    if decoded.kind == "null":
+        return None
+    return f"0x{decoded.text.replace(' ', '')}" if decoded.kind == "hex" else decoded.text
+
+
+def _key(row: Row, shown: Decoded) -> str | None:
+    """In one piece; of one that is masked what people may see."""
+    return (" ".join(shown.text.split()) or "hidden") if shown.masked else key_text(row.letter.key)
+
+
+def _plain_row(row: Row, key: str | None) -> dict[str, object]:
     letter = row.letter
     return {
         "letter": str(letter.id),
@@ -208,8 +228,8 @@ def _plain_row(row: Row) -> dict[str, object]:
         "handler": letter.handler,
         "group": letter.group,
         "origin": None if letter.origin is None else letter.origin._asdict(),
-        "key": key_text(letter.key),
-        "key_hex": None if letter.key is None else letter.key.hex(),
+        "key": key,
+        "key_hex": None if letter.key is None or key != key_text(letter.key) else letter.key.hex(),
         "size_bytes": letter.size_bytes,
         "exception": letter.exception,
         "message": letter.message,
@@ -268,7 +288,7 @@ def _plain_detail(detail: Detail) -> dict[str, object]:
         "lineage": [str(one) for one in detail.lineage],
         "key": _plain_decoded(detail.key),
         "value": _plain_decoded(detail.value),
-        "headers": [[name, key_text(value)] for name, value in letter.own_headers],
+        "headers": [[name, _text(value)] for name, value in _own_headers(detail)],
         "targets": list(detail.targets),
         "history": [_plain_disposition(one) for one in detail.history],
         "damaged": list(letter.damaged),

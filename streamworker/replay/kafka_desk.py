@@ -15,6 +15,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from streamworker.errors import ConfigurationError, nearest
 from streamworker.repairs import repair_called
 from streamworker.replay import families
@@ -42,6 +44,7 @@ from streamworker.replay.group_outcomes import Addressee, GroupOutcomes
 from streamworker.replay.group_summaries import summaries
 from streamworker.replay.letter_reader import LetterReader
 from streamworker.replay.letter_stream import letters
+from streamworker.replay.masking import Part
 from streamworker.replay.operation_log import OperationLog
 from streamworker.replay.operations import Logged, asking, letter_of
 from streamworker.replay.other_groups import other_groups
@@ -65,10 +68,11 @@ if TYPE_CHECKING:
     from streamworker.dlq.replays import ReplayKey
     from streamworker.interfaces import AnySerde
     from streamworker.repairs import RepairFunction
-    from streamworker.replay.dead_record import DeadRecord, LetterId
+    from streamworker.replay.dead_record import DeadRecord, LetterId, Outline
     from streamworker.replay.desk import (
         Actor,
         Audited,
+        Decoded,
         FingerprintGroup,
         GroupSummary,
         Page,
@@ -329,6 +333,11 @@ class KafkaDesk:
         """As of `Desk`."""
         self._note(actor, "denied", None, {"what": what, **detail})
 
+    def key(self, letter: Outline) -> Decoded:
+        """The key of a letter of a list, as far as people may see it."""
+        topics = [topic for topic in (letter.origin_topic, letter.topic) if topic is not None]
+        return self._showing.show(letter.key, topics, part=Part.KEY)
+
     def matching(self, topic: str, filter_: Filter) -> int:
         """How many letters match, but for what the filter asks of payloads."""
         return self._views.of(topic).count(filter_.without_payload)
@@ -425,15 +434,22 @@ class KafkaDesk:
 
     def _diff(self, maker: Maker, letter: DeadRecord) -> Diff:
         form = self._form(letter)
+        showing = replace(self._showing, max_chars=None)
         try:
             after = maker.repaired(letter)
-            lines = diff(form.text(letter.value), form.text(after))
+            seen = [showing.value(one, form.serde) for one in (letter, structs.replace(letter, value=after))]
+            hidden = any(one.masked for one in seen)
+            before, mended = (one.text for one in seen) if hidden else map(form.text, (letter.value, after))
+            lines = diff(before, mended)
         except (NotMade, NotRepaired) as error:
             return Diff(letter.id, (), str(error), [Step("decode", passed=False, text=str(error))])
         declared = self._handler_of(letter)
         if declared is None:
             return Diff(letter.id, lines, None, [Step("decode", passed=None, text="no handler is known that takes it")])
-        return Diff(letter.id, lines, None, steps_of(declared, letter, after))
+        steps = steps_of(declared, letter, after)
+        if hidden:  # what a step says may quote what is masked
+            steps = [replace(one, text="what it says is masked") for one in steps]
+        return Diff(letter.id, lines, None, steps)
 
     # What the parts need.
 

@@ -24,6 +24,8 @@ from streamworker.record import TopicPartition, read_headers
 from streamworker.replay.topic_log import TopicLog
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from servers.kafka import SharedKafka
 
     from streamworker import Record
@@ -71,7 +73,7 @@ class Shop:
     def begun(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def write_letters(self, count: int) -> None:
+    def write_letters(self, count: int, *, key: str = "k{offset}") -> None:
         """Dead letters as a worker writes them, of keys of their own."""
         letters = []
         for offset in range(1000, 1000 + count):
@@ -85,8 +87,8 @@ class Shop:
                 "sw-origin-offset": str(offset),
                 "sw-reason": "poison",
             }
-            headers = [(name, text.encode()) for name, text in said.items()]
-            letters.append((f"k{offset}".encode(), WRONG.encode(), headers))
+            headers = [("tenant", b"acme"), *((name, text.encode()) for name, text in said.items())]
+            letters.append((key.format(offset=offset).encode(), WRONG.encode(), headers))
         producer = Producer({"bootstrap.servers": self.servers})
         for key, value, headers in letters:
             producer.produce(self.letters, value, key, partition=0, headers=headers)
@@ -261,3 +263,24 @@ def test_letters_are_chosen_by_what_their_values_hold(shop: Shop) -> None:
     assert shop.listed("payload:paid") == {}
     planned = json.loads(shop.dlq("discard", shop.letters, "payload:paid", "--reason", "none", "--json").stdout)
     assert planned["letters"] == 0
+
+
+def test_what_is_masked_is_in_no_list_and_no_preview(empty_shop: Shop, tmp_path: Path) -> None:
+    empty_shop.write_letters(1, key='["secret-{offset}"]')
+    masks = tmp_path / "masks.toml"
+    masks.write_text('[masking]\nstate = "replace"\n"header:tenant" = "replace"\n"key:[0]" = "replace"\n')
+    mended = '{"state": "secret", "id": 7}'
+
+    listed = empty_shop.dlq("ls", empty_shop.letters, "--json", "--config", str(masks))
+    table = empty_shop.dlq("ls", empty_shop.letters, "--config", str(masks))
+    shown = empty_shop.dlq("show", empty_shop.letters, "0:0", "--json", "--config", str(masks))
+    repair = ["repair", empty_shop.letters, "--id", "0:0", "--value-file", "-", "--config", str(masks)]
+    planned = empty_shop.dlq(*repair, stdin=mended)
+
+    assert (listed.returncode, table.returncode, shown.returncode, planned.returncode) == (0, 0, 0, 0)
+    [row] = json.loads(listed.stdout)["letters"]
+    assert (row["key"], row["key_hex"]) == ('[ "***" ]', None)
+    assert "secret" not in listed.stdout + table.stdout + shown.stdout + planned.stdout
+    assert json.loads(shown.stdout)["headers"] == [["tenant", "***"]]
+    assert '+  "id": 7' in planned.stdout
+    assert '"state": 1' not in planned.stdout
