@@ -97,6 +97,11 @@ class _Draft:
     by_target: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
 
+    def refuse(self, letter: LetterId, why: str) -> None:
+        self.refusals[why] += 1
+        if len(self.refused) < _MOST_REFUSED:
+            self.refused[letter] = why
+
 
 def chosen_by(request: Request) -> Filter:
     """The letters that a request is about. Where its filter says nothing of states, those that it can be done with."""
@@ -128,7 +133,9 @@ def make_plan(
     targets.check(request.target)
     draft = _Draft()
     first: dict[tuple[str, str | None], LetterId] = {}
+    missing = set(request.ids) if request.filter is None else set()
     for one in candidates:
+        missing.discard(one.id)
         acted_on = resumed is not None and one.op_id == resumed
         why_not = None if acted_on else _refusal(request, one, now_ms)
         destination = None
@@ -138,9 +145,7 @@ def make_plan(
             except NoTarget as error:
                 why_not = str(error)
         if why_not is not None:
-            draft.refusals[why_not] += 1
-            if len(draft.refused) < _MOST_REFUSED:
-                draft.refused[one.id] = why_not
+            draft.refuse(one.id, why_not)
             continue
         if one.sw_id is not None and request.action in _ONCE_PER_RECORD:
             kept = first.setdefault((one.sw_id, one.replay_id), one.id)
@@ -148,6 +153,8 @@ def make_plan(
                 draft.duplicates[one.id] = kept
                 continue
         _add(draft, one, destination)
+    for letter in sorted(missing):
+        draft.refuse(letter, "there is no such letter, or not any more")
     sha256 = _digest(request, draft)
     return Plan(
         id=sha256[:_ID_CHARS],
@@ -211,6 +218,8 @@ def _digest(request: Request, draft: _Draft) -> str:
         request.function or "",
         str(request.until_ms),
         request.assignee or "",
+        *(("again",) if request.again else ()),
+        *(("force",) if request.force else ()),
     )
     found = hashlib.sha256("\0".join(what).encode())
     for partition, offsets in draft.ids.by_partition.items():

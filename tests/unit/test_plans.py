@@ -192,3 +192,20 @@ def test_a_target_that_nobody_has_named_is_refused_for_all(target: str) -> None:
 
     with pytest.raises(ConfigurationError, match="neither a replay topic of a configured group"):
         make_plan(request, [candidate(1)], TARGETS, NOW_MS, ends={})
+
+
+def test_letters_that_are_named_and_are_not_there_are_told() -> None:
+    request = replace(REPLAY, filter=None, ids=[LetterId(0, 1), LetterId(0, 99)])
+
+    plan = make_plan(request, [candidate(1)], TARGETS, NOW_MS, ends={})
+
+    assert offsets(plan.ids) == [1]
+    assert plan.refused == {LetterId(0, 99): "there is no such letter, or not any more"}
+
+
+def test_what_may_be_sent_again_is_another_plan() -> None:
+    once = make_plan(REPLAY, [candidate(1)], TARGETS, NOW_MS, ends={})
+
+    again = make_plan(replace(REPLAY, again=True), [candidate(1)], TARGETS, NOW_MS, ends={})
+
+    assert once.sha256 != again.sha256
