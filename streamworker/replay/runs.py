@@ -180,7 +180,8 @@ class Run:
             raise NotMade(f"{of}, which it is a duplicate of, was left alone")
         if of is not None:
             return self._maker.duplicate(letter, of, now_ms)
-        return self._maker.make(letter, now_ms, before=self._around.letters.said(letter.id))
+        sends = self._plan.request.action in SENDING  # then it does not matter what was said before, and asking costs
+        return self._maker.make(letter, now_ms, before=None if sends else self._around.letters.said(letter.id))
 
     def _ship(self, made: Mapping[LetterId, Made]) -> None:
         copies = {letter: one.copy for letter, one in made.items() if one.copy is not None}
