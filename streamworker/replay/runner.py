@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from streamworker.replay.dead_record import DeadRecord, LetterId
     from streamworker.replay.desk import Actor, Operation, Plan, Rates
     from streamworker.replay.group_outcomes import Addressee
+    from streamworker.replay.shipping import Shipping
     from streamworker.replay.states import Disposition, Target
     from streamworker.replay.view import View
 
@@ -67,7 +68,7 @@ class _Running:
 
 
 class Runner:
-    """Begins operations, and knows how far those are that it has begun."""
+    """Begins operations, and knows how far those are that run here."""
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class Runner:
                 operations = OperationLog(self._cluster, asked, self._timeout_s)
                 around = Surroundings(
                     letters=_Letters(LetterReader(letters, topic, families.read, self._timeout_s), errand.view),
-                    shipping=lambda partition: shipments.of(TopicPartition(topic, partition)),
+                    shipping=lambda partition: _shipping(shipments, TopicPartition(topic, partition)),
                     outcomes=GroupOutcomes(
                         self._cluster,
                         children,
@@ -159,9 +160,13 @@ class Runner:
                 message=f"{type(error).__name__}: {error}",
                 ended_ms=self._clock.wall_ms(),
             )
-            with suppress(ClientError):
+            try:
                 self._tell(running, plan, failed)
-            running.operation = failed
+            except ClientError:
+                running.operation = failed  # nobody else knows, so it is kept here
+                return
+        with self._lock:  # the log says how it ended, and hears of it when somebody ends a paused one for good
+            del self._running[begun.id]
 
     def _tell(self, running: _Running, plan: Plan, operation: Operation) -> None:
         """Let others know how far it is, now and then; always when it has ended."""
@@ -183,6 +188,12 @@ class Runner:
             op_id=operation.id,
             detail={name: text for name, text in said.items() if text},
         )
+
+
+def _shipping(shipments: Shipments, partition: TopicPartition) -> Shipping:
+    """Of the partition that is at hand; those that were are let go of in time."""
+    shipments.idle()
+    return shipments.of(partition)
 
 
 @dataclass(frozen=True, slots=True)
