@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import OrderedDict
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -170,7 +170,7 @@ class KafkaDesk:
         view = self._views.of(topic)
         if not filter_.scans:
             return view.page(filter_, limit=limit, after=after)
-        with self._clients.reading() as log:
+        with closing(self._clients.new_log()) as log:
             return self._scan(topic, log).page(filter_, limit=limit, after=after)
 
     def groups_of_errors(self, topic: str, filter_: Filter) -> Sequence[FingerprintGroup]:
@@ -228,9 +228,7 @@ class KafkaDesk:
 
     def plan(self, actor: Actor, request: Request) -> Plan:
         """As of `Desk`."""
-        if request.force and actor.role < Role.ADMIN:
-            self.denied(actor, "force", {"topic": request.topic})
-            raise Refused("only an admin may force what was replayed three times")
+        self._check_force(actor, request)
         plan = self._plan(request)
         self._note(
             actor, "plan", request.topic, {"plan": plan.sha256, "action": request.action, "letters": len(plan.ids)}
@@ -258,9 +256,7 @@ class KafkaDesk:
         plan = self.planned(plan_id)
         if plan.request.action is Action.PROCESS:
             raise ConfigurationError("letters are handled at once by `streamworker dlq process` alone")
-        if len(plan.ids) > _MOST_WITHOUT_ADMIN and actor.role < Role.ADMIN:
-            self.denied(actor, "run", {"topic": plan.request.topic, "letters": len(plan.ids)})
-            raise Refused(f"only an admin may act on more than {_MOST_WITHOUT_ADMIN} letters at once")
+        self._check_run(actor, plan)
         again = self._plan(plan.request, ends=plan.ends)
         if again.sha256 != plan.sha256:
             raise Refused(f"what it would do has changed since it was planned: {difference(plan, again)}")
@@ -291,6 +287,7 @@ class KafkaDesk:
         plan = self._plan(request, ends=logged.bounds, resumed=op_id)
         if plan.sha256 != logged.plan_sha256:
             raise Refused("its plan is not the same any more: letters were acted on by others; make a new plan")
+        self._check_run(actor, plan)
         self._clients.send(asking(op_id, None, self._clock.wall_ms()))
         operation = replace(
             logged.operation, state=OperationState.RUNNING, done=0, skipped=0, failed=0, ended_ms=None, message=None
@@ -361,6 +358,18 @@ class KafkaDesk:
 
     # Plans and runs.
 
+    def _check_force(self, actor: Actor, request: Request) -> None:
+        if request.force and actor.role < Role.ADMIN:
+            self.denied(actor, "force", {"topic": request.topic})
+            raise Refused("only an admin may force what was replayed three times")
+
+    def _check_run(self, actor: Actor, plan: Plan) -> None:
+        """Who runs a plan, or goes on with one, may be another than who made it."""
+        self._check_force(actor, plan.request)
+        if len(plan.ids) > _MOST_WITHOUT_ADMIN and actor.role < Role.ADMIN:
+            self.denied(actor, "run", {"topic": plan.request.topic, "letters": len(plan.ids)})
+            raise Refused(f"only an admin may act on more than {_MOST_WITHOUT_ADMIN} letters at once")
+
     def _plan(self, request: Request, *, ends: Mapping[int, int] | None = None, resumed: str | None = None) -> Plan:
         view = self._views.of(request.topic)
         if view.built < 1:
@@ -370,13 +379,12 @@ class KafkaDesk:
         ends = view.ends() if ends is None else ends
         chosen = chosen_by(request)
         candidates: Iterable[Candidate]
-        if chosen.scans:
+        with ExitStack() as stack:
             candidates = view.candidates(chosen.without_payload, ends, op_id=resumed)
-            with self._clients.reading() as log:
-                candidates = list(self._scan(request.topic, log).those_with(chosen, candidates))
-        else:
-            candidates = view.candidates(chosen, ends, op_id=resumed)
-        plan = make_plan(request, candidates, self._targets(), self._clock.wall_ms(), ends=ends, resumed=resumed)
+            if chosen.scans:
+                log = stack.enter_context(closing(self._clients.new_log()))
+                candidates = self._scan(request.topic, log).those_with(chosen, candidates)
+            plan = make_plan(request, candidates, self._targets(), self._clock.wall_ms(), ends=ends, resumed=resumed)
         return replace(plan, warnings=list(self._warnings(plan)))
 
     def _warnings(self, plan: Plan) -> Iterator[str]:
@@ -531,5 +539,5 @@ class KafkaDesk:
         self._clients.note(Note(at_ms=self._clock.wall_ms(), actor=actor, what=what, topic=topic, detail=detail))
 
     def _superseded(self, letters: Iterable[Asked], budget: Budget) -> Superseded:
-        with self._clients.reading() as log:
+        with closing(self._clients.new_log()) as log:
             return superseded(log, letters, clock=self._clock, timeout_s=self._timeout_s, budget=budget)

@@ -16,23 +16,33 @@ from fleet.in_process import Running, config
 from fleet.workers import produce, wait_for
 
 from streamworker import DeadLetter, Handler, PoisonError
+from streamworker.cli.desks import DeskOptions, open_desk
 from streamworker.cli.main import main
+from streamworker.cli.options import Sources
 from streamworker.clock import SystemClock
 from streamworker.dlq.routes import replay_topic
 from streamworker.librdkafka import topic_log_settings
 from streamworker.record import TopicPartition, read_headers
+from streamworker.replay.dead_record import LetterId
+from streamworker.replay.desk import Action, Actor, OperationState, Rates, Refused, Request, Role
+from streamworker.replay.filters import parse
 from streamworker.replay.topic_log import TopicLog
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from servers.kafka import SharedKafka
 
     from streamworker import Record
+    from streamworker.replay.kafka_desk import KafkaDesk
 
 WRONG = '{"state": 1}'
 TIMEOUT_S = 60.0
 RIGHT = '{"state": "paid"}'
+ADMIN = Actor("anna", Role.ADMIN, "console", verified=True)
+EDITOR = Actor("ed", Role.EDITOR, "console", verified=True)
+SLOWLY = Rates(records_per_s=1.0, canary=0)
 
 
 class Shop:
@@ -73,7 +83,12 @@ class Shop:
     def begun(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(self.command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def write_letters(self, count: int, *, key: str = "k{offset}") -> None:
+    def desk(self) -> AbstractContextManager[KafkaDesk]:
+        """A desk in this process."""
+        where = (f"kafka.bootstrap_servers={self.servers}", f"kafka.group={self.group}")
+        return open_desk(DeskOptions(Sources(None, where), (), (), (), unmasked=False, timeout_s=10.0), self.letters)
+
+    def write_letters(self, count: int, *, named: str = "k{offset}") -> None:
         """Dead letters as a worker writes them, of keys of their own."""
         letters = []
         for offset in range(1000, 1000 + count):
@@ -88,7 +103,7 @@ class Shop:
                 "sw-reason": "poison",
             }
             headers = [("tenant", b"acme"), *((name, text.encode()) for name, text in said.items())]
-            letters.append((key.format(offset=offset).encode(), WRONG.encode(), headers))
+            letters.append((named.format(offset=offset).encode(), WRONG.encode(), headers))
         producer = Producer({"bootstrap.servers": self.servers})
         for key, value, headers in letters:
             producer.produce(self.letters, value, key, partition=0, headers=headers)
@@ -266,7 +281,7 @@ def test_letters_are_chosen_by_what_their_values_hold(shop: Shop) -> None:
 
 
 def test_what_is_masked_is_in_no_list_and_no_preview(empty_shop: Shop, tmp_path: Path) -> None:
-    empty_shop.write_letters(1, key='["secret-{offset}"]')
+    empty_shop.write_letters(1, named='["secret-{offset}"]')
     masks = tmp_path / "masks.toml"
     masks.write_text('[masking]\nstate = "replace"\n"header:tenant" = "replace"\n"key:[0]" = "replace"\n')
     mended = '{"state": "secret", "id": 7}'
@@ -284,3 +299,36 @@ def test_what_is_masked_is_in_no_list_and_no_preview(empty_shop: Shop, tmp_path:
     assert json.loads(shown.stdout)["headers"] == [["tenant", "***"]]
     assert '+  "id": 7' in planned.stdout
     assert '"state": 1' not in planned.stdout
+
+
+def test_what_is_ended_for_good_after_a_pause_is_seen_so_where_it_ran(empty_shop: Shop) -> None:
+    empty_shop.write_letters(30)
+    with empty_shop.desk() as desk:
+        everything = Request(topic=empty_shop.letters, action=Action.REPLAY, filter=parse("", 0))
+        begun = desk.run(ADMIN, desk.plan(ADMIN, everything).id, SLOWLY)
+        desk.pause(ADMIN, begun.id)
+        wait_for(lambda: desk.operation(begun.id).state is OperationState.PAUSED, lambda: "the pause", TIMEOUT_S)
+
+        ended = desk.abort(ADMIN, begun.id)
+
+        assert ended.state is OperationState.ABORTED
+        assert [one.state for one in desk.operations() if one.id == begun.id] == [OperationState.ABORTED]
+
+
+def test_what_an_admin_has_forced_in_a_plan_is_run_by_admins_only(empty_shop: Shop) -> None:
+    empty_shop.write_letters(1)
+    with empty_shop.desk() as desk:
+        forced = Request(topic=empty_shop.letters, action=Action.REPLAY, ids=[LetterId(0, 0)], force=True)
+        plan = desk.plan(ADMIN, forced)
+
+        with pytest.raises(Refused, match="only an admin may force"):
+            desk.run(EDITOR, plan.id, SLOWLY)
+
+
+def test_a_letter_that_is_not_there_is_told_and_nothing_is_done(empty_shop: Shop) -> None:
+    empty_shop.write_letters(1)
+
+    done = empty_shop.dlq("replay", empty_shop.letters, "--id", "0:999", "--yes")
+
+    assert done.returncode == 3, done.stderr
+    assert "1 there is no such letter, or not any more" in done.stdout
