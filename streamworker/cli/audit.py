@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import click
 
-from streamworker.cli.console_output import progress_bar, say, show_json, show_table
+from streamworker.cli.console_output import moment, progress_bar, say, show_json, show_table
 from streamworker.cli.desks import audit_key
 from streamworker.cli.options import TEXT, connect, examples, json_option, settings_options, timeout_option
 from streamworker.clock import SystemClock
@@ -118,7 +117,7 @@ def ls(
     show_table(
         ("at", "who", "via", "what", "topic", "operation", "detail"),
         [
-            (_moment(one.at_ms), _who(one), one.via, one.what, one.topic, one.op_id, _details(one.detail))
+            (moment(one.at_ms), _who(one), one.via, one.what, one.topic, one.op_id, _details(one.detail))
             for one in found
         ],
     )
@@ -170,13 +169,6 @@ def _tell(verdict: Verdict, *, sealed: bool) -> None:
 
 def _finding(one: Finding) -> tuple[object, ...]:
     return (one.at, one.fault, one.writer, one.message)
-
-
-def _moment(at_ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-    except (OverflowError, ValueError, OSError):  # whoever may write to the topic may write any number
-        return f"{at_ms} ms"
 
 
 def _who(entry: Audited) -> str:
