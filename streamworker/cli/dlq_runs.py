@@ -6,6 +6,7 @@ The first SIGTERM or SIGINT ends a run after the chunk in hand; `dlq resume` goe
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from streamworker.cli.actors import this_actor
@@ -57,7 +58,8 @@ def follow(desk: Desk, begun: Operation) -> Operation:
         while operation.state is OperationState.RUNNING:
             if signals.came.wait(_LOOK_S) and not paused:
                 paused = True
-                desk.pause(this_actor(), begun.id)
+                with suppress(ConfigurationError):  # it has just ended by itself
+                    desk.pause(this_actor(), begun.id)
             operation = desk.operation(begun.id)
             advance(operation.done + operation.skipped + operation.failed)
     return operation
@@ -81,7 +83,7 @@ def tell(operation: Operation, *, as_json: bool) -> ExitCode:
         say(f"operation {operation.id} {operation.state}: {', '.join((counts, *more))}")
         if operation.message is not None:
             say(operation.message, style="yellow")
-        if operation.state is OperationState.PAUSED:
+        if operation.state in (OperationState.PAUSED, OperationState.FAILED):
             say(f"go on with: streamworker dlq resume {operation.id}")
     whole = operation.state is OperationState.DONE and not operation.failed
     return ExitCode.OK if whole else ExitCode.PARTIAL
