@@ -75,14 +75,15 @@ def settings_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_sources
 
 
-class _Seconds(click.FloatRange):
+class Amount(click.FloatRange):
     """A range that has no NaN in it: that compares with nothing, so click lets it through."""
 
     def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value} is not a number of seconds.", param, ctx)
-        return seconds
+        """As of its base."""
+        amount = super().convert(value, param, ctx)
+        if math.isnan(amount):
+            self.fail(f"{value} is not a number.", param, ctx)
+        return amount
 
 
 class _Text(click.types.StringParamType):
@@ -101,7 +102,7 @@ TEXT = _Text()
 timeout_option = click.option(
     "--timeout",
     "timeout_s",
-    type=_Seconds(min=0.1, max=3600),  # the client takes no more
+    type=Amount(min=0.1, max=3600),  # the client takes no more
     default=10.0,
     show_default=True,
     help="Seconds to wait for each answer of the cluster.",

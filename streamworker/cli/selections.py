@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from streamworker.cli.desks import desk_options
 from streamworker.cli.dlq_show import filter_argument
-from streamworker.cli.options import TEXT, json_option
+from streamworker.cli.options import TEXT, Amount, json_option
 from streamworker.errors import ConfigurationError
 from streamworker.replay.dead_record import LetterId
 from streamworker.replay.desk import Action, Rates, Request
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from streamworker.cli.desks import DeskOptions
     from streamworker.exit_code import ExitCode
     from streamworker.replay.desk import Desk
+
+Returned = TypeVar("Returned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,17 @@ def selecting(command: Callable[..., ExitCode]) -> Callable[..., None]:
     return with_selection
 
 
+def rate_options(command: Callable[..., Returned]) -> Callable[..., Returned]:
+    """Give `command` the options that say how fast it sends, as `rate` and `byte_rate`."""
+    rate = click.option("--rate", type=Amount(0.1, 1e9), default=500.0, show_default=True, help="Letters per second.")
+    byte_rate = click.option("--byte-rate", type=Amount(1, 1e12), help="Bytes of values per second.")
+    return rate(byte_rate(command))
+
+
 def sending(command: Callable[..., ExitCode]) -> Callable[..., ExitCode]:
     """Give `command` the options of what sends, as `rates` and `sent`."""
 
-    @click.option("--rate", type=click.FloatRange(0.1), default=500.0, show_default=True, help="Letters per second.")
-    @click.option("--byte-rate", type=click.FloatRange(1), help="Bytes of values per second.")
+    @rate_options
     @click.option(
         "--canary",
         type=click.IntRange(0),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 import pytest
+from click.testing import CliRunner
 
+from streamworker.cli.dlq import dlq
 from streamworker.cli.selections import Selection
 from streamworker.errors import ConfigurationError
 from streamworker.replay.desk import Action
@@ -46,3 +48,12 @@ def test_all_letters_are_chosen_by_an_option_of_its_own() -> None:
     request = selection(everything=True).request(DESK, Action.DISCARD)
 
     assert (request.filter, request.ids) == (parse("", 0), ())
+
+
+@pytest.mark.parametrize("option", ["--rate=nan", "--rate=inf", "--byte-rate=nan", "--rate=0"])
+@pytest.mark.parametrize("command", [["replay", "orders.dlq", "--all"], ["resume", "8c1fa2b04d11"]])
+def test_a_pace_is_a_number_that_something_can_be_sent_at(command: list[str], option: str) -> None:
+    result = CliRunner().invoke(dlq, [*command, option])
+
+    assert result.exit_code == 2
+    assert "Invalid value for" in result.output
