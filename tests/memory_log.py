@@ -58,3 +58,6 @@ class MemoryLog:
             found = self._records.get(partition, [])[max(start, first) : end]
             for begin in range(0, len(found), self._at_once):
                 yield found[begin : begin + self._at_once]
+
+    def close(self) -> None:
+        """As of `TopicLog`."""

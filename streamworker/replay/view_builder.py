@@ -53,8 +53,9 @@ class _Progress:
 class ViewBuilder:
     """Reads a dead-letter topic with `partitions`, and as many of its states, into `view`.
 
-    `read` makes a letter of a record of the topic. `has_states` is false while there is no state topic; it and
-    `partitions` may be set later. `timeout_s` is how long the cluster may say nothing.
+    `read` makes a letter of a record of the topic. `state_partitions` is how many the state topic has: none while there
+    is no such topic, and fewer where the other has grown. It and `partitions` may be set later. `timeout_s` is how long
+    the cluster may say nothing.
     """
 
     def __init__(
@@ -64,11 +65,11 @@ class ViewBuilder:
         read: Callable[[str, Message], DeadRecord],
         *,
         partitions: int,
-        has_states: bool,
+        state_partitions: int,
         timeout_s: float,
     ) -> None:
         self.partitions = partitions
-        self.has_states = has_states
+        self.state_partitions = state_partitions
         self._view = view
         self._log = log
         self._read = read
@@ -90,8 +91,8 @@ class ViewBuilder:
 
         Raises ClientError and ViewError; the next step then goes on where it was.
         """
-        letters = self._bounds(self._view.topic)
-        states = self._bounds(state_topic(self._view.topic)) if self.has_states else {}
+        letters = self._bounds(self._view.topic, self.partitions)
+        states = self._bounds(state_topic(self._view.topic), min(self.partitions, self.state_partitions))
         if any(end < self._progress.reached.get(one, 0) for one, (_, end) in (*letters.items(), *states.items())):
             self._view.clear()  # the topic was made anew, or cut at its end
             self._progress = _Progress()
@@ -104,8 +105,8 @@ class ViewBuilder:
         self._tell(self._progress.total - _span(self._progress.left))
         return not self.complete
 
-    def _bounds(self, topic: str) -> Mapping[TopicPartition, Range]:
-        asked = [TopicPartition(topic, number) for number in range(self.partitions)]
+    def _bounds(self, topic: str, partitions: int) -> Mapping[TopicPartition, Range]:
+        asked = [TopicPartition(topic, number) for number in range(partitions)]
         return {partition: self._log.bounds(partition, self._timeout_s) for partition in asked}
 
     def _begin(self, letters: Mapping[TopicPartition, Range], states: Mapping[TopicPartition, Range]) -> None:

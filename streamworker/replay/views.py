@@ -1,7 +1,7 @@
 """The views of a desk by topic, and what fills them: at once for a command, or on a thread for as long as a console is.
 
-Decided here: what happens to a view when its topic cannot be read: it stays as it is, and says why. Any thread may ask;
-one thread at a time reads.
+Decided here: what happens to a view when its topic cannot be read: it stays as it is, and says why. One whose topic is
+gone, or was made anew, is thrown away. Any thread may ask; one thread at a time reads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.cluster import Cluster
+    from streamworker.cluster import Cluster, TopicShape
     from streamworker.replay.clients import Clients
     from streamworker.replay.topic_log import TopicLog
 
@@ -42,7 +42,8 @@ class Views:
         self._clock = clock
         self._timeout_s = timeout_s
         self._views: dict[str, View] = {}
-        self._builders: dict[str, ViewBuilder] = {}  # of the one thread that reads
+        self._builders: dict[str, ViewBuilder] = {}  # of the one thread that reads, like the ids of their topics
+        self._topic_ids: dict[str, str | None] = {}
         self._lock = threading.Lock()  # the views
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
@@ -50,8 +51,10 @@ class Views:
     def read(self, topic: str, told: Callable[[float], None]) -> None:
         """Read all that there is of `topic`; `told` hears the share that is read, 0 to 1.
 
-        Raises ConfigurationError if there is no such topic, and ClientError.
+        Raises ConfigurationError if there is no such topic, or topics are followed, and ClientError.
         """
+        if self._thread is not None:
+            raise ConfigurationError(f"{topic!r} is not among the dead-letter topics that are read here, or not yet")
         with closing(self._clients.new_log()) as log:
             builder = self._builder(topic, log)
             while builder.step():
@@ -105,16 +108,24 @@ class Views:
     def _found(self, chosen: Callable[[Collection[str]], Collection[str]], before: Sequence[str]) -> Sequence[str]:
         try:
             shapes = self._cluster.topics(self._timeout_s)
+            found = sorted(chosen(shapes.keys()))
+            topic_ids = self._cluster.topic_ids(found, self._timeout_s) if found else {}
         except ClientError as error:
             _log.warning("topics cannot be listed: %s", error)
             return before
-        found = sorted(chosen(shapes.keys()))
-        for topic in found:
-            builder = self._builders.get(topic)
-            if builder is not None:
-                builder.partitions = shapes[topic].partitions
-                builder.has_states = _has_states(topic, shapes)
+        for topic in [*self._builders]:
+            if topic not in found or _differ(self._topic_ids[topic], topic_ids.get(topic)):
+                self._forget(topic)
+        for topic, builder in self._builders.items():
+            builder.partitions = shapes[topic].partitions
+            builder.state_partitions = _state_partitions(topic, shapes)
         return found
+
+    def _forget(self, topic: str) -> None:
+        del self._builders[topic], self._topic_ids[topic]
+        with self._lock:
+            view = self._views.pop(topic)
+        view.close()
 
     def _step(self, topic: str, log: TopicLog) -> bool:
         try:
@@ -122,7 +133,9 @@ class Views:
         except (ClientError, ViewError, ConfigurationError) as error:
             if not self._ending.is_set():
                 _log.warning("dead letters of %s cannot be read: %s", topic, error)
-            return False
+        except Exception:  # noqa: BLE001 - whatever it is, the other topics are to be read on
+            _log.exception("dead letters of %s cannot be read", topic)
+        return False
 
     def _builder(self, topic: str, log: TopicLog) -> ViewBuilder:
         found = self._builders.get(topic)
@@ -136,16 +149,23 @@ class Views:
         view = View(topic, self._clock, topic_id=topic_id)
         with self._lock:
             self._views[topic] = view
+        self._topic_ids[topic] = topic_id
         found = self._builders[topic] = ViewBuilder(
             view,
             log,
             families.read,
             partitions=shapes[topic].partitions,
-            has_states=_has_states(topic, shapes),
+            state_partitions=_state_partitions(topic, shapes),
             timeout_s=self._timeout_s,
         )
         return found
 
 
-def _has_states(topic: str, shapes: Mapping[str, object]) -> bool:
-    return state_topic(topic) in shapes
+def _state_partitions(topic: str, shapes: Mapping[str, TopicShape]) -> int:
+    states = shapes.get(state_topic(topic))
+    return 0 if states is None else states.partitions
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    """Whether two topics have other ids, as far as the cluster tells them."""
+    return None not in (one, other) and one != other

@@ -37,7 +37,7 @@ def exported(kafka: SharedKafka, topic: str, text: str, folder: Path) -> Iterato
     settings = topic_log_settings(KafkaConfig(bootstrap_servers=kafka.bootstrap_servers))
     exporter = Exporter(Showing(max_chars=None), lambda _: None, as_text=True)
     with closing(TopicLog(settings, clock)) as log, closing(View(topic, clock, folder=folder)) as view:
-        builder = ViewBuilder(view, log, families.read, partitions=2, has_states=False, timeout_s=TIMEOUT_S)
+        builder = ViewBuilder(view, log, families.read, partitions=2, state_partitions=0, timeout_s=TIMEOUT_S)
         while builder.step():
             pass
         reader = LetterReader(log, topic, families.read, TIMEOUT_S)

@@ -66,7 +66,7 @@ def test_a_view_has_what_the_topics_say_and_follows_them(kafka: SharedKafka, top
         closing(TopicLog(topic_log_settings(config(kafka.bootstrap_servers).kafka), SystemClock())) as log,
         closing(View(topic, SystemClock())) as view,
     ):
-        builder = ViewBuilder(view, log, read, partitions=1, has_states=True, timeout_s=TIMEOUT_S)
+        builder = ViewBuilder(view, log, read, partitions=1, state_partitions=1, timeout_s=TIMEOUT_S)
         send(kafka, topic, [(b"k", b"gone")] * 10, abort=True)
         send(kafka, topic, [(b"k", b"v")] * 2500)  # from offset 11 on
         send(kafka, state_topic(topic), [(b"0:11", encode(disposition(State.REPLAYED)))], abort=True)

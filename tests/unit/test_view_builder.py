@@ -86,7 +86,7 @@ def view(tmp_path: Path) -> Iterator[View]:
 
 @pytest.fixture
 def builder(view: View, log: MemoryLog) -> ViewBuilder:
-    return ViewBuilder(view, log, read, partitions=2, has_states=True, timeout_s=1.0)
+    return ViewBuilder(view, log, read, partitions=2, state_partitions=2, timeout_s=1.0)
 
 
 def said(log: MemoryLog, place: LetterId, one: Disposition | None) -> None:
@@ -231,14 +231,14 @@ def test_a_topic_that_was_made_anew_is_read_anew(log: MemoryLog, view: View, bui
 
 
 def test_states_and_partitions_may_come_later(log: MemoryLog, view: View) -> None:
-    builder = ViewBuilder(view, log, read, partitions=1, has_states=False, timeout_s=1.0)
+    builder = ViewBuilder(view, log, read, partitions=1, state_partitions=0, timeout_s=1.0)
     log.fill(0, 2)
     log.fill(1, 2)
     said(log, LetterId(1, 1), disposition(State.REPLAYED))
     finish(builder)
     before = view.count(ALL)
 
-    builder.partitions, builder.has_states = 2, True
+    builder.partitions, builder.state_partitions = 2, 2
     finish(builder)
 
     assert (before, view.count(ALL), view.count(parse("state:replayed", NOW_MS))) == (2, 4, 1)
@@ -270,3 +270,17 @@ def test_entries_that_cannot_be_read_are_counted(
 def test_an_empty_topic_is_complete(view: View, builder: ViewBuilder) -> None:
     assert not builder.step()
     assert (view.built, builder.complete) == (1.0, True)
+
+
+def test_where_the_topic_has_grown_and_its_states_have_not_what_is_said_of_the_others_counts(
+    log: MemoryLog, view: View
+) -> None:
+    del log.records[TopicPartition(STATES, 1)]
+    log.fill(0, 1)
+    log.fill(1, 1)
+    said(log, LetterId(0, 0), disposition(State.DISCARDED))
+    builder = ViewBuilder(view, log, read, partitions=2, state_partitions=1, timeout_s=1.0)
+
+    finish(builder)
+
+    assert (view.count(parse("state:pending", NOW_MS)), view.count(ALL)) == (1, 2)
