@@ -7,6 +7,8 @@ large for it. One thread at a time.
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -15,7 +17,7 @@ from streamworker.errors import ClientError
 from streamworker.record import TopicPartition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from streamworker.record import Message
     from streamworker.replay.dead_record import DeadRecord, LetterId, Pointer
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 # What lies between two letters is read as well if it is no more than this: a new position costs as much.
 _GAP = 200
+_AT_ONCE_BYTES = 8 * 1024 * 1024  # of values that are held: nothing else can be read through the log meanwhile
 
 
 class LetterReader:
@@ -51,12 +54,30 @@ class LetterReader:
             self._bounds[partition] = self._log.bounds(partition, self._timeout_s)
         start, end = self._bounds[partition]
         offsets = [one.offset for one in ids if start <= one.offset < end]
+        wanted = frozenset(offsets)
         for first, last in _stretches(offsets):
-            wanted = {offset for offset in offsets if first <= offset <= last}
-            found = self._log.read({partition: (first, last + 1)}, self._timeout_s)
-            messages = [message for batch in found for message in batch if message.offset() in wanted]
-            for message in messages:
-                yield self._whole(self._read_letter(self._topic, message))
+            left: int | None = first
+            while left is not None:
+                messages, left = self._part(partition, left, last + 1, wanted)
+                for message in messages:
+                    yield self._whole(self._read_letter(self._topic, message))
+
+    def _part(
+        self, partition: TopicPartition, start: int, end: int, wanted: Collection[int]
+    ) -> tuple[Sequence[Message], int | None]:
+        """What is wanted of a range, or the beginning of that if it is large, and from where the rest is to be read."""
+        found: list[Message] = []
+        size_bytes = 0
+        with closing(self._log.read({partition: (start, end)}, self._timeout_s)) as batches:
+            for message in chain.from_iterable(batches):
+                if message.offset() not in wanted:
+                    continue
+                found.append(message)
+                size_bytes += len(message.value() or b"")
+                if size_bytes >= _AT_ONCE_BYTES:
+                    rest = message.offset() + 1
+                    return found, rest if rest < end else None
+        return found, None
 
     def _whole(self, letter: DeadRecord) -> DeadRecord:
         """With the value that was too large for the letter, if its origin still has it."""

@@ -17,7 +17,7 @@ from streamworker.replay.view import View
 from streamworker.testing.virtual_time import VirtualTime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from streamworker.record import Message
 
@@ -48,7 +48,7 @@ class Topics:
         offsets = self.records.get(partition, {})
         return min(offsets, default=0), max(offsets, default=-1) + 1
 
-    def read(self, ranges: Mapping[TopicPartition, tuple[int, int]], _timeout_s: float) -> Iterator[Sequence[Message]]:
+    def read(self, ranges: Mapping[TopicPartition, tuple[int, int]], _timeout_s: float) -> Generator[Sequence[Message]]:
         self.clock.wait(1.0, lambda: False)
         for partition, (low, end) in ranges.items():
             self.ranges.append((low, end))
