@@ -80,7 +80,7 @@ def repair(
         else:
             if len(request.ids) != 1:
                 raise ConfigurationError("only one letter can be edited: name it with --id, or use --function")
-            given = value_file.read() if value_file is not None else _edited(desk, selection.topic, request.ids[0])
+            given = value_file.read() if value_file is not None else edited_text(desk, selection.topic, request.ids[0])
             if given is None:
                 say("nothing was changed", to_stderr=True)
                 return ExitCode.OK
@@ -138,9 +138,13 @@ def _say_of(selection: Selection, action: Action, **said: object) -> ExitCode:
         return act(desk, selection, request, Rates(records_per_s=None, canary=0))
 
 
-def _edited(desk: Desk, topic: str, letter: LetterId) -> str | None:
+def edited_text(desk: Desk, topic: str, letter: LetterId) -> str | None:
     """What a person makes of the value; None if nothing was changed."""
     detail = desk.detail(topic, letter)
     if not detail.repairable:
         raise ConfigurationError(f"{letter}: its value cannot be edited as text")
-    return click.edit(desk.text_of(topic, letter), extension=".json" if detail.value.kind != "text" else ".txt")
+    text = desk.text_of(topic, letter)
+    edited = click.edit(text, extension=".json" if detail.value.kind != "text" else ".txt")
+    if edited is not None and not text.endswith("\n"):
+        edited = edited.removesuffix("\n")  # editors put a line end behind a last line that has none
+    return None if edited == text else edited

@@ -44,7 +44,7 @@ class ValueForm:
             raise NotRepaired("it has no value")
         try:
             return msgspec.json.format(value, indent=2).decode()
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass
         if self.serde is not None:
             try:

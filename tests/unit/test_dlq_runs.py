@@ -1,4 +1,4 @@
-"""Waiting for the end of a run at a terminal."""
+"""At a terminal: editing a value, and waiting for the end of a run."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+import click
 import pytest
 
+from streamworker.cli.dlq_act import edited_text
 from streamworker.cli.dlq_runs import follow, tell
 from streamworker.errors import ConfigurationError
 from streamworker.exit_code import ExitCode
-from streamworker.replay.desk import Action, Operation, OperationState
+from streamworker.replay.dead_record import LetterId
+from streamworker.replay.desk import Action, Decoded, Operation, OperationState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,6 +60,20 @@ class EndsAtOnce:
     asked = False
 
 
+class Shows:
+    """A desk with one letter, whose value is text."""
+
+    def __init__(self, text: str) -> None:
+        self.repairable = True
+        self.value = Decoded("text", text, len(text))
+
+    def detail(self, topic: str, letter: LetterId) -> Shows:
+        return self
+
+    def text_of(self, topic: str, letter: LetterId) -> str:
+        return self.value.text
+
+
 def test_a_signal_that_comes_as_a_run_ends_does_not_make_an_error_of_it() -> None:
     desk = EndsAtOnce()
 
@@ -73,3 +90,15 @@ def test_who_sees_a_run_fail_is_told_how_to_go_on(capsys: pytest.CaptureFixture[
 
     assert code is ExitCode.PARTIAL
     assert "streamworker dlq resume op" in capsys.readouterr().out
+
+
+def test_the_line_end_that_an_editor_adds_is_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(click, "edit", lambda text, extension: f"{text}\n")
+
+    assert edited_text(cast("Desk", Shows("paid")), "orders.dlq", LetterId(0, 0)) is None
+
+
+def test_what_was_edited_has_no_line_end_that_was_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(click, "edit", lambda text, extension: "mended\n")
+
+    assert edited_text(cast("Desk", Shows("paid")), "orders.dlq", LetterId(0, 0)) == "mended"

@@ -50,6 +50,12 @@ def test_what_cannot_be_edited_says_why() -> None:
         UNTYPED.text(b"\xff\xfe\x00")
 
 
+def test_json_that_nests_deeper_than_anybody_reads_is_text() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+
+    assert UNTYPED.text(deep) == deep.decode()
+
+
 @repair("status-as-word")
 def status_as_word(value: dict[str, object]) -> dict[str, object] | None:
     if isinstance(value["status"], str):
