@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.replay.operations import TOPIC, Operations
+from streamworker.replay.shipping import insist_on
 from streamworker.replay.states import Target
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class OperationLog:
 
 def write(sender: KafkaSender, letter: Letter) -> None:
     """Write one record, and wait until the brokers have it; raises ClientError."""
+    insist_on([letter.topic], sender)
     [answer] = sender.send([letter])
     if not isinstance(answer, Target):
         raise ClientError(f"{letter.topic}: {answer or 'no answer'}", code=answer or "_TIMED_OUT")

@@ -26,7 +26,7 @@ from streamworker.librdkafka import (
 from streamworker.record import TopicPartition
 from streamworker.replay.audit import TOPIC as AUDIT_TOPIC
 from streamworker.replay.audit import Chain
-from streamworker.replay.shipping import PartitionShipping
+from streamworker.replay.shipping import PartitionShipping, insist_on
 from streamworker.replay.states import Target, state_topic
 from streamworker.replay.topic_log import TopicLog
 
@@ -287,6 +287,7 @@ class AuditWriter:
 
     def write(self, note: Note) -> None:
         """Write it, and wait until the brokers have it; raises ClientError if they have not, or may not have."""
+        insist_on([self._topic], self._sender)
         letter = self._chain.letter(note, self._topic)
         [answer] = self._sender.send([letter])
         if isinstance(answer, Target):

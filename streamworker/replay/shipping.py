@@ -316,9 +316,7 @@ class PartitionShipping:
         if sender is None:
             sender = self._sender = self._make_sender(self._transactions)
             sender.open()
-            missing = sender.unknown((self._state_topic, self._audit_topic))
-            for topic, code in missing.items():
-                raise ClientError(f"{topic}: {code}; `streamworker topics create` makes it", code=code)
+            insist_on((self._state_topic, self._audit_topic), sender)
             self._read_on(progress)
         elif not self._transactions:
             self._read_on(progress)  # nobody is fenced, so others may have marked letters since
@@ -545,6 +543,12 @@ class PartitionShipping:
                 progress.marks(letter, one)
         for letter in gone:
             self._standings.forget(letter)
+
+
+def insist_on(topics: Iterable[str], sender: Sender) -> None:
+    """Raises ClientError for a topic of ours that is not there: a producer would wait for it and say nothing."""
+    for topic, code in sender.unknown(topics).items():
+        raise ClientError(f"{topic}: {code}; `streamworker topics create` makes it", code=code)
 
 
 def _sent_to(said: Disposition, target: Target | str | None) -> Disposition:

@@ -13,6 +13,7 @@ from confluent_kafka import Producer
 from streamworker.cli.main import main
 from streamworker.clock import SystemClock
 from streamworker.config import Config, KafkaConfig
+from streamworker.errors import ClientError
 from streamworker.librdkafka import producer_settings
 from streamworker.replay.audit import Note
 from streamworker.replay.desk import Actor, Role
@@ -122,3 +123,14 @@ def test_an_audit_that_is_not_there_is_a_message(audit: Audit) -> None:
 
     assert missing.exit_code == 2
     assert "there is no topic" in missing.stderr
+
+
+def test_who_has_not_made_the_topic_is_told_so_at_once(audit: Audit) -> None:
+    audit.topic = f"{audit.topic}.not-there"
+    clock = SystemClock()
+    began_s = clock.monotonic_s()
+
+    with pytest.raises(ClientError, match=r"not-there: UNKNOWN_TOPIC_OR_PART; `streamworker topics create` makes it"):
+        audit.write([(ANNA, "plan")])
+
+    assert clock.monotonic_s() - began_s < 5
