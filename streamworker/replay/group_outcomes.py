@@ -59,6 +59,14 @@ class GroupOutcomes:
         self._deferred: defaultdict[str, list[tuple[TopicPartition, int]]] = defaultdict(list)  # copies in retry topics
         self._read_to: dict[TopicPartition, int] = {}
 
+    def begin(self) -> None:
+        """Only dead letters that are written from now on can have come back; raises ClientError.
+
+        To be called before anything is sent: other clocks than ours may be behind `since_ms`, and set the times.
+        """
+        partitions = self._cluster.partitions(self._topic, self._timeout_s)
+        self._read_to.update({one: self._log.bounds(one, self._timeout_s)[1] for one in partitions})
+
     def look(self, sent: Mapping[LetterId, Target]) -> Mapping[LetterId, Outcome]:
         """For each of these; raises ClientError."""
         whose = {letter: self._addressee(letter, target) for letter, target in sent.items()}

@@ -134,17 +134,20 @@ class Runner:
                     )
                 )
                 operations = OperationLog(self._cluster, asked, self._timeout_s)
+                outcomes = GroupOutcomes(
+                    self._cluster,
+                    children,
+                    topic,
+                    errand.addressee,
+                    since_ms=begun.started_ms,
+                    timeout_s=self._timeout_s,
+                )
+                if errand.rates.canary:
+                    outcomes.begin()
                 around = Surroundings(
                     letters=_Letters(LetterReader(letters, topic, families.read, self._timeout_s), errand.view),
                     shipping=lambda partition: _shipping(shipments, TopicPartition(topic, partition)),
-                    outcomes=GroupOutcomes(
-                        self._cluster,
-                        children,
-                        topic,
-                        errand.addressee,
-                        since_ms=begun.started_ms,
-                        timeout_s=self._timeout_s,
-                    ),
+                    outcomes=outcomes,
                     clock=self._clock,
                     wait=self._ending.wait,
                     asked=_Questions(begun.id, operations, self._clock, self._ending).asked,
