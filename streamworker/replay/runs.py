@@ -35,6 +35,7 @@ _CANARY_WAIT_S = 120.0
 _LOOK_S = 0.5
 _MOST_FAILURES = 1000  # that are remembered
 _MOST_WHYS = 3
+_NOT_TOLD = "no group is known, or has begun, that reads them: look there what became of them, then resume"
 
 
 class Letters(Protocol):
@@ -269,10 +270,11 @@ class Run:
             if not open_:
                 return
             if self._around.clock.monotonic_s() > until_s:
+                unknown = all(one is Outcome.UNKNOWN for one in open_)
                 raise Stop(
                     OperationState.PAUSED,
-                    f"{len(open_)} of the first {len(sent)} were not handled within {_CANARY_WAIT_S:g} s;"
-                    " see whether the group runs and reads its replay topic, then resume",
+                    f"{len(open_)} of the first {len(sent)} were not handled within {_CANARY_WAIT_S:g} s; "
+                    + (_NOT_TOLD if unknown else "see whether the group runs and reads its replay topic, then resume"),
                 )
             self._stop_if_asked()
             if self._around.wait(_LOOK_S):

@@ -65,6 +65,7 @@ class World:
     returned: set[LetterId] = field(default_factory=set)
     taken: set[LetterId] = field(default_factory=set)  # somebody else was first
     handled: bool = True
+    otherwise: Outcome = Outcome.WAITING
     chunks: list[Chunk] = field(default_factory=list)
     sent_at_s: list[float] = field(default_factory=list)
     said_by_run: list[Operation] = field(default_factory=list)
@@ -95,7 +96,7 @@ class World:
     def close(self) -> None: ...
 
     def look(self, sent: Mapping[LetterId, Target]) -> Mapping[LetterId, Outcome]:
-        other = Outcome.HANDLED if self.handled else Outcome.WAITING
+        other = Outcome.HANDLED if self.handled else self.otherwise
         return {one: Outcome.RETURNED if one in self.returned else other for one in sent}
 
     def wait(self, seconds: float) -> bool:
@@ -274,6 +275,15 @@ def test_a_run_pauses_when_nobody_handles_the_first() -> None:
     assert run.operation.state is OperationState.PAUSED
     assert "20 of the first 20 were not handled" in (run.operation.message or "")
     assert run.operation.ended_ms is None
+
+
+def test_a_run_pauses_and_says_why_when_nobody_can_tell_what_became_of_the_first() -> None:
+    world = World(handled=False, otherwise=Outcome.UNKNOWN)
+
+    run = world.run(plan_of(ids(50)), Rates(records_per_s=None, canary=20))
+
+    assert run.operation.state is OperationState.PAUSED
+    assert "no group is known" in (run.operation.message or "")
 
 
 def test_a_few_letters_have_no_canary() -> None:
