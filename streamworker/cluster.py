@@ -123,9 +123,8 @@ class Cluster:
     def topic_ids(self, topics: Sequence[str], timeout_s: float) -> Mapping[str, str]:
         """As `Log.topic_ids`."""
         with self._call():
-            metadata = self._client.list_topics(topics[0], timeout=timeout_s / 2)
-            if metadata.controller_id not in metadata.brokers:
-                return {}  # a mock cluster, which would let us wait for its controller
+            if self._is_mock(timeout_s / 2):
+                return {}
             asked = self._client.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s / 2)
             described = {topic: _answer_or_none(answer, timeout_s / 2) for topic, answer in asked.items()}
         found = {topic: str(one.topic_id) for topic, one in described.items() if one is not None}
@@ -161,6 +160,8 @@ class Cluster:
         resource = ConfigResource(ConfigResource.Type.TOPIC, name)
         try:
             with self._call():
+                if self._is_mock(timeout_s):
+                    return None
                 answer = self._client.describe_configs([resource], request_timeout=timeout_s)[resource]
                 entries = _answer(answer, timeout_s)
         except ClientError as error:
@@ -273,6 +274,11 @@ class Cluster:
             for group, answer in found.items()
             if answer is not None
         }
+
+    def _is_mock(self, timeout_s: float) -> bool:
+        """Whether it is a mock cluster, which would let us wait for its controller: it has none."""
+        metadata = self._client.list_topics(timeout=timeout_s)
+        return metadata.controller_id not in metadata.brokers
 
     @contextmanager
     def _call(self) -> Iterator[None]:

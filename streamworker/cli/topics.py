@@ -145,7 +145,7 @@ def _wanted(handlers: Sequence[Declaration], group: str, there: Shapes, kept_ms:
         yield _Wanted(topic=topic, like=[topic.removesuffix(".keys")], partitions=1, settings=_COMPACTED)
     for route in routes.all if group else ():
         sources = [route.topic] if route.topic in there else list(source_topics([handlers[route.handler]], there))
-        # Assignors count partitions: as wide as its source, a replay topic could be one member's and the source another's.
+        # Assignors count partitions: as wide as its source it could be one member's, and the source another's.
         width = 1 if route.is_replay else None
         yield _Wanted(topic=route.name, like=sources, partitions=width, kept_ms=_outlasting(route.delay_s, kept_ms))
     yield from _beside(letters)

@@ -70,13 +70,14 @@ class GroupOutcomes:
     def look(self, sent: Mapping[LetterId, Target]) -> Mapping[LetterId, Outcome]:
         """For each of these; raises ClientError."""
         whose = {letter: self._addressee(letter, target) for letter, target in sent.items()}
-        groups = {one.group for one in whose.values()} - {None}
-        marks = {
-            group: self._cluster.group_offsets(group, None, self._timeout_s) for group in groups if group is not None
-        }
+        retries = list(self._retry_topics(set(whose.values())))
+        asked = {one for topic in retries for one in self._cluster.partitions(topic, self._timeout_s)}
+        asked |= {TopicPartition(target.topic, target.partition) for target in sent.values()}
+        groups = {one.group for one in whose.values() if one.group is not None}
+        marks = {group: self._cluster.group_offsets(group, sorted(asked), self._timeout_s) for group in groups}
         for parent, _, _ in self._new_children([self._topic]):
             self._returned.add(parent)
-        for parent, partition, offset in self._new_children(self._retry_topics(set(whose.values()))):
+        for parent, partition, offset in self._new_children(retries):
             self._deferred[parent].append((partition, offset))
         return {
             letter: self._outcome(letter, target, marks.get(whose[letter].group or "", {}))

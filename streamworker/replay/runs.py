@@ -122,7 +122,7 @@ class Run:
                 if self._canary is not None and given >= self._rates.canary:
                     self._heed_canary(self._canary)
                     self._canary = None
-            state, message = OperationState.DONE, self._left_alone()
+            state, message = OperationState.DONE, self._remarks()
         except Stop as stop:
             state, message = stop.state, stop.message
         except ClientError as error:
@@ -229,10 +229,13 @@ class Run:
         if told:
             self._around.tell(self.operation)
 
-    def _left_alone(self) -> str | None:
-        """Why letters were, the most frequent reasons."""
+    def _remarks(self) -> str | None:
+        """Why letters were left alone, the most frequent reasons; and how often each was sent."""
         whys = Counter(self.failures.values()).most_common(_MOST_WHYS)
-        return "; ".join(f"{count}: {why}" for why, count in whys) or None
+        told = [f"{count}: {why}" for why, count in whys]
+        if not self.exactly_once:
+            told.append("this cluster gives no transactions: what was sent when a process died may be sent again")
+        return "; ".join(told) or None
 
     def _tell(self, operation: Operation) -> None:
         self.operation = operation

@@ -46,6 +46,7 @@ Setting = str | int | float | bool
 _CALL_S = 5.0  # of one call of the client, which is made again while there is time
 _POLL_S = 0.05
 _ASK_S = 10.0  # for a question
+_MOCK_CLUSTER = "mockCluster"  # how the client's own names itself (rdkafka_mock.c)
 _KNOWN_S = 60.0  # how long a topic is believed to be there
 # What is said of a letter and means all of them: its transaction, its request, or brokers that do not answer.
 _NO_FAULT_OF_ITS = frozenset(
@@ -96,7 +97,14 @@ class KafkaSender:
     def open(self) -> None:
         """As of `Sender`."""
         if self._transactional:
+            self._insist(self._refuse_a_mock_cluster)
             self._insist(lambda: self._producer.init_transactions(_CALL_S))
+
+    def _refuse_a_mock_cluster(self) -> None:
+        """It takes transactions, but fences nobody, hides nothing that was aborted, and its marks have no checksum."""
+        cluster = self._producer.list_topics(timeout=_CALL_S)
+        if (cluster.cluster_id or "").startswith(_MOCK_CLUSTER):
+            raise ClientError("a mock cluster has no transactions to rely on", code="_UNSUPPORTED_FEATURE")
 
     def unknown(self, topics: Iterable[str]) -> Mapping[str, str]:
         """As of `Sender`; a topic that is there is asked for once a minute."""
