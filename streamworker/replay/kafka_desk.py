@@ -282,6 +282,10 @@ class KafkaDesk:
         if running is not None and running.state is OperationState.RUNNING:
             raise ConfigurationError(f"operation {op_id} is running here")
         request = logged.request
+        if request.action is Action.REPAIR and request.function is None:
+            raise ConfigurationError(
+                f"operation {op_id}: the value that was edited is not kept; repair the letter anew"
+            )
         if request.topic not in self._views:
             self.read(request.topic, lambda _share: None)
         plan = self._plan(request, ends=logged.bounds, resumed=op_id)

@@ -2,7 +2,8 @@
 
 There are two kinds of records: `OPERATION` is what its runner says of it, with all that is needed to go on with it
 elsewhere; `OPERATION/asked` is what somebody asks of the runner, to pause or to abort. Progress is no checkpoint: what
-is left to be done is what is still pending. The form is JSON, version 1. Pure, any thread.
+is left to be done is what is still pending. A value that a person has edited is not in it: many read this topic, and it
+may be as large as a record can be. The form is JSON, version 1. Pure, any thread.
 """
 
 from __future__ import annotations
@@ -49,7 +50,6 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: str | None = None
     reason_code: str | None = None
     note: str | None = None
-    edited: str | None = None
     function: str | None = None
     until_ms: int | None = None
     assignee: str | None = None
@@ -81,7 +81,6 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             target=request.target,
             reason_code=request.reason_code,
             note=request.note,
-            edited=request.edited,
             function=request.function,
             until_ms=request.until_ms,
             assignee=request.assignee,
@@ -122,7 +121,6 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             target=self.target,
             reason_code=self.reason_code,
             note=self.note,
-            edited=self.edited,
             function=self.function,
             until_ms=self.until_ms,
             assignee=self.assignee,

@@ -56,6 +56,14 @@ def test_letters_that_were_named_are_named_again() -> None:
     assert found.request == named
 
 
+def test_a_value_that_was_edited_is_not_told_to_all_who_read_of_operations() -> None:
+    edited = Request(topic="orders.dlq", action=Action.REPAIR, ids=[LetterId(0, 4)], edited='{"card": "4111"}')
+
+    _, value = logged(replace(BEGUN, action=Action.REPAIR), edited)
+
+    assert b"4111" not in (value or b"")
+
+
 def test_the_last_record_of_an_operation_holds_and_the_newest_operation_comes_first() -> None:
     later = replace(BEGUN, id="ffff", started_ms=NOW_MS + 1)
     known = Operations()
