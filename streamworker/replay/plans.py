@@ -197,13 +197,20 @@ def _refused_for_state(request: Request, one: Candidate, now_ms: int) -> str | N
         return None if state is State.DISCARDED else f"it is {state}, not discarded"
     if state is State.PENDING:
         snoozed = one.snoozed_until_ms is not None and one.snoozed_until_ms > now_ms
-        return "it is snoozed" if snoozed and request.filter is not None else None
+        return "it is snoozed" if snoozed and not _names_snoozed(request) else None
     if state is State.UNCERTAIN:
         judged = again or request.action is Action.DISCARD
         return None if judged else "it may have been sent: look, then discard it or send it --again"
     if state in SENT:
         return None if again else f"it was {state} already; --again sends it once more"
     return f"it is {state}"
+
+
+def _names_snoozed(request: Request) -> bool:
+    """Whether letters were named one by one, or for being snoozed."""
+    return request.filter is None or any(
+        term.field is Field.SNOOZED and not term.negated for term in request.filter.terms
+    )
 
 
 def _digest(request: Request, draft: _Draft) -> str:

@@ -13,7 +13,7 @@ from streamworker.errors import ConfigurationError
 from streamworker.record import Origin
 from streamworker.replay.dead_record import LetterId
 from streamworker.replay.desk import Action, Request
-from streamworker.replay.filters import Filter
+from streamworker.replay.filters import Filter, parse
 from streamworker.replay.plans import Candidate, Ids, difference, make_plan
 from streamworker.replay.states import State
 from streamworker.replay.targets import SOURCE, Destination, NoTarget, Targets
@@ -103,6 +103,14 @@ def test_a_filter_leaves_snoozed_letters_alone_and_a_name_does_not() -> None:
 
     assert offsets(make_plan(REPLAY, snoozed, TARGETS, NOW_MS, ends={}).ids) == [2]
     assert offsets(make_plan(by_name, snoozed[:1], TARGETS, NOW_MS, ends={}).ids) == [1]
+
+
+def test_a_filter_that_asks_for_snoozed_letters_acts_on_them() -> None:
+    asked = replace(REPLAY, action=Action.SNOOZE, until_ms=NOW_MS, filter=parse("snoozed:yes", NOW_MS))
+
+    plan = make_plan(asked, [candidate(1, snoozed_until_ms=NOW_MS + 1)], TARGETS, NOW_MS, ends={})
+
+    assert offsets(plan.ids) == [1]
 
 
 def test_a_plan_is_the_same_while_its_letters_and_what_is_done_with_them_are() -> None:
