@@ -35,6 +35,7 @@ _CANARY_WAIT_S = 120.0
 _LOOK_S = 0.5
 _MOST_FAILURES = 1000  # that are remembered
 _MOST_WHYS = 3
+_AT_LEAST_ONCE = "this cluster allows no transactions, so what was sent may be there twice"
 _NOT_TOLD = "no group is known, or has begun, that reads them: look there what became of them, then resume"
 
 
@@ -96,7 +97,7 @@ class Run:
     ) -> None:
         self.operation = operation
         self.failures: dict[LetterId, str] = {}
-        self.exactly_once = True
+        self._exactly_once = True
         self._plan = plan
         self._firsts = frozenset(plan.duplicates.values())  # letters that others are duplicates of
         self._failed_firsts: set[LetterId] = set()
@@ -122,7 +123,7 @@ class Run:
                 if self._canary is not None and given >= self._rates.canary:
                     self._heed_canary(self._canary)
                     self._canary = None
-            state, message = OperationState.DONE, self._remarks()
+            state, message = OperationState.DONE, self._left_alone()
         except Stop as stop:
             state, message = stop.state, stop.message
         except ClientError as error:
@@ -200,7 +201,7 @@ class Run:
         self._count(shipped)
 
     def _count(self, shipped: Shipped) -> None:
-        self.exactly_once = self.exactly_once and shipped.exactly_once
+        self._exactly_once = self._exactly_once and shipped.exactly_once
         if self._canary is not None:
             self._canary.update(shipped.sent)
         uncertain = dict.fromkeys(
@@ -229,13 +230,10 @@ class Run:
         if told:
             self._around.tell(self.operation)
 
-    def _remarks(self) -> str | None:
-        """Why letters were left alone, the most frequent reasons; and how often each was sent."""
-        whys = Counter(self.failures.values()).most_common(_MOST_WHYS)
-        told = [f"{count}: {why}" for why, count in whys]
-        if not self.exactly_once:
-            told.append("this cluster gives no transactions: what was sent when a process died may be sent again")
-        return "; ".join(told) or None
+    def _left_alone(self) -> str | None:
+        """Why letters were, the most frequent reasons, and what people should know of the others."""
+        whys = [f"{count}: {why}" for why, count in Counter(self.failures.values()).most_common(_MOST_WHYS)]
+        return "; ".join([*whys, *(() if self._exactly_once else (_AT_LEAST_ONCE,))]) or None
 
     def _tell(self, operation: Operation) -> None:
         self.operation = operation

@@ -71,6 +71,7 @@ class World:
     said_by_run: list[Operation] = field(default_factory=list)
     ask: Callable[[], OperationState | None] = lambda: None
     fails: ClientError | None = None
+    transactions: bool = True
 
     def read(self, ids: Sequence[LetterId]) -> Iterator[DeadRecord]:
         return (letter(one) for one in ids if one not in self.gone)
@@ -89,7 +90,9 @@ class World:
             if one not in self.taken
         }
         dropped = dict.fromkeys(self.taken & set(chunk.ids), State.DISCARDED)
-        return Shipped(frozenset(chunk.ids) - self.taken, sent, dropped, {}, frozenset(), exactly_once=True)
+        return Shipped(
+            frozenset(chunk.ids) - self.taken, sent, dropped, {}, frozenset(), exactly_once=self.transactions
+        )
 
     def idle(self) -> None: ...
 
@@ -310,6 +313,13 @@ def test_a_cluster_that_does_not_answer_fails_the_run_and_says_why() -> None:
     run = world.run(plan_of(ids(1)))
 
     assert (run.operation.state, run.operation.message) == (OperationState.FAILED, "no broker")
+
+
+def test_it_is_said_that_without_transactions_something_may_be_there_twice() -> None:
+    run = World(transactions=False).run(plan_of(ids(1)))
+
+    assert (run.operation.state, run.operation.done) == (OperationState.DONE, 1)
+    assert "may be there twice" in (run.operation.message or "")
 
 
 def test_what_sends_nothing_has_no_copies() -> None:
