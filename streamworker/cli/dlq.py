@@ -13,23 +13,35 @@ from streamworker.cli.dlq_purge import purge
 from streamworker.cli.dlq_show import ls, show, stats
 from streamworker.cli.options import examples
 
+_HELP = """Find dead letters, send them to be handled again, mended or as they are, or discard them.
+
+A FILTER has terms, of which all must hold: state:pending, reason:, handler:, group:, exception:, fp: (that of the
+mistake), topic: (of the origin), partition:, offset:100..200, id:3:1042, key:, header.NAME:, written:2026-11-28,
+age:>1h, attempts:>2, replays:0, assigned:, snoozed:, text:"timed out" (in the error), payload:"EUR" (reads the
+values). Alternatives are parted by commas, * stands for any rest, - before a term turns it round.
+
+What changes something is only shown without --yes.
+
+\b
+Exit codes:
+    0  Done; or what would be done was shown.
+    1  The cluster made going on impossible, or it was refused.
+    2  Wrong usage or configuration, or there is no such letter; nothing was changed.
+    3  Something is left to be done: letters were left alone or failed, or a run was paused or aborted.
+  130  SIGINT before a run began.
+"""
+
 
 @click.group(
+    help=_HELP,
     epilog=examples(
         "streamworker dlq stats orders.dlq",
         "streamworker dlq ls orders.dlq reason:poison 'age:>1h'",
         "streamworker dlq replay orders.dlq reason:exhausted --yes",
-    )
+    ),
 )
 def dlq() -> None:
-    """Find dead letters, send them to be handled again, mended or as they are, or discard them.
-
-    A FILTER has terms, of which all must hold: state:pending, reason:, handler:, group:, exception:, fp: (that of the
-    mistake), topic: (of the origin), partition:, offset:100..200, id:3:1042, key:, header.NAME:,
-    written:2026-11-28, age:>1h, attempts:>2, replays:0, assigned:, snoozed:, text:"timed out" (in the error),
-    payload:"EUR" (reads the values). Alternatives are parted by commas, * stands for any rest, - before a term turns it
-    round.
-    """
+    """See the help."""
 
 
 _LOOKING = (ls, stats, show)
