@@ -109,12 +109,12 @@ def chosen_by(request: Request) -> Filter:
         if len(request.ids) > MOST_VALUES:
             raise ConfigurationError(f"{len(request.ids)} letters are too many to be named one by one; use a filter")
         return Filter.of(Term(Field.ID, tuple(request.ids)))
-    states = ONLY_PENDING
+    states: Collection[State] = ONLY_PENDING
     if request.action is Action.RESTORE:
         states = RESTORABLE
     elif request.again and request.action in SENDING:
         states = AGAIN
-    return request.filter.in_states(*sorted(states))
+    return request.filter.in_states(*(state for state in State if state in states))
 
 
 def make_plan(

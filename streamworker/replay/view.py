@@ -21,7 +21,7 @@ from streamworker.errors import ConfigurationError
 from streamworker.record import Origin
 from streamworker.replay.dead_record import LetterId, Outline
 from streamworker.replay.desk import FingerprintGroup, Page, Row, TopicSummary
-from streamworker.replay.filters import LONGEST_VALUE, Exactly, Field, Filter, Term
+from streamworker.replay.filters import Exactly, Field, Filter, Term
 from streamworker.replay.plans import Candidate
 from streamworker.replay.selection import (
     AMONG,
@@ -364,10 +364,6 @@ class View:
     def children(self, place: str) -> Sequence[LetterId]:
         """Letters of replays of the letter at `place`, which is TOPIC/PARTITION/OFFSET."""
         return self._places("parent = ? ORDER BY written, partition, offset", place)
-
-    def of_key(self, key: bytes, limit: int = 100) -> Sequence[LetterId]:
-        """Letters of a record's key, the newest first; the beginning of a long key decides."""
-        return self._places(f"key = ? {_NEWEST_FIRST} LIMIT {int(limit)}", key[: LONGEST_VALUE + 1])
 
     def lineage(self, letter: LetterId) -> Sequence[LetterId]:
         """Letters of this topic whose replays led to it, the oldest first, then what came of it; a hundred at most."""

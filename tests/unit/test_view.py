@@ -370,7 +370,6 @@ def test_a_letter_knows_those_around_it(view: View) -> None:
 
     assert view.neighbours(LetterId(0, 5)) == (LetterId(0, 2), LetterId(0, 9))
     assert view.neighbours(LetterId(1, 5)) == (None, None)
-    assert view.of_key(b"k", limit=2) == [LetterId(0, 9), LetterId(0, 5)]
 
 
 def test_a_line_of_replays_is_followed_in_both_directions(view: View) -> None:
