@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from contextlib import ExitStack, closing
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -266,7 +266,7 @@ class KafkaDesk:
             topic=plan.request.topic,
             action=plan.request.action,
             actor=actor.name,
-            filter_text=chosen_by(plan.request).text,
+            filter_text=" ".join(part.text for part in chosen_by(plan.request)),
             state=OperationState.RUNNING,
             matched=len(plan.ids) + len(plan.duplicates),
             started_ms=self._clock.wall_ms(),
@@ -381,13 +381,16 @@ class KafkaDesk:
         if request.function is not None:
             repair_called(request.function, self._repairs)
         ends = view.ends() if ends is None else ends
-        chosen = chosen_by(request)
+        parts = chosen_by(request)
+        done_by = None if request.filter is None else resumed  # what was named is chosen by nothing but its name
         candidates: Iterable[Candidate]
         with ExitStack() as stack:
-            candidates = view.candidates(chosen.without_payload, ends, op_id=resumed)
-            if chosen.scans:
+            candidates = chain.from_iterable(
+                view.candidates(part.without_payload, ends, op_id=done_by) for part in parts
+            )
+            if any(part.scans for part in parts):  # there is only one then
                 log = stack.enter_context(closing(self._clients.new_log()))
-                candidates = self._scan(request.topic, log).those_with(chosen, candidates)
+                candidates = self._scan(request.topic, log).those_with(parts[0], candidates)
             plan = make_plan(request, candidates, self._targets(), self._clock.wall_ms(), ends=ends, resumed=resumed)
         return replace(plan, warnings=list(self._warnings(plan)))
 

@@ -30,6 +30,7 @@ MAX_REPLAYS = 3
 _ONCE_PER_RECORD = SENDING | {Action.DISCARD, Action.PROCESS}  # duplicates are marked with the first
 _ID_CHARS = 12
 _MOST_REFUSED = 1000  # that are named
+_MOST_NAMED = 5000  # each part is a scan of its own
 _WARNED_OF = 5  # letters that a warning names
 
 
@@ -103,18 +104,23 @@ class _Draft:
             self.refused[letter] = why
 
 
-def chosen_by(request: Request) -> Filter:
-    """The letters that a request is about. Where its filter says nothing of states, those that it can be done with."""
+def chosen_by(request: Request) -> Sequence[Filter]:
+    """The letters that a request is about, part after part in the order of their places.
+
+    Where its filter says nothing of states, those that it can be done with.
+    """
     if request.filter is None:
-        if len(request.ids) > MOST_VALUES:
+        if len(request.ids) > _MOST_NAMED:
             raise ConfigurationError(f"{len(request.ids)} letters are too many to be named one by one; use a filter")
-        return Filter.of(Term(Field.ID, tuple(request.ids)))
+        named = sorted(set(request.ids))
+        parts = (named[first : first + MOST_VALUES] for first in range(0, len(named), MOST_VALUES))
+        return [Filter.of(Term(Field.ID, tuple(part))) for part in parts]
     states: Collection[State] = ONLY_PENDING
     if request.action is Action.RESTORE:
         states = RESTORABLE
     elif request.again and request.action in SENDING:
         states = AGAIN
-    return request.filter.in_states(*(state for state in State if state in states))
+    return [request.filter.in_states(*(state for state in State if state in states))]
 
 
 def make_plan(

@@ -332,3 +332,14 @@ def test_a_letter_that_is_not_there_is_told_and_nothing_is_done(empty_shop: Shop
 
     assert done.returncode == 3, done.stderr
     assert "1 there is no such letter, or not any more" in done.stdout
+
+
+def test_as_many_letters_are_acted_on_as_a_file_names(empty_shop: Shop) -> None:
+    empty_shop.write_letters(450)
+    with empty_shop.desk() as desk:
+        named = [LetterId(0, offset) for offset in range(450)]
+        request = Request(topic=empty_shop.letters, action=Action.DISCARD, ids=named, reason_code="stale")
+
+        plan = desk.plan(ADMIN, request)
+
+        assert list(plan.ids) == named

@@ -14,7 +14,7 @@ from streamworker.record import Origin
 from streamworker.replay.dead_record import LetterId
 from streamworker.replay.desk import Action, Request
 from streamworker.replay.filters import Filter, parse
-from streamworker.replay.plans import Candidate, Ids, difference, make_plan
+from streamworker.replay.plans import Candidate, Ids, chosen_by, difference, make_plan
 from streamworker.replay.states import State
 from streamworker.replay.targets import SOURCE, Destination, NoTarget, Targets
 
@@ -217,3 +217,12 @@ def test_what_may_be_sent_again_is_another_plan() -> None:
     again = make_plan(replace(REPLAY, again=True), [candidate(1)], TARGETS, NOW_MS, ends={})
 
     assert once.sha256 != again.sha256
+
+
+def test_more_letters_than_a_filter_holds_are_named_in_parts() -> None:
+    named = [LetterId(0, offset) for offset in range(450)]
+
+    parts = chosen_by(replace(REPLAY, filter=None, ids=[*reversed(named), named[7]]))
+
+    assert [one for part in parts for term in part.terms for one in term.values] == named
+    assert [len(part.terms[0].values) for part in parts] == [200, 200, 50]
