@@ -21,7 +21,7 @@ from streamworker.replay.states import AGAIN, ONLY_PENDING, RESTORABLE, SENT, St
 from streamworker.replay.targets import NoTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from streamworker.record import Origin
     from streamworker.replay.targets import Destination, Targets
