@@ -27,6 +27,7 @@ from streamworker.options import (
     KeptIn,
     OnExhausted,
     Ordering,
+    Preview,
     Rate,
     Read,
     Retry,
@@ -75,6 +76,7 @@ class Declaration:
     idempotency: Idempotency | None
     delivery: Delivery
     sink: Sink | None
+    preview: Preview | None
 
     @property
     def breakers(self) -> tuple[Breaker, ...]:
@@ -137,6 +139,7 @@ def declaration(handler: type[Handler[T]] | type[BatchHandler[T]]) -> Declaratio
         idempotency=_idempotency(handler),
         delivery=_delivery(handler),
         sink=_sink(handler),
+        preview=_preview(handler),
     )
 
 
@@ -470,6 +473,19 @@ def _sink(handler: type[Declared]) -> Sink | None:
             f"{handler.__name__}.sink: a mark knows nothing of copies in retry topics; {way_out}, or leave the topics"
         )
     return sink
+
+
+def _preview(handler: type[Declared]) -> Preview | None:
+    preview: object = handler.preview
+    if preview is None:
+        return None
+    if callable(preview):  # and takes a record, or it was refused
+        return Preview.METHOD
+    if preview == Preview.HANDLE.value:
+        return Preview.HANDLE
+    raise ConfigurationError(
+        f'{handler.__name__}.preview: expected a method, def preview(self, record), or "handle", got {preview!r}'
+    )
 
 
 def _delivery(handler: type[Declared]) -> Delivery:

@@ -264,6 +264,7 @@ class Declared:
     idempotency: ClassVar[Idempotency | None] = None  # None: what is delivered again is handled again
     delivery: ClassVar[Delivery | str] = Delivery.AT_LEAST_ONCE  # "transactional": exactly once, from Kafka to Kafka
     sink: ClassVar[Sink | None] = None  # where what handle returns is written; then the record is done
+    preview: ClassVar[Callable[..., object] | str | None] = None  # method or "handle"; shown before a replay
 
     def open(self, context: Context) -> Awaitable[None] | None:
         """Called once per instance on its thread, before the first record; may be async if `handle` is."""

@@ -44,6 +44,13 @@ class Delivery(enum.Enum):
     TRANSACTIONAL = "transactional"  # to Kafka: with the offset, in one transaction
 
 
+class Preview(enum.Enum):
+    """What is tried before a dead letter is sent again, to show what the handler would make of it."""
+
+    METHOD = "method"  # its method `preview`
+    HANDLE = "handle"  # `handle`, and nothing that it returns is written
+
+
 class Action(enum.Enum):
     """What a rule says to do with a failure."""
 

@@ -25,12 +25,14 @@ _MISSPELLED = 0.6
 
 
 def refuse_bad_methods(handler: type[Declared]) -> None:
-    """Refuse a `handler` whose handle, open, close or `__init__` could not be called; says what to write."""
+    """Refuse a `handler` whose handle, open, close, preview or `__init__` could not be called; says what to write."""
     argument = "records" if issubclass(handler, BatchHandler) else "record"
     _refuse_bad_handle(handler, argument)
     _refuse_other_arguments(handler, "handle", (argument,))
     _refuse_other_arguments(handler, "open", ("context",))
     _refuse_other_arguments(handler, "close", ())
+    if callable(handler.preview):
+        _refuse_other_arguments(handler, "preview", ("record",))
     _refuse_arguments_of_init(handler)
     _refuse_annotation_of_the_other_kind(handler)
 

@@ -14,7 +14,7 @@ from streamworker.cli.console_output import progress_bar, say, show_json
 from streamworker.cli.signals import stop_on_signals
 from streamworker.errors import ConfigurationError
 from streamworker.exit_code import ExitCode
-from streamworker.replay.desk import Action, OperationState
+from streamworker.replay.desk import SENDING, OperationState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from streamworker.cli.selections import Selection
     from streamworker.replay.desk import Desk, Diff, Operation, Plan, Rates, Request
 
-_PREVIEWED = 3  # repaired letters of a plan that are shown
+_PREVIEWED = 3  # letters of a plan that are shown
 _LOOK_S = 0.2
-_TRIED = {True: "passes, ", False: "fails, ", None: "not tried, "}
 
 
 def act(desk: Desk, selection: Selection, request: Request, rates: Rates) -> ExitCode:
@@ -91,7 +90,7 @@ def tell(operation: Operation, *, as_json: bool) -> ExitCode:
 
 def show_plan(desk: Desk, plan: Plan, *, as_json: bool) -> None:
     """What it would do, and how to do it."""
-    diffs = desk.preview(plan, _PREVIEWED) if plan.request.action is Action.REPAIR else ()
+    diffs = desk.preview(plan, _PREVIEWED) if plan.request.action in SENDING else ()
     if as_json:
         show_json(_plain_plan(plan, diffs))
         return
@@ -116,7 +115,7 @@ def _say_diff(diff: Diff) -> None:
     for line in diff.lines:
         say(f"    {line}", style={"+": "green", "-": "red"}.get(line[:1]))
     for step in diff.steps:
-        say(f"    {step.name}: {_TRIED[step.passed]}{step.text}")
+        say(f"    {step.name}: {step.text}", style="red" if step.passed is False else None)
 
 
 def _plain_plan(plan: Plan, diffs: Sequence[Diff]) -> dict[str, object]:

@@ -218,7 +218,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """A repaired letter beside what it was, as lines of a unified diff; `error` says why it does not fit its type."""
+    """A letter that would be sent beside what it was, as lines of a unified diff; none where nothing changed.
+
+    `error` says why a repair cannot be made, or does not fit its type.
+    """
 
     id: LetterId
     lines: Sequence[str]
@@ -343,7 +346,10 @@ class Desk(Protocol):
         """One that was made; raises ConfigurationError if there is none, or it was forgotten. Does not block."""
 
     def preview(self, plan: Plan, count: int) -> Sequence[Diff]:
-        """The first repaired letters of a plan."""
+        """The first letters of a plan that sends, as they would be sent, and what their handlers would make of them.
+
+        Blocks for some seconds for each handler that has a preview of its own.
+        """
 
     def run(self, actor: Actor, plan_id: str, rates: Rates) -> Operation:
         """Begin; it goes on by itself. Raises Refused if what would be done has changed since."""

@@ -11,8 +11,9 @@ import secrets
 import threading
 from collections import OrderedDict
 from contextlib import ExitStack, closing
-from dataclasses import replace
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain, groupby, islice
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from msgspec import structs
@@ -36,7 +37,6 @@ from streamworker.replay.desk import (
     Outcome,
     Refused,
     Role,
-    Step,
 )
 from streamworker.replay.exports import Exporter
 from streamworker.replay.filters import parse
@@ -50,7 +50,7 @@ from streamworker.replay.operations import Logged, asking, letter_of
 from streamworker.replay.other_groups import other_groups
 from streamworker.replay.payload_scan import PayloadScan
 from streamworker.replay.plans import chosen_by, difference, make_plan
-from streamworker.replay.preview import steps_of
+from streamworker.replay.previews import Tried, decoding, sample_of, steps, try_letters
 from streamworker.replay.repair import NotRepaired, ValueForm, diff
 from streamworker.replay.runner import Errand, Runner
 from streamworker.replay.states import SENT, State
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from streamworker.replay.exports import Imported
     from streamworker.replay.filters import Filter
     from streamworker.replay.plans import Candidate
+    from streamworker.replay.previews import Sample
     from streamworker.replay.showing import Showing
     from streamworker.replay.states import Target
     from streamworker.replay.superseded import Superseded
@@ -249,7 +250,18 @@ class KafkaDesk:
     def preview(self, plan: Plan, count: int) -> Sequence[Diff]:
         """As of `Desk`."""
         maker = self._maker(plan.request, "preview", actor="")
-        return [self._diff(maker, self._letter(plan.request.topic, letter)) for letter in islice(plan.ids, count)]
+        ids = sorted(islice(plan.ids, count))
+        with self._clients.reading() as log:
+            reader = self._reader(plan.request.topic, log)
+            found = [one for _, some in groupby(ids, attrgetter("partition")) for one in reader.read(list(some))]
+        drafts = [self._draft(maker, letter) for letter in found]
+        tried: dict[LetterId, Tried] = {}
+        for declared in self._handlers:
+            theirs = [one for one in drafts if one.handler is declared and one.tries]
+            if theirs:
+                answers = try_letters(declared, [one.sample for one in theirs])
+                tried.update(zip((one.diff.id for one in theirs), answers, strict=True))
+        return [one.with_steps(tried.get(one.diff.id)) for one in drafts]
 
     def run(self, actor: Actor, plan_id: str, rates: Rates) -> Operation:
         """As of `Desk`."""
@@ -447,24 +459,28 @@ class KafkaDesk:
             self._clients.send(letter_of(Logged.of(aborted, logged.request, logged.bounds), self._clock.wall_ms()))
         return self.operation(op_id)
 
-    def _diff(self, maker: Maker, letter: DeadRecord) -> Diff:
-        form = self._form(letter)
+    def _draft(self, maker: Maker, letter: DeadRecord) -> _Draft:
+        form, declared = self._form(letter), self._handler_of(letter)
+        if letter.value is None and letter.pointer is not None:
+            gone = Tried(passed=None, told="not tried: its value was too large for the letter")
+            return _Draft(Diff(letter.id, (), None), declared, sample_of(letter, None), gone, hidden=False)
         showing = replace(self._showing, max_chars=None)
+        hidden = showing.value(letter, form.serde).masked
         try:
             after = maker.repaired(letter)
-            seen = [showing.value(one, form.serde) for one in (letter, structs.replace(letter, value=after))]
-            hidden = any(one.masked for one in seen)
-            before, mended = (one.text for one in seen) if hidden else map(form.text, (letter.value, after))
-            lines = diff(before, mended)
+            changed = structs.replace(letter, value=after)
+            hidden = hidden or showing.value(changed, form.serde).masked
+            lines: Sequence[str] = ()
+            if maker.request.action is Action.REPAIR and hidden:
+                lines = diff(*(showing.value(one, form.serde).text for one in (letter, changed)))
+            elif maker.request.action is Action.REPAIR:
+                lines = diff(form.text(letter.value), form.text(after))
         except (NotMade, NotRepaired) as error:
-            return Diff(letter.id, (), str(error), [Step("decode", passed=False, text=str(error))])
-        declared = self._handler_of(letter)
-        if declared is None:
-            return Diff(letter.id, lines, None, [Step("decode", passed=None, text="no handler is known that takes it")])
-        steps = steps_of(declared, letter, after)
-        if hidden:  # what a step says may quote what is masked
-            steps = [replace(one, text="what it says is masked") for one in steps]
-        return Diff(letter.id, lines, None, steps)
+            told = "it does not fit; why might quote what is masked" if hidden else str(error)
+            unfit = Tried(passed=False, told=told)
+            return _Draft(Diff(letter.id, (), told), declared, sample_of(letter, letter.value), unfit, hidden)
+        sample = sample_of(letter, after)
+        return _Draft(Diff(letter.id, lines, None), declared, sample, decoding(declared, sample), hidden)
 
     # What the parts need.
 
@@ -548,3 +564,23 @@ class KafkaDesk:
     def _superseded(self, letters: Iterable[Asked], budget: Budget) -> Superseded:
         with closing(self._clients.new_log()) as log:
             return superseded(log, letters, clock=self._clock, timeout_s=self._timeout_s, budget=budget)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What would be sent of one letter, before its handler is asked. `hidden`: its value is masked for people."""
+
+    diff: Diff
+    handler: Declaration | None
+    sample: Sample
+    decoded: Tried
+    hidden: bool
+
+    @property
+    def tries(self) -> bool:
+        """Whether the handler has a preview that could be asked."""
+        return self.handler is not None and self.handler.preview is not None and self.decoded.passed is True
+
+    def with_steps(self, tried: Tried | None) -> Diff:
+        """The whole, with what the handler's preview said."""
+        return replace(self.diff, steps=steps(self.handler, self.decoded, tried, hidden=self.hidden))

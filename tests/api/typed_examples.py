@@ -100,6 +100,9 @@ class Orders(Handler[Order]):
     value = Json(Order)
     key = Text()
 
+    def preview(self, record: Record[Order]) -> str:
+        return f"would store {record.value.quantity}"
+
     def handle(self, record: Record[Order]) -> None:
         assert_type(record.value, Order)
         assert_type(record.value.quantity, int)
@@ -142,6 +145,7 @@ class ByName(Handler[bytes]):
     max_age_s = 600
     retry = Retry(topics=(RetryTopic(delay_s=60), RetryTopic(delay_s=600, attempts=2)))
     dead_letter = DeadLetter("named-dlq", on_exhausted="dlq")
+    preview = "handle"
 
     def handle(self, record: Record[bytes]) -> None:
         assert_type(record.attempt, int)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -343,3 +344,35 @@ def test_as_many_letters_are_acted_on_as_a_file_names(empty_shop: Shop) -> None:
         plan = desk.plan(ADMIN, request)
 
         assert list(plan.ids) == named
+
+
+def test_a_plan_to_replay_says_what_the_handler_would_make_of_the_letters(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "previewing.py").write_text(
+        f"""
+import os
+from streamworker import Handler
+from streamworker.serde import Json
+
+class Store(Handler):
+    topics = ("{shop.topic}",)
+    value = Json(dict)
+
+    def preview(self, record):
+        return f"state is {{record.value['state']}}, secret is {{os.environ.get('PREVIEW_SECRET')}}"
+
+    def handle(self, record):
+        raise AssertionError
+"""
+    )
+    environment = {**os.environ, "PREVIEW_SECRET": "hunter2", "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+
+    command = shop.command("replay", shop.letters, "--all", "--handlers", "previewing:Store", "--json")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+
+    assert done.returncode == 0, done.stderr
+    previews = json.loads(done.stdout)["previews"]
+    assert [one["letter"] for one in previews] == sorted(shop.listed())
+    steps = previews[0]["steps"]
+    assert [(one["name"], one["passed"]) for one in steps] == [("decode", True), ("preview", True), ("handle", None)]
+    assert steps[1]["text"] == "it says: state is 1, secret is None"
+    assert set(shop.listed().values()) == {"pending"}

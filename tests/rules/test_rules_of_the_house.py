@@ -34,6 +34,8 @@ TIMED: Mapping[str, str] = {
 OUTSIDE: Mapping[str, str] = {
     "cli": "the one room",
     "child.py": "a child process leaves signals to its worker",
+    "replay/previews.py": "it ends a child process with all that that has started",
+    "replay/preview_child.py": "an alarm ends it where nobody is left who would",
     "processing/processes.py": "it is started with them blocked, and what ended it has a signal's name",
 }
 # What unpickles.

@@ -13,7 +13,7 @@ from streamworker.console.formats import path_of, query
 from streamworker.console.routing import Stop, route
 from streamworker.console.screens.topic import filter_of, topic_name
 from streamworker.replay.dead_record import LetterId
-from streamworker.replay.desk import Action, Rates, Request, Role
+from streamworker.replay.desk import SENDING, Action, Rates, Request, Role
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from streamworker.replay.desk import Plan
 
 MANY = 1000  # letters at once are for admins
-_PREVIEWED = 20
+_PREVIEWED_REPAIRS = 20
+_PREVIEWED_REPLAYS = 3
 _HOUR_MS = 3_600_000
 _SNOOZES_H = {"1": 1, "4": 4, "24": 24, "72": 72, "168": 168}
 
@@ -42,8 +43,9 @@ async def show_plan(visit: Visit) -> Response:
     made = visit.desk.planned(visit.request.path_params["plan"])
     await visit.need(_least(made.request), "looking at this plan")
     diffs = []
-    if made.request.action is Action.REPAIR:
-        diffs = list(await visit.act(visit.desk.preview, made, _PREVIEWED))
+    if made.request.action in SENDING:
+        count = _PREVIEWED_REPAIRS if made.request.action is Action.REPAIR else _PREVIEWED_REPLAYS
+        diffs = list(await visit.act(visit.desk.preview, made, count))
     return visit.page(
         "plan.html",
         plan=made,
