@@ -138,7 +138,7 @@ def _plain_plan(plan: Plan, diffs: Sequence[Diff]) -> dict[str, object]:
 
 
 def _plain_diff(diff: Diff) -> dict[str, object]:
-    steps = [{"step": one.name, "passed": one.passed, "text": one.text} for one in diff.steps]
+    steps = [{"name": one.name, "passed": one.passed, "text": one.text} for one in diff.steps]
     return {"letter": str(diff.id), "diff": list(diff.lines), "error": diff.error, "steps": steps}
 
 
