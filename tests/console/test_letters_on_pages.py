@@ -204,3 +204,19 @@ def test_a_letter_tells_what_became_of_it_until_it_is_known(
     assert (then.status_code, "hx-trigger" in then.text) == (286, False)
     assert "has been handled" in then.text
     assert LetterId(0, 4) in {letter.id for letter in desk.letters}
+
+
+def test_a_page_of_a_pending_letter_is_shown_anew_once_something_was_sent(
+    somebody: Callable[[Role], Browser],
+) -> None:
+    browser = somebody(Role.OPERATOR)
+    asked = "/topics/orders.dlq/0/4/outcome?unsent=1"
+    shown, before = browser.get("/topics/orders.dlq/0/4"), browser.get(asked, **{"hx-poll": "1"})
+
+    plan = browser.post("/topics/orders.dlq/plans", {"action": "replay", "id": "0:4"}).headers["location"]
+    browser.get(browser.post(f"{plan}/run").headers["location"])
+    then = browser.get(asked, **{"hx-poll": "1"})
+
+    assert f'hx-get="{asked}"' in shown.text
+    assert (before.status_code, before.headers.get("hx-refresh")) == (204, None)
+    assert (then.status_code, then.headers.get("hx-refresh")) == (204, "true")

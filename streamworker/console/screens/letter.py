@@ -33,9 +33,15 @@ async def letter(visit: Visit) -> Response:
 
 @route(f"{_PATH}/outcome", role=Role.VIEWER)
 async def outcome(visit: Visit) -> Response:
-    """What became of what was sent of it; asked for again and again until it is known."""
+    """What became of what was sent of it; asked for again and again until it is known.
+
+    A page that shows it as pending (`unsent`) shows all of it anew once something was sent: whoever comes from an
+    operation is often here before the view has read what that did.
+    """
     name, one = topic_name(visit), _id(visit)
     found = await visit.ask(visit.desk.outcome, name, one)
+    if "unsent" in visit.request.query_params:
+        return Response(status_code=HTTPStatus.NO_CONTENT, headers={} if found is None else {"HX-Refresh": "true"})
     status = _STOP_POLLING if found is None or found in _SETTLED else HTTPStatus.OK
     return visit.page("outcome.html", status, topic=name, id=one, outcome=found)
 

@@ -1,0 +1,145 @@
+"""What a person does at `streamworker console`, a process of its own, beside a worker on a real Kafka."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+from fleet.in_process import Running, config
+from fleet.workers import produce
+from playwright.sync_api import expect
+from servers.kafka import free_ports
+
+from streamworker import DeadLetter, Handler, PoisonError
+from streamworker.cli.main import main
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from playwright.sync_api import Browser
+    from servers.kafka import SharedKafka
+
+    from streamworker import Record
+
+WRONG = '{"state": 1}'
+TIMEOUT_S = 30.0
+PERSON_S = 60.0
+
+
+class Shop:
+    """A topic with a group and its handler."""
+
+    def __init__(self, kafka: SharedKafka) -> None:
+        self.servers = kafka.bootstrap_servers
+        self.topic = topic = kafka.topic("orders", partitions=2)
+        self.group = kafka.group("shop")
+        self.letters = letters = kafka.dead_letters(self.topic)
+        kafka.replays(self.topic, self.group, partitions=2)
+        self.handled: list[bytes] = []
+        handled = self.handled
+
+        class Store(Handler[bytes]):
+            topics = (topic,)
+            dead_letter = DeadLetter(letters)
+
+            def handle(self, record: Record[bytes]) -> None:
+                if record.value == WRONG.encode():
+                    raise PoisonError("state is a number")
+                handled.append(record.value)
+
+        self.handler = Store
+
+    def working(self) -> Running:
+        return Running(config(self.servers, self.group), self.handler)
+
+
+class Console:
+    """`streamworker console` over a Kafka."""
+
+    def __init__(self, servers: str, group: str) -> None:
+        (port,) = free_ports(1)
+        command = [sys.executable, "-m", "streamworker", "console", "--port", str(port)]
+        where = ["--bootstrap-servers", servers, "--set", f"kafka.group={group}"]
+        self.process = subprocess.Popen([*command, *where], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline()
+        found = re.search(r"http://\S+/login\?token=\S+", self.said)
+        assert found is not None, self.said
+        self.login = found[0]
+
+    def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(TIMEOUT_S)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(TIMEOUT_S)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def shop(kafka: SharedKafka) -> Shop:
+    """With all its topics."""
+    made = Shop(kafka)
+    where = ["--bootstrap-servers", made.servers]
+    created = CliRunner().invoke(main, ["topics", "create", "--dead-letters", made.letters, *where])
+    assert created.exit_code == 0, created.output
+    return made
+
+
+@pytest.fixture
+def console(shop: Shop) -> Iterator[Console]:
+    made = Console(shop.servers, shop.group)
+    yield made
+    made.close()
+
+
+def test_a_refused_record_is_found_repaired_previewed_replayed_and_seen_handled_within_a_minute(
+    shop: Shop, console: Console, browser: Browser
+) -> None:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(TIMEOUT_S * 1000)
+    page = context.new_page()
+    with shop.working() as worker:
+        produce(shop.servers, shop.topic, [("k", WRONG)], 2)
+        worker.wait(lambda: worker.recorder.of("dead_lettered"), "a dead letter")
+        began_s = time.monotonic()
+
+        page.goto(console.login)
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("link", name=shop.letters, exact=True).click()
+        page.get_by_role("link", name="PoisonError").click()
+        page.get_by_role("link", name="0:0", exact=True).click()
+        page.get_by_role("link", name="Repair…").click()
+        field = page.get_by_label("Value, as json")
+        field.fill('{"state": "paid"}')
+        page.get_by_role("button", name="Preview").click()
+        expect(page.locator(".lines .added")).to_contain_text('"paid"')
+        page.get_by_role("button", name="Repair and send").click()
+        page.get_by_role("link", name="Look at the letters").click()
+        page.get_by_role("link", name="0:0", exact=True).click()
+        expect(page.locator("#outcome")).to_contain_text("has been handled", timeout=TIMEOUT_S * 1000)
+        took_s = time.monotonic() - began_s
+        assert worker.stop() == 0
+    context.close()
+
+    assert shop.handled == [b'{"state": "paid"}']
+    assert took_s < PERSON_S
+
+
+def test_the_command_serves_until_it_is_told_to_end(console: Console, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(console.login)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.locator("main")).to_be_visible()
+    page.close()
+
+    assert console.end() == 0
