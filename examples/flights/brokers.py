@@ -46,15 +46,16 @@ def topics(kafka: str | None, run: str) -> Iterator[Topics]:
         return
     made = Topics(kafka, name, f"{name}.dlq", name)
     admin = AdminClient({"bootstrap.servers": kafka})
-    _create(admin, made)
+    created = _create(admin, made)
     try:
         yield made
     finally:
-        for deleted in admin.delete_topics(list(made.own)).values():
+        for deleted in admin.delete_topics(created).values():
             deleted.result(_ADMIN_TIMEOUT_S)
 
 
-def _create(admin: AdminClient, made: Topics) -> None:
+def _create(admin: AdminClient, made: Topics) -> list[str]:
+    """The topics that were not there, which are now."""
     there = admin.list_topics(timeout=_ADMIN_TIMEOUT_S).topics
     wanted = {**made.own, **{name: count for name, count in SHARED.items() if name not in there}}
     for created in admin.create_topics([NewTopic(name, count) for name, count in wanted.items()]).values():
@@ -64,6 +65,7 @@ def _create(admin: AdminClient, made: Topics) -> None:
     while not all(_has_leaders(admin, name) for name in names):
         if time.monotonic() > until_s:
             raise TimeoutError(f"{', '.join(names)}: no leaders within {_ADMIN_TIMEOUT_S:g} s")
+    return names
 
 
 def _has_leaders(admin: AdminClient, name: str) -> bool:

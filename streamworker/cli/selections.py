@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,6 +16,8 @@ from streamworker.errors import ConfigurationError
 from streamworker.replay.dead_record import LetterId
 from streamworker.replay.desk import Action, Rates, Request
 from streamworker.replay.targets import SOURCE
+
+_ID = re.compile("[0-9]+:[0-9]+")
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +48,8 @@ class Selection:
         ways = [bool(words), bool(self.ids), self.everything]
         if sum(ways) != 1:
             raise ConfigurationError("say which letters: a FILTER, or --id PARTITION:OFFSET, or --all")
+        if named := [word for word in self.words if _ID.fullmatch(word)]:
+            raise ConfigurationError(f"letters are named by --id, for instance --id {named[0]}")
         if self.ids:
             return Request(topic=self.topic, action=action, ids=sorted({LetterId.parse(one) for one in self.ids}))
         return Request(topic=self.topic, action=action, filter=desk.filter_of(words))

@@ -335,6 +335,12 @@ def test_a_letter_that_is_not_there_is_told_and_nothing_is_done(empty_shop: Shop
     assert "1 there is no such letter, or not any more" in done.stdout
 
 
+def test_a_letter_that_is_named_like_a_filter_is_told_how_to_be_named(empty_shop: Shop) -> None:
+    told = empty_shop.dlq("replay", empty_shop.letters, "0:1", "--yes")
+
+    assert (told.returncode, "letters are named by --id, for instance --id 0:1" in told.stderr) == (2, True)
+
+
 def test_as_many_letters_are_acted_on_as_a_file_names(empty_shop: Shop) -> None:
     empty_shop.write_letters(450)
     with empty_shop.desk() as desk:
