@@ -177,12 +177,12 @@ def test_a_worker_whose_commits_are_refused_says_so_by_its_readiness(mock_kafka:
 def test_a_worker_that_waits_for_its_commits_is_not_taken_for_one_that_stalls(mock_kafka: MockKafka) -> None:
     """F-12. Else its consumer would be made anew, the second time the process would end, and all would be repeated."""
     seen, handler = counting()
-    settings = one_record_each(mock_kafka, http__enabled="false", lifecycle__stall_timeout_s=0.5)
+    settings = one_record_each(mock_kafka, http__enabled="false", lifecycle__stall_timeout_s=1.0)
 
     with Running(settings, handler) as worker:
         refuse(mock_kafka, worker, REFUSED_FOR_GOOD[1])
         worker.wait(lambda: len(seen) == MAY_BEGIN, "all that may be begun")
-        worker.wait(lambda: len(worker.recorder.of("commit_answered")) > 20, "refusals for longer than that")
+        worker.wait(lambda: len(worker.recorder.of("commit_answered")) > 60, "refusals for longer than that")
         stalls = worker.recorder.of("stalled")
         worker.stop()
 
