@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 from fleet.in_process import Running, config
-from fleet.workers import produce
+from fleet.workers import produce, wait_for
 from playwright.sync_api import expect
 from servers.kafka import free_ports
 
@@ -116,7 +116,9 @@ def test_a_refused_record_is_found_repaired_previewed_replayed_and_seen_handled_
         page.goto(console.login)
         page.get_by_role("button", name="Sign in").click()
         page.get_by_role("link", name=shop.letters, exact=True).click()
-        page.get_by_role("link", name="PoisonError").click()
+        mistake = page.get_by_role("link", name="PoisonError")
+        wait_for(lambda: bool(page.reload() and mistake.count()), lambda: "the topic to be read", TIMEOUT_S)
+        mistake.click()
         page.get_by_role("link", name="0:0", exact=True).click()
         page.get_by_role("link", name="Repair…").click()
         field = page.get_by_label("Value, as json")
@@ -124,8 +126,7 @@ def test_a_refused_record_is_found_repaired_previewed_replayed_and_seen_handled_
         page.get_by_role("button", name="Preview").click()
         expect(page.locator(".lines .added")).to_contain_text('"paid"')
         page.get_by_role("button", name="Repair and send").click()
-        page.get_by_role("link", name="Look at the letters").click()
-        page.get_by_role("link", name="0:0", exact=True).click()
+        page.get_by_role("link", name="Letter 0:0").click()
         expect(page.locator("#outcome")).to_contain_text("has been handled", timeout=TIMEOUT_S * 1000)
         took_s = time.monotonic() - began_s
         assert worker.stop() == 0
