@@ -120,22 +120,6 @@ def replayed_headers(
     return headers
 
 
-def replay_of(headers: Headers) -> Replay | None:
-    """What a copy says of itself; None if it says too little. It is not looked at whether it may be believed."""
-    group, lineage = headers.last("sw-target-group"), lineage_of(headers)
-    if group is None or lineage.parent is None or lineage.replay_id is None or lineage.count is None:
-        return None
-    return Replay(
-        group=group.decode("utf-8", "replace"),
-        origin=origin_said(headers),
-        origin_timestamp_ms=number(headers, "sw-origin-timestamp"),
-        id=lineage.replay_id,
-        parent=lineage.parent,
-        count=lineage.count,
-        repaired=lineage.repaired,
-    )
-
-
 def addressed_to(message: Message, key: ReplayKey | None) -> str | None:
     """The group that a record is for, and no other; None if it is for all that read its topic.
 

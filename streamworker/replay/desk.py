@@ -138,7 +138,7 @@ class Outcome(enum.StrEnum):
 class Decoded:
     """A key or value for people. `text` is JSON, text, or hexadecimal digits, as `kind` says.
 
-    It may hold anything: `printable` makes it fit for a terminal, and a page has to escape it.
+    It may hold anything: whoever shows it makes it harmless.
     """
 
     kind: str  # json | avro | text | hex | null | hidden (there is a mask for what could not be read)

@@ -6,30 +6,18 @@ nothing has changed, because Kafka forgets the offsets of a group without member
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING, Protocol
 
 from streamworker.interfaces import OffsetMark
-from streamworker.record import TopicPartition
-from streamworker.replay.filters import Exactly, Field, Filter, Span, Term
-from streamworker.replay.fronts import SETTLED
-from streamworker.replay.states import State
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from streamworker.interfaces import CommitAnswer
-    from streamworker.replay.dead_record import LetterId
+    from streamworker.record import TopicPartition
     from streamworker.replay.fronts import Front
 
 _WRITTEN_BY = "streamworker: the first dead letter that is pending"
-
-
-class Letters(Protocol):
-    """What is asked of a `View`."""
-
-    def ids(self, filter_: Filter) -> Generator[LetterId]:
-        """As of `View`."""
 
 
 class Offsets(Protocol):
@@ -58,20 +46,6 @@ def mirror(
         return {}
     answers = cluster.set_group_offsets(mirror_group(dead_letter_topic), marks, timeout_s)
     return {one.partition: one.error for one in answers if one.error is not None}
-
-
-def open_in(view: Letters, topic: str, ends: Mapping[int, int]) -> Mapping[TopicPartition, int]:
-    """The same of a view that has read each partition of `topic` to its end: quicker than fronts, and good enough."""
-    found: dict[TopicPartition, int] = {}
-    for number, end in ends.items():
-        with closing(view.ids(_open_letters(number))) as ids:
-            found[TopicPartition(topic, number)] = next((letter.offset for letter in ids), end)
-    return found
-
-
-def _open_letters(partition: int) -> Filter:
-    states = tuple(Exactly(state.value) for state in State if state not in SETTLED)
-    return Filter.of(Term(Field.STATE, states), Term(Field.PARTITION, (Span(partition, partition),)))
 
 
 def open_of(fronts: Iterable[Front]) -> Mapping[TopicPartition, int]:

@@ -37,7 +37,6 @@ _FRAME_BYTES = 5  # a zero and the id of a schema, as Confluent's serializers wr
 _INDENT = "  "
 _PIECE = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},:]|[^\s\[\]{},:"]+')
 _NO_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # control characters that no text has
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the latter as wide characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,22 +250,3 @@ def _masked_scalar(piece: str) -> str:
     if piece in {"true", "false"}:
         return f'"{REPLACEMENT}"'
     return piece if piece == "null" else f'"{masked(piece)}"'
-
-
-def printable(text: str, *, keep_lines: bool = True) -> str:
-    r"""`text` without what a terminal acts on or what turns its direction: as `\x1b` or `\u202e`. Tabs stay, too."""
-    kept = "\n\t" if keep_lines else ""
-    return (
-        text if text.isprintable() else "".join(one if one.isprintable() or one in kept else _code(one) for one in text)
-    )
-
-
-def _code(character: str) -> str:
-    number = ord(character)
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
-
-
-def cell(text: str) -> str:
-    """`text` for a cell of a table that a spreadsheet opens: what it would take for a formula begins with a quote."""
-    risky = text.lstrip().startswith(_FORMULA) or text[:1] in {"\t", "\r", "\n"}
-    return f"'{text}" if risky else text

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from dead_letters import TOPIC, disposition, letter
+from dead_letters import TOPIC, disposition
 from hypothesis import given
 from hypothesis import strategies as st
 from memory_log import MemoryLog
 
-from streamworker.clock import SystemClock
 from streamworker.interfaces import CommitAnswer, OffsetMark
 from streamworker.record import TopicPartition
 from streamworker.replay import families
 from streamworker.replay.dead_record import LetterId
 from streamworker.replay.fronts import SETTLED, Fronts
-from streamworker.replay.mirror import mirror, open_in, open_of
+from streamworker.replay.mirror import mirror, open_of
 from streamworker.replay.states import State, digest, encode, key_of, state_topic
-from streamworker.replay.view import Said, View
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from streamworker.replay.fronts import Front
 
@@ -189,16 +185,3 @@ def test_the_mirror_shows_the_front_as_the_offset_of_a_group(error: str | None) 
 
     assert group.marks == {("sw-dlq-orders.dlq", LETTERS): 1}
     assert refused == ({} if error is None else {LETTERS: error})
-
-
-def test_a_view_says_the_same_as_the_topics(tmp_path: Path) -> None:
-    settled = {(0, 0), (0, 1), (0, 3), (1, 1), (2, 0)}
-    with closing(View(TOPIC, SystemClock(), folder=tmp_path)) as view:
-        view.add([letter(partition, offset) for partition in range(3) for offset in range(4)])
-        entries = [(LetterId(*place), disposition(State.DISCARDED)) for place in sorted(settled)]
-        entries.append((LetterId(2, 1), disposition(State.UNCERTAIN)))
-        view.say([Said(one, position, said) for position, (one, said) in enumerate(entries)])
-
-        found = open_in(view, TOPIC, {0: 4, 1: 4, 2: 4, 3: 17})
-
-    assert found == {TopicPartition(TOPIC, number): offset for number, offset in {0: 2, 1: 0, 2: 1, 3: 17}.items()}

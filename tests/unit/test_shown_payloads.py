@@ -18,7 +18,7 @@ from streamworker.record import Headers, Origin
 from streamworker.replay.dead_record import DeadRecord, LetterId, Pointer
 from streamworker.replay.desk import Decoded
 from streamworker.replay.masking import How, Masking, MaskingRule, Part, masked, rule_of
-from streamworker.replay.showing import Showing, cell, printable
+from streamworker.replay.showing import Showing
 from streamworker.serde import Avro, Bytes, Json, Text
 
 if TYPE_CHECKING:
@@ -437,39 +437,3 @@ def test_what_is_behind_the_part_that_is_shown_counts_as_masked_where_there_are_
 def test_masked_text_keeps_its_punctuation() -> None:
     assert masked("Ann Ö. <ann@x.org>") == "*** *. <***@*.***>"
     assert masked("हिन्दी") == "*" * 6
-
-
-@pytest.mark.parametrize(
-    ("text", "harmless"),
-    [
-        ("grüß 日本 🙂", "grüß 日本 🙂"),
-        ("a\nb\tc", "a\nb\tc"),
-        ("\x1b]52;c;cm0gLXJm\x07", "\\x1b]52;c;cm0gLXJm\\x07"),
-        ("\x1b[2J\x9b31m", "\\x1b[2J\\x9b31m"),
-        ("\r\b\x7f\0", "\\x0d\\x08\\x7f\\x00"),
-        ("a\u202egnp.exe\u2066\u200b\ufeff", "a\\u202egnp.exe\\u2066\\u200b\\ufeff"),
-        ("\u2028\ud800\U000e0041", "\\u2028\\ud800\\U000e0041"),
-    ],
-)
-def test_a_terminal_gets_nothing_that_it_would_act_on(text: str, harmless: str) -> None:
-    """S11."""
-    assert printable(text) == harmless
-
-
-@given(st.text(st.characters()))
-def test_what_is_printable_needs_one_line_and_no_command(text: str) -> None:
-    assert printable(text, keep_lines=False).isprintable()
-    assert printable(printable(text)) == printable(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1", "=cmd|' /C calc'!A0", "\n"]
-)
-def test_a_cell_is_no_formula(text: str) -> None:
-    """S11."""
-    assert cell(text) == f"'{text}"
-
-
-@pytest.mark.parametrize("text", ["", "orders", "a=b", "1-2", "ann@x.org"])
-def test_a_cell_with_plain_text_stays_as_it_is(text: str) -> None:
-    assert cell(text) == text
