@@ -88,6 +88,7 @@ class Cluster:
 
     def __init__(self, settings: Mapping[str, str | int | float | bool]) -> None:
         self._trouble: str | None = None  # what the client last said of its connections
+        self._has_controller = False
         try:
             self._client = AdminClient(
                 {**settings, "error_cb": self._on_error},  # type: ignore[dict-item]  # the stub knows no callbacks
@@ -276,9 +277,14 @@ class Cluster:
         }
 
     def _is_mock(self, timeout_s: float) -> bool:
-        """Whether it is a mock cluster, which would let us wait for its controller: it has none."""
-        metadata = self._client.list_topics(timeout=timeout_s)
-        return metadata.controller_id not in metadata.brokers
+        """Whether it is a mock cluster, which would let us wait for its controller: it has none.
+
+        A cluster that has shown one is not asked again; one without may be choosing another.
+        """
+        if not self._has_controller:
+            metadata = self._client.list_topics(timeout=timeout_s)
+            self._has_controller = metadata.controller_id in metadata.brokers
+        return not self._has_controller
 
     @contextmanager
     def _call(self) -> Iterator[None]:

@@ -7,6 +7,7 @@ that is left alone, never one that is sent twice. Any thread; each run has a thr
 
 from __future__ import annotations
 
+import math
 import secrets
 import threading
 from collections import OrderedDict
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
 _PLANS = 100  # that are remembered, the last ones
 _MOST_WITHOUT_ADMIN = 1000
 _ID_BYTES = 6
+_RETENTION_S = 60.0  # for which a topic's is believed
 _ONE_LETTER = Budget(records=50_000, bytes=32 * 1024 * 1024, seconds=2.0)  # to look for a newer record of its key
 
 
@@ -134,7 +136,8 @@ class KafkaDesk:
         self._views = Views(cluster, self._clients, clock, timeout_s)
         self._runner = Runner(config, cluster, self._clients, clock, audit_key=audit_key, timeout_s=timeout_s)
         self._plans: OrderedDict[str, Plan] = OrderedDict()
-        self._lock = threading.Lock()  # the plans
+        self._retentions: dict[str, tuple[float, int]] = {}  # when they were asked for, and milliseconds
+        self._lock = threading.Lock()  # the plans, and retentions
 
     def close(self) -> None:
         """Pause what runs, and let go of all. Idempotent."""
@@ -554,8 +557,15 @@ class KafkaDesk:
         return PayloadScan(self._views.of(topic), self._reader(topic, log), self._clock)
 
     def _retention_ms(self, topic: str) -> int | None:
-        settings = self._cluster.topic_config(topic, self._timeout_s)
-        kept_ms = int((settings or {}).get("retention.ms", -1))
+        """As of a minute ago at most: an overview of many topics would ask for each of them."""
+        now_s = self._clock.monotonic_s()
+        with self._lock:
+            asked_s, kept_ms = self._retentions.get(topic, (-math.inf, -1))
+        if now_s - asked_s > _RETENTION_S:
+            settings = self._cluster.topic_config(topic, self._timeout_s)
+            kept_ms = int((settings or {}).get("retention.ms", -1))
+            with self._lock:
+                self._retentions[topic] = now_s, kept_ms
         return None if kept_ms < 0 else kept_ms
 
     def _note(self, actor: Actor, what: str, topic: str | None, detail: Mapping[str, object]) -> None:
