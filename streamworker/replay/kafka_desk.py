@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     )
     from streamworker.replay.exports import Imported
     from streamworker.replay.filters import Filter
+    from streamworker.replay.operations import Operations
     from streamworker.replay.plans import Candidate
     from streamworker.replay.previews import Sample
     from streamworker.replay.showing import Showing
@@ -290,7 +291,10 @@ class KafkaDesk:
 
     def resume(self, actor: Actor, op_id: str, rates: Rates) -> Operation:
         """As of `Desk`."""
-        logged = self._logged(op_id)
+        known = self._known_operations()
+        logged = _named(op_id, known)
+        if known.asked(op_id) is OperationState.ABORTED:  # whoever ran it may not be there any more to say so
+            raise ConfigurationError(f"operation {op_id} was to be aborted; make a new plan")
         if logged.state in (OperationState.DONE, OperationState.ABORTED):
             raise ConfigurationError(f"operation {op_id} is {logged.state}")
         running = self._runner.of(op_id)
@@ -323,14 +327,13 @@ class KafkaDesk:
 
     def operations(self) -> Sequence[Operation]:
         """As of `Desk`."""
-        with self._clients.reading() as log:
-            found = {one.id: one.operation for one in OperationLog(self._cluster, log, self._timeout_s).read().all}
+        found = {one.id: one.operation for one in self._known_operations().all}
         found.update(self._runner.all)
         return sorted(found.values(), key=lambda one: one.started_ms, reverse=True)
 
     def operation(self, op_id: str) -> Operation:
         """As of `Desk`."""
-        return self._runner.of(op_id) or self._logged(op_id).operation
+        return self._runner.of(op_id) or _named(op_id, self._known_operations()).operation
 
     def audit(self, *, limit: int, after: str | None = None, text: str = "") -> tuple[Sequence[Audited], str | None]:
         """As of `Desk`."""
@@ -441,18 +444,12 @@ class KafkaDesk:
         self._runner.begin(errand, operation)
         return operation
 
-    def _logged(self, op_id: str) -> Logged:
+    def _known_operations(self) -> Operations:
         with self._clients.reading() as log:
-            known = OperationLog(self._cluster, log, self._timeout_s).read()
-        found = known.of(op_id)
-        if found is None:
-            ids = [one.id for one in known.all]
-            told = nearest(op_id, ids) if ids else "none was begun"
-            raise ConfigurationError(f"there is no operation {op_id!r}; {told}")
-        return found
+            return OperationLog(self._cluster, log, self._timeout_s).read()
 
     def _ask(self, actor: Actor, op_id: str, asked: OperationState) -> Operation:
-        logged = self._logged(op_id)
+        logged = _named(op_id, self._known_operations())
         if logged.state in (OperationState.DONE, OperationState.ABORTED, OperationState.FAILED):
             raise ConfigurationError(f"operation {op_id} is {logged.state}")
         self._note(actor, f"ask {asked}", logged.topic, {"operation": op_id})
@@ -574,6 +571,16 @@ class KafkaDesk:
     def _superseded(self, letters: Iterable[Asked], budget: Budget) -> Superseded:
         with closing(self._clients.new_log()) as log:
             return superseded(log, letters, clock=self._clock, timeout_s=self._timeout_s, budget=budget)
+
+
+def _named(op_id: str, known: Operations) -> Logged:
+    """Raises ConfigurationError if there is none of that name."""
+    found = known.of(op_id)
+    if found is None:
+        ids = [one.id for one in known.all]
+        told = nearest(op_id, ids) if ids else "none was begun"
+        raise ConfigurationError(f"there is no operation {op_id!r}; {told}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

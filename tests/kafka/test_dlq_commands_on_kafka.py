@@ -241,6 +241,21 @@ def test_an_operation_is_ended_for_good_from_elsewhere(empty_shop: Shop) -> None
     assert (resumed.returncode, "is aborted" in resumed.stderr) == (2, True)
 
 
+def test_what_was_ended_for_good_is_not_gone_on_with_although_its_process_was_killed(empty_shop: Shop) -> None:
+    shop = empty_shop
+    shop.write_letters(10)
+
+    with shop.begun("replay", shop.letters, "--all", "--yes", "--canary", "0", "--rate", "0.5") as running:
+        wait_for(lambda: bool(shop.sent()), lambda: "the first copy", TIMEOUT_S)
+        running.kill()
+    [operation] = shop.operations()
+    asked = shop.dlq("abort", operation["operation"])
+    resumed = shop.dlq("resume", operation["operation"])
+
+    assert asked.returncode == 0, asked.stderr
+    assert (resumed.returncode, "was to be aborted" in resumed.stderr) == (2, True)
+
+
 def test_a_replay_ends_by_itself_when_too_many_of_the_first_come_back(empty_shop: Shop) -> None:
     shop = empty_shop
     shop.write_letters(30)
