@@ -12,12 +12,10 @@ import secrets
 import threading
 from collections import OrderedDict
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import TYPE_CHECKING
-
-from msgspec import structs
 
 from streamworker.errors import ConfigurationError, nearest
 from streamworker.repairs import repair_called
@@ -26,7 +24,7 @@ from streamworker.replay.audit import TOPIC as AUDIT_TOPIC
 from streamworker.replay.audit import Note
 from streamworker.replay.audit_log import AuditLog, Place
 from streamworker.replay.clients import Clients
-from streamworker.replay.copies import Maker, NotMade
+from streamworker.replay.copies import Maker
 from streamworker.replay.desk import (
     SENDING,
     Action,
@@ -39,10 +37,12 @@ from streamworker.replay.desk import (
     Refused,
     Role,
 )
+from streamworker.replay.drafts import Drafts
 from streamworker.replay.exports import Exporter
 from streamworker.replay.filters import parse
 from streamworker.replay.group_outcomes import Addressee, GroupOutcomes
 from streamworker.replay.group_summaries import summaries
+from streamworker.replay.known_handlers import KnownHandlers
 from streamworker.replay.letter_reader import LetterReader
 from streamworker.replay.letter_stream import letters
 from streamworker.replay.masking import Part
@@ -51,8 +51,7 @@ from streamworker.replay.operations import Logged, asking, letter_of
 from streamworker.replay.other_groups import other_groups
 from streamworker.replay.payload_scan import PayloadScan
 from streamworker.replay.plans import chosen_by, difference, make_plan
-from streamworker.replay.previews import Tried, decoding, sample_of, steps, try_letters
-from streamworker.replay.repair import NotRepaired, ValueForm, diff
+from streamworker.replay.repair import NotRepaired
 from streamworker.replay.runner import Errand, Runner
 from streamworker.replay.states import SENT, State
 from streamworker.replay.superseded import Asked, Budget, superseded
@@ -67,7 +66,6 @@ if TYPE_CHECKING:
     from streamworker.config import Config
     from streamworker.declaration import Declaration
     from streamworker.dlq.replays import ReplayKey
-    from streamworker.interfaces import AnySerde
     from streamworker.repairs import RepairFunction
     from streamworker.replay.dead_record import DeadRecord, LetterId, Outline
     from streamworker.replay.desk import (
@@ -87,7 +85,6 @@ if TYPE_CHECKING:
     from streamworker.replay.filters import Filter
     from streamworker.replay.operations import Operations
     from streamworker.replay.plans import Candidate
-    from streamworker.replay.previews import Sample
     from streamworker.replay.showing import Showing
     from streamworker.replay.states import Target
     from streamworker.replay.superseded import Superseded
@@ -127,7 +124,8 @@ class KafkaDesk:
         self._cluster = cluster
         self._clock = clock
         self._groups = tuple(groups)
-        self._handlers = handlers
+        self._handlers = KnownHandlers(handlers)
+        self._drafts = Drafts(self._handlers, showing)
         self._repairs = repairs
         self._showing = showing
         self._workers = workers
@@ -187,13 +185,12 @@ class KafkaDesk:
         view = self._views.of(topic)
         row = view.row(letter)
         found = self._letter(topic, letter)
-        serde, key_serde = self._serdes(found)
         newer = self._superseded([Asked(letter, found.origin, found.key)], _ONE_LETTER).newer.get(letter)
         previous, following = view.neighbours(letter)
         return Detail(
             listed=Listed(found, row.disposition, row.state) if row is not None else Listed(found, None, State.PENDING),
-            key=self._showing.key(found, key_serde),
-            value=self._showing.value(found, serde),
+            key=self._showing.key(found, self._handlers.key_serde(found)),
+            value=self._showing.value(found, self._handlers.value_serde(found)),
             headers=self._showing.headers(found),
             history=view.history(letter),
             outcome=self.outcome(topic, letter),
@@ -201,17 +198,17 @@ class KafkaDesk:
             newer_of_key=newer,
             previous=previous,
             following=following,
-            repairable=self._is_repairable(found),
+            repairable=self._handlers.can_edit(found),
             targets=self._targets().options(found.origin, found.group),
         )
 
     def text_of(self, topic: str, letter: LetterId) -> str:
         """As of `Desk`."""
         found = self._letter(topic, letter)
-        if self._showing.value(found, self._serdes(found)[0]).masked:
+        if self._showing.value(found, self._handlers.value_serde(found)).masked:
             raise ConfigurationError(f"{letter}: some of its value is masked, so it cannot be edited here")
         try:
-            return self._form(found).text(found.value)
+            return self._handlers.form(found).text(found.value)
         except NotRepaired as error:
             raise ConfigurationError(f"{letter}: {error}") from error
 
@@ -258,14 +255,7 @@ class KafkaDesk:
         with self._clients.reading() as log:
             reader = self._reader(plan.request.topic, log)
             found = [one for _, some in groupby(ids, attrgetter("partition")) for one in reader.read(list(some))]
-        drafts = [self._draft(maker, letter) for letter in found]
-        tried: dict[LetterId, Tried] = {}
-        for declared in self._handlers:
-            theirs = [one for one in drafts if one.handler is declared and one.tries]
-            if theirs:
-                answers = try_letters(declared, [one.sample for one in theirs])
-                tried.update(zip((one.diff.id for one in theirs), answers, strict=True))
-        return [one.with_steps(tried.get(one.diff.id)) for one in drafts]
+        return self._drafts.previewed(maker, found)
 
     def run(self, actor: Actor, plan_id: str, rates: Rates) -> Operation:
         """As of `Desk`."""
@@ -368,7 +358,7 @@ class KafkaDesk:
 
     def exporter(self, *, as_text: bool) -> Exporter:
         """What makes lines of an export of them."""
-        return Exporter(replace(self._showing, max_chars=None), lambda letter: self._serdes(letter)[0], as_text=as_text)
+        return Exporter(replace(self._showing, max_chars=None), self._handlers.value_serde, as_text=as_text)
 
     def take(self, imported: Imported) -> None:
         """Know the values of a file under its name, as a repair."""
@@ -459,29 +449,6 @@ class KafkaDesk:
             self._clients.send(letter_of(Logged.of(aborted, logged.request, logged.bounds), self._clock.wall_ms()))
         return self.operation(op_id)
 
-    def _draft(self, maker: Maker, letter: DeadRecord) -> _Draft:
-        form, declared = self._form(letter), self._handler_of(letter)
-        if letter.value is None and letter.pointer is not None:
-            gone = Tried(passed=None, told="not tried: its value was too large for the letter")
-            return _Draft(Diff(letter.id, (), None), declared, sample_of(letter, None), gone, hidden=False)
-        showing = replace(self._showing, max_chars=None)
-        hidden = showing.value(letter, form.serde).masked
-        try:
-            after = maker.repaired(letter)
-            changed = structs.replace(letter, value=after)
-            hidden = hidden or showing.value(changed, form.serde).masked
-            lines: Sequence[str] = ()
-            if maker.request.action is Action.REPAIR and hidden:
-                lines = diff(*(showing.value(one, form.serde).text for one in (letter, changed)))
-            elif maker.request.action is Action.REPAIR:
-                lines = diff(form.text(letter.value), form.text(after))
-        except (NotMade, NotRepaired) as error:
-            told = "it does not fit; why might quote what is masked" if hidden else str(error)
-            unfit = Tried(passed=False, told=told)
-            return _Draft(Diff(letter.id, (), told), declared, sample_of(letter, letter.value), unfit, hidden)
-        sample = sample_of(letter, after)
-        return _Draft(Diff(letter.id, lines, None), declared, sample, decoding(declared, sample), hidden)
-
     # What the parts need.
 
     def _maker(self, request: Request, op_id: str, *, actor: str) -> Maker:
@@ -492,7 +459,7 @@ class KafkaDesk:
             topic_id=self._cluster.topic_ids([request.topic], self._timeout_s).get(request.topic),
             targets=self._targets(),
             key=self._replay_key,
-            form=self._form,
+            form=self._handlers.form,
             repairs=self._repairs,
         )
 
@@ -516,30 +483,6 @@ class KafkaDesk:
             return Addressee(targets.owner(target.topic) or row.letter.group, origin)
 
         return found
-
-    def _form(self, letter: DeadRecord) -> ValueForm:
-        origin = letter.origin.topic if letter.origin is not None else letter.topic
-        return ValueForm(origin, self._serdes(letter)[0])
-
-    def _handler_of(self, letter: DeadRecord) -> Declaration | None:
-        """The one that the letter names, or that reads its topic; None if it is not known here."""
-        topic = letter.origin_topic
-        for one in self._handlers:
-            if topic is not None and one.subscribes_to(topic) and letter.handler in (None, one.name):
-                return one
-        return None
-
-    def _serdes(self, letter: DeadRecord) -> tuple[AnySerde | None, AnySerde | None]:
-        """How its handler reads values and keys; None where that is not known."""
-        declared = self._handler_of(letter)
-        return (None, None) if declared is None else (declared.value, declared.key)
-
-    def _is_repairable(self, letter: DeadRecord) -> bool:
-        try:
-            self._form(letter).text(letter.value)
-        except NotRepaired:
-            return False
-        return True
 
     def _letter(self, topic: str, letter: LetterId) -> DeadRecord:
         with self._clients.reading() as log:
@@ -581,23 +524,3 @@ def _named(op_id: str, known: Operations) -> Logged:
         told = nearest(op_id, ids) if ids else "none was begun"
         raise ConfigurationError(f"there is no operation {op_id!r}; {told}")
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """What would be sent of one letter, before its handler is asked. `hidden`: its value is masked for people."""
-
-    diff: Diff
-    handler: Declaration | None
-    sample: Sample
-    decoded: Tried
-    hidden: bool
-
-    @property
-    def tries(self) -> bool:
-        """Whether the handler has a preview that could be asked."""
-        return self.handler is not None and self.handler.preview is not None and self.decoded.passed is True
-
-    def with_steps(self, tried: Tried | None) -> Diff:
-        """The whole, with what the handler's preview said."""
-        return replace(self.diff, steps=steps(self.handler, self.decoded, tried, hidden=self.hidden))
