@@ -283,10 +283,10 @@ class KafkaDesk:
         """As of `Desk`."""
         known = self._known_operations()
         logged = _named(op_id, known)
-        if known.asked(op_id) is OperationState.ABORTED:  # whoever ran it may not be there any more to say so
-            raise ConfigurationError(f"operation {op_id} was to be aborted; make a new plan")
         if logged.state in (OperationState.DONE, OperationState.ABORTED):
             raise ConfigurationError(f"operation {op_id} is {logged.state}")
+        if known.asked(op_id) is OperationState.ABORTED:  # whoever ran it may not be there any more to say so
+            raise ConfigurationError(f"operation {op_id} was to be aborted; make a new plan")
         running = self._runner.of(op_id)
         if running is not None and running.state is OperationState.RUNNING:
             raise ConfigurationError(f"operation {op_id} is running here")
