@@ -11,14 +11,12 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner
 from confluent_kafka import Producer
-from fleet.in_process import Running, config
+from fleet.in_process import config
+from fleet.shop import RIGHT, WRONG, Shop
 from fleet.workers import produce, wait_for
 
-from streamworker import DeadLetter, Handler, PoisonError
 from streamworker.cli.desks import DeskOptions, open_desk
-from streamworker.cli.main import main
 from streamworker.cli.options import Sources
 from streamworker.clock import SystemClock
 from streamworker.dlq.routes import replay_topic
@@ -35,42 +33,16 @@ if TYPE_CHECKING:
 
     from servers.kafka import SharedKafka
 
-    from streamworker import Record
     from streamworker.replay.kafka_desk import KafkaDesk
 
-WRONG = '{"state": 1}'
 TIMEOUT_S = 60.0
-RIGHT = '{"state": "paid"}'
 ADMIN = Actor("anna", Role.ADMIN, "console", verified=True)
 EDITOR = Actor("ed", Role.EDITOR, "console", verified=True)
 SLOWLY = Rates(records_per_s=1.0, canary=0)
 
 
-class Shop:
-    """A topic with a group, its handler, and what people say about its dead letters."""
-
-    def __init__(self, kafka: SharedKafka) -> None:
-        self.servers = kafka.bootstrap_servers
-        self.topic = topic = kafka.topic("orders", partitions=2)
-        self.group = kafka.group("shop")
-        self.letters = letters = kafka.dead_letters(self.topic)
-        kafka.replays(self.topic, self.group, partitions=2)
-        self.handled: list[tuple[str, str | None]] = []
-        handled = self.handled
-
-        class Store(Handler[bytes]):
-            topics = (topic,)
-            dead_letter = DeadLetter(letters)
-
-            def handle(self, record: Record[bytes]) -> None:
-                if record.value == WRONG.encode():
-                    raise PoisonError("state is a number")
-                handled.append((record.value.decode(), record.origin.topic))
-
-        self.handler = Store
-
-    def working(self) -> Running:
-        return Running(config(self.servers, self.group), self.handler)
+class OperatedShop(Shop):
+    """With what people say about its dead letters."""
 
     def command(self, *arguments: str) -> list[str]:
         """As a process of its own, because it waits for signals while it works."""
@@ -131,18 +103,13 @@ class Shop:
 
 
 @pytest.fixture
-def empty_shop(kafka: SharedKafka) -> Shop:
+def empty_shop(kafka: SharedKafka) -> OperatedShop:
     """With all its topics."""
-    shop = Shop(kafka)
-    made = CliRunner().invoke(
-        main, ["topics", "create", "--dead-letters", shop.letters, "--bootstrap-servers", shop.servers]
-    )
-    assert made.exit_code == 0, made.output
-    return shop
+    return OperatedShop(kafka)
 
 
 @pytest.fixture
-def shop(empty_shop: Shop) -> Shop:
+def shop(empty_shop: OperatedShop) -> OperatedShop:
     """With three dead letters of one key, which a worker has written."""
     shop = empty_shop
     produce(shop.servers, shop.topic, [("k", WRONG)] * 3, 2)
@@ -152,7 +119,7 @@ def shop(empty_shop: Shop) -> Shop:
     return shop
 
 
-def test_a_letter_is_found_mended_sent_and_seen_to_be_handled(shop: Shop) -> None:
+def test_a_letter_is_found_mended_sent_and_seen_to_be_handled(shop: OperatedShop) -> None:
     first, *others = sorted(shop.listed("reason:poison"))
 
     with shop.working() as worker:
@@ -169,7 +136,7 @@ def test_a_letter_is_found_mended_sent_and_seen_to_be_handled(shop: Shop) -> Non
     assert (shown["state"], shown["outcome"], shown["value"]["text"]) == ("repaired", "handled", '{\n  "state": 1\n}')
 
 
-def test_what_fails_again_is_a_new_letter_that_names_the_one_that_was_sent(shop: Shop) -> None:
+def test_what_fails_again_is_a_new_letter_that_names_the_one_that_was_sent(shop: OperatedShop) -> None:
     first = min(shop.listed())
 
     with shop.working() as worker:
@@ -188,7 +155,7 @@ def test_what_fails_again_is_a_new_letter_that_names_the_one_that_was_sent(shop:
     assert "it was replayed already; --again sends it once more" in again.stdout
 
 
-def test_two_operators_who_send_the_same_letters_at_once_send_each_once(empty_shop: Shop) -> None:
+def test_two_operators_who_send_the_same_letters_at_once_send_each_once(empty_shop: OperatedShop) -> None:
     shop = empty_shop
     shop.write_letters(60)
 
@@ -201,7 +168,7 @@ def test_two_operators_who_send_the_same_letters_at_once_send_each_once(empty_sh
     assert set(shop.listed("--limit", "100").values()) == {"replayed"}
 
 
-def test_a_run_that_is_told_to_end_pauses_and_goes_on_where_it_was(empty_shop: Shop) -> None:
+def test_a_run_that_is_told_to_end_pauses_and_goes_on_where_it_was(empty_shop: OperatedShop) -> None:
     shop = empty_shop
     shop.write_letters(40)
     slow = ["--all", "--yes", "--canary", "0", "--rate", "0.5", "--json"]
@@ -225,7 +192,7 @@ def test_a_run_that_is_told_to_end_pauses_and_goes_on_where_it_was(empty_shop: S
     assert sorted(shop.sent()) == sorted(f"{shop.letters}/0/{offset}" for offset in range(40))
 
 
-def test_an_operation_is_ended_for_good_from_elsewhere(empty_shop: Shop) -> None:
+def test_an_operation_is_ended_for_good_from_elsewhere(empty_shop: OperatedShop) -> None:
     shop = empty_shop
     shop.write_letters(40)
 
@@ -241,7 +208,7 @@ def test_an_operation_is_ended_for_good_from_elsewhere(empty_shop: Shop) -> None
     assert (resumed.returncode, "is aborted" in resumed.stderr) == (2, True)
 
 
-def test_what_was_ended_for_good_is_not_gone_on_with_although_its_process_was_killed(empty_shop: Shop) -> None:
+def test_what_was_ended_for_good_is_not_gone_on_with_although_its_process_was_killed(empty_shop: OperatedShop) -> None:
     shop = empty_shop
     shop.write_letters(10)
 
@@ -256,7 +223,7 @@ def test_what_was_ended_for_good_is_not_gone_on_with_although_its_process_was_ki
     assert (resumed.returncode, "was to be aborted" in resumed.stderr) == (2, True)
 
 
-def test_a_replay_ends_by_itself_when_too_many_of_the_first_come_back(empty_shop: Shop) -> None:
+def test_a_replay_ends_by_itself_when_too_many_of_the_first_come_back(empty_shop: OperatedShop) -> None:
     shop = empty_shop
     shop.write_letters(30)
 
@@ -270,7 +237,7 @@ def test_a_replay_ends_by_itself_when_too_many_of_the_first_come_back(empty_shop
     assert list(shop.listed("replays:0", "state:pending")) == [f"0:{offset}" for offset in range(29, 4, -1)]
 
 
-def test_letters_are_discarded_restored_put_off_and_assigned(shop: Shop) -> None:
+def test_letters_are_discarded_restored_put_off_and_assigned(shop: OperatedShop) -> None:
     first, second, third = sorted(shop.listed())
 
     assert shop.dlq("discard", shop.letters, "--id", first, "--reason", "test-data", "--yes").returncode == 0
@@ -289,14 +256,14 @@ def test_letters_are_discarded_restored_put_off_and_assigned(shop: Shop) -> None
     assert shop.listed("state:pending") == dict.fromkeys((first, second, third), "pending")
 
 
-def test_letters_are_chosen_by_what_their_values_hold(shop: Shop) -> None:
+def test_letters_are_chosen_by_what_their_values_hold(shop: OperatedShop) -> None:
     assert len(shop.listed('payload:"state"')) == 3
     assert shop.listed("payload:paid") == {}
     planned = json.loads(shop.dlq("discard", shop.letters, "payload:paid", "--reason", "none", "--json").stdout)
     assert planned["letters"] == 0
 
 
-def test_what_is_masked_is_in_no_list_and_no_preview(empty_shop: Shop, tmp_path: Path) -> None:
+def test_what_is_masked_is_in_no_list_and_no_preview(empty_shop: OperatedShop, tmp_path: Path) -> None:
     empty_shop.write_letters(1, named='["secret-{offset}"]')
     masks = tmp_path / "masks.toml"
     masks.write_text('[masking]\nstate = "replace"\n"header:tenant" = "replace"\n"key:[0]" = "replace"\n')
@@ -317,7 +284,7 @@ def test_what_is_masked_is_in_no_list_and_no_preview(empty_shop: Shop, tmp_path:
     assert '"state": 1' not in planned.stdout
 
 
-def test_what_is_ended_for_good_after_a_pause_is_seen_so_where_it_ran(empty_shop: Shop) -> None:
+def test_what_is_ended_for_good_after_a_pause_is_seen_so_where_it_ran(empty_shop: OperatedShop) -> None:
     empty_shop.write_letters(30)
     with empty_shop.desk() as desk:
         everything = Request(topic=empty_shop.letters, action=Action.REPLAY, filter=parse("", 0))
@@ -331,7 +298,7 @@ def test_what_is_ended_for_good_after_a_pause_is_seen_so_where_it_ran(empty_shop
         assert [one.state for one in desk.operations() if one.id == begun.id] == [OperationState.ABORTED]
 
 
-def test_what_an_admin_has_forced_in_a_plan_is_run_by_admins_only(empty_shop: Shop) -> None:
+def test_what_an_admin_has_forced_in_a_plan_is_run_by_admins_only(empty_shop: OperatedShop) -> None:
     empty_shop.write_letters(1)
     with empty_shop.desk() as desk:
         forced = Request(topic=empty_shop.letters, action=Action.REPLAY, ids=[LetterId(0, 0)], force=True)
@@ -341,7 +308,7 @@ def test_what_an_admin_has_forced_in_a_plan_is_run_by_admins_only(empty_shop: Sh
             desk.run(EDITOR, plan.id, SLOWLY)
 
 
-def test_a_letter_that_is_not_there_is_told_and_nothing_is_done(empty_shop: Shop) -> None:
+def test_a_letter_that_is_not_there_is_told_and_nothing_is_done(empty_shop: OperatedShop) -> None:
     empty_shop.write_letters(1)
 
     done = empty_shop.dlq("replay", empty_shop.letters, "--id", "0:999", "--yes")
@@ -350,13 +317,13 @@ def test_a_letter_that_is_not_there_is_told_and_nothing_is_done(empty_shop: Shop
     assert "1 there is no such letter, or not any more" in done.stdout
 
 
-def test_a_letter_that_is_named_like_a_filter_is_told_how_to_be_named(empty_shop: Shop) -> None:
+def test_a_letter_that_is_named_like_a_filter_is_told_how_to_be_named(empty_shop: OperatedShop) -> None:
     told = empty_shop.dlq("replay", empty_shop.letters, "0:1", "--yes")
 
     assert (told.returncode, "letters are named by --id, for instance --id 0:1" in told.stderr) == (2, True)
 
 
-def test_as_many_letters_are_acted_on_as_a_file_names(empty_shop: Shop) -> None:
+def test_as_many_letters_are_acted_on_as_a_file_names(empty_shop: OperatedShop) -> None:
     empty_shop.write_letters(450)
     with empty_shop.desk() as desk:
         named = [LetterId(0, offset) for offset in range(450)]
@@ -367,7 +334,7 @@ def test_as_many_letters_are_acted_on_as_a_file_names(empty_shop: Shop) -> None:
         assert list(plan.ids) == named
 
 
-def test_a_plan_to_replay_says_what_the_handler_would_make_of_the_letters(shop: Shop, tmp_path: Path) -> None:
+def test_a_plan_to_replay_says_what_the_handler_would_make_of_the_letters(shop: OperatedShop, tmp_path: Path) -> None:
     (tmp_path / "previewing.py").write_text(
         f"""
 import os
