@@ -283,8 +283,8 @@ class KafkaDesk:
         """As of `Desk`."""
         known = self._known_operations()
         logged = _named(op_id, known)
-        if logged.state in (OperationState.DONE, OperationState.ABORTED):
-            raise ConfigurationError(f"operation {op_id} is {logged.state}")
+        if logged.operation.state in (OperationState.DONE, OperationState.ABORTED):
+            raise ConfigurationError(f"operation {op_id} is {logged.operation.state}")
         if known.asked(op_id) is OperationState.ABORTED:  # whoever ran it may not be there any more to say so
             raise ConfigurationError(f"operation {op_id} was to be aborted; make a new plan")
         running = self._runner.of(op_id)
@@ -298,7 +298,7 @@ class KafkaDesk:
         if request.topic not in self._views:
             self.read(request.topic, lambda _share: None)
         plan = self._plan(request, ends=logged.bounds, resumed=op_id)
-        if plan.sha256 != logged.plan_sha256:
+        if plan.sha256 != logged.operation.plan_sha256:
             raise Refused("its plan is not the same any more: letters were acted on by others; make a new plan")
         self._check_run(actor, plan)
         self._clients.send(asking(op_id, None, self._clock.wall_ms()))
@@ -317,7 +317,7 @@ class KafkaDesk:
 
     def operations(self) -> Sequence[Operation]:
         """As of `Desk`."""
-        found = {one.id: one.operation for one in self._known_operations().all}
+        found = {one.operation.id: one.operation for one in self._known_operations().all}
         found.update(self._runner.all)
         return sorted(found.values(), key=lambda one: one.started_ms, reverse=True)
 
@@ -440,11 +440,13 @@ class KafkaDesk:
 
     def _ask(self, actor: Actor, op_id: str, asked: OperationState) -> Operation:
         logged = _named(op_id, self._known_operations())
-        if logged.state in (OperationState.DONE, OperationState.ABORTED, OperationState.FAILED):
-            raise ConfigurationError(f"operation {op_id} is {logged.state}")
-        self._note(actor, f"ask {asked}", logged.topic, {"operation": op_id})
+        if logged.operation.state in (OperationState.DONE, OperationState.ABORTED, OperationState.FAILED):
+            raise ConfigurationError(f"operation {op_id} is {logged.operation.state}")
+        self._note(actor, f"ask {asked}", logged.operation.topic, {"operation": op_id})
         self._clients.send(asking(op_id, asked, self._clock.wall_ms()))
-        if asked is OperationState.ABORTED and logged.state is OperationState.PAUSED:  # nobody runs it who could say so
+        if (
+            asked is OperationState.ABORTED and logged.operation.state is OperationState.PAUSED
+        ):  # nobody runs it who could say so
             aborted = replace(logged.operation, state=asked, ended_ms=self._clock.wall_ms())
             self._clients.send(letter_of(Logged.of(aborted, logged.request, logged.bounds), self._clock.wall_ms()))
         return self.operation(op_id)
@@ -520,7 +522,7 @@ def _named(op_id: str, known: Operations) -> Logged:
     """Raises ConfigurationError if there is none of that name."""
     found = known.of(op_id)
     if found is None:
-        ids = [one.id for one in known.all]
+        ids = [one.operation.id for one in known.all]
         told = nearest(op_id, ids) if ids else "none was begun"
         raise ConfigurationError(f"there is no operation {op_id!r}; {told}")
     return found

@@ -14,7 +14,7 @@ import msgspec
 
 from streamworker.record import Letter
 from streamworker.replay.dead_record import LetterId
-from streamworker.replay.desk import Action, Operation, OperationState, Request
+from streamworker.replay.desk import Operation, OperationState, Request
 from streamworker.replay.filters import parse
 
 if TYPE_CHECKING:
@@ -26,24 +26,13 @@ _ASKED = "/asked"
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One record. Times are milliseconds since the Unix epoch; `ends` are offsets by partition, as text."""
+    """One record: an operation, and what was asked for, to be planned again. `ends` are offsets by partition, as text.
+
+    Times are milliseconds since the Unix epoch.
+    """
 
     v: int = 1  # left out while it is that: records of today must not change their version with us
-    id: str
-    plan_sha256: str
-    topic: str
-    action: Action
-    actor: str
-    state: OperationState
-    matched: int
-    done: int = 0
-    skipped: int = 0
-    failed: int = 0
-    returned: int = 0
-    started_ms: int
-    ended_ms: int | None = None
-    message: str | None = None
-    per_second: float = 0.0
+    operation: Operation
     filter: str | None = None
     ids: list[str] = []
     ends: dict[str, int] = {}
@@ -60,21 +49,7 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def of(cls, operation: Operation, request: Request, ends: Mapping[int, int]) -> Logged:
         """What is said of an operation."""
         return cls(
-            id=operation.id,
-            plan_sha256=operation.plan_sha256,
-            topic=operation.topic,
-            action=operation.action,
-            actor=operation.actor,
-            state=operation.state,
-            matched=operation.matched,
-            done=operation.done,
-            skipped=operation.skipped,
-            failed=operation.failed,
-            returned=operation.returned,
-            started_ms=operation.started_ms,
-            ended_ms=operation.ended_ms,
-            message=operation.message,
-            per_second=operation.per_second,
+            operation=operation,
             filter=None if request.filter is None else request.filter.text,
             ids=[str(one) for one in request.ids],
             ends={str(partition): end for partition, end in ends.items()},
@@ -89,34 +64,12 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     @property
-    def operation(self) -> Operation:
-        """As it is shown."""
-        return Operation(
-            id=self.id,
-            plan_sha256=self.plan_sha256,
-            topic=self.topic,
-            action=self.action,
-            actor=self.actor,
-            filter_text=self.filter if self.filter is not None else f"id:{','.join(self.ids)}",
-            state=self.state,
-            matched=self.matched,
-            done=self.done,
-            skipped=self.skipped,
-            failed=self.failed,
-            returned=self.returned,
-            started_ms=self.started_ms,
-            ended_ms=self.ended_ms,
-            message=self.message,
-            per_second=self.per_second,
-        )
-
-    @property
     def request(self) -> Request:
-        """What was asked for, to be planned again."""
+        """What was asked for, but for a value that a person had edited."""
         return Request(
-            topic=self.topic,
-            action=self.action,
-            filter=None if self.filter is None else parse(self.filter, self.started_ms),
+            topic=self.operation.topic,
+            action=self.operation.action,
+            filter=None if self.filter is None else parse(self.filter, self.operation.started_ms),
             ids=[LetterId.parse(one) for one in self.ids],
             target=self.target,
             reason_code=self.reason_code,
@@ -131,7 +84,7 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def bounds(self) -> Mapping[int, int]:
         """The end of each partition when the plan was made."""
-        return {int(partition): end for partition, end in self.ends.items()}
+        return {int(partition): end for partition, end in self.ends.items() if partition.isdecimal()}
 
 
 _decoder = msgspec.json.Decoder(Logged)
@@ -139,7 +92,7 @@ _decoder = msgspec.json.Decoder(Logged)
 
 def letter_of(logged: Logged, now_ms: int) -> Letter:
     """The record that says it."""
-    return Letter(TOPIC, None, logged.id.encode(), msgspec.json.encode(logged), [], now_ms)
+    return Letter(TOPIC, None, logged.operation.id.encode(), msgspec.json.encode(logged), [], now_ms)
 
 
 def asking(op_id: str, asked: OperationState | None, now_ms: int) -> Letter:
@@ -165,7 +118,7 @@ class Operations:
                     logged = _decoder.decode(value)
                 except msgspec.MsgspecError:
                     continue
-                if logged.v == VERSION and logged.id == name:
+                if logged.v == VERSION and logged.operation.id == name:
                     self._logged[name] = logged
             else:
                 self._logged.pop(name, None)
@@ -181,7 +134,7 @@ class Operations:
     @property
     def all(self) -> list[Logged]:
         """The newest first."""
-        return sorted(self._logged.values(), key=lambda one: one.started_ms, reverse=True)
+        return sorted(self._logged.values(), key=lambda one: one.operation.started_ms, reverse=True)
 
     def _take_question(self, op_id: str, value: bytes | None) -> None:
         try:

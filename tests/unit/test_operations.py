@@ -42,7 +42,7 @@ def test_what_was_asked_for_can_be_read_again_and_planned_anew() -> None:
     assert found.request.filter == REQUEST.filter
     assert (found.request.topic, found.request.action, found.request.again) == ("orders.dlq", Action.REPLAY, True)
     assert found.bounds == {0: 17}
-    assert found.operation == replace(BEGUN, filter_text=REQUEST.filter.text if REQUEST.filter else "")
+    assert found.operation == BEGUN
 
 
 def test_letters_that_were_named_are_named_again() -> None:
@@ -64,13 +64,19 @@ def test_a_value_that_was_edited_is_not_told_to_all_who_read_of_operations() -> 
     assert b"4111" not in (value or b"")
 
 
+def test_ends_that_somebody_else_has_written_wrong_are_left_out() -> None:
+    said = Logged(operation=BEGUN, ends={"0": 4, "x": 5, "": 6})
+
+    assert said.bounds == {0: 4}
+
+
 def test_the_last_record_of_an_operation_holds_and_the_newest_operation_comes_first() -> None:
     later = replace(BEGUN, id="ffff", started_ms=NOW_MS + 1)
     known = Operations()
 
     known.take([logged(BEGUN), logged(later), logged(replace(BEGUN, state=OperationState.DONE, done=40))])
 
-    assert [(one.id, one.state, one.done) for one in known.all] == [
+    assert [(one.operation.id, one.operation.state, one.operation.done) for one in known.all] == [
         ("ffff", OperationState.RUNNING, 0),
         (BEGUN.id, OperationState.DONE, 40),
     ]
@@ -104,7 +110,7 @@ def test_records_that_nobody_of_us_wrote_are_passed_over(key: bytes | None, valu
 
     known.take([(key, value), logged(BEGUN)])
 
-    assert [one.id for one in known.all] == [BEGUN.id]
+    assert [one.operation.id for one in known.all] == [BEGUN.id]
     assert known.asked("x") is None
 
 
