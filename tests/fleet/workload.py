@@ -122,6 +122,17 @@ class Workload:
         )
 
     def _note(self, uid: str, key: str | None, seq: int, digest: str, error: KafkaError | None, at: Message) -> None:
-        outcome = "ok" if error is None else "info"  # an idempotent producer's failed record may be in the log
-        partition, offset = (at.partition(), at.offset()) if error is None else (-1, -1)
-        self._journal.write(Sent(uid, key, seq, digest, outcome, partition or 0, offset or 0, time.monotonic()))
+        outcome, partition, offset = told(error, at)
+        self._journal.write(Sent(uid, key, seq, digest, outcome, partition, offset, time.monotonic()))
+
+
+def told(error: KafkaError | None, at: Message) -> tuple[str, int, int]:
+    """What a delivery report says of a record: the outcome, and where it is; -1 where it may be anywhere, or nowhere.
+
+    A record that an idempotent producer gave up may be in the log, and one that it sent twice is, at an offset that a
+    broker which was killed meanwhile does not tell.
+    """
+    partition, offset = at.partition(), at.offset()
+    if error is not None or partition is None or offset is None:
+        return "info", -1, -1
+    return "ok", partition, offset

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from confluent_kafka import KafkaError
 from fleet.checker import Anomaly, check
 from fleet.history import Commit, Effect, History, Letter, Owned, Seen, Sent, Struck
+from fleet.workload import told
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from sizes import SOAK
@@ -234,3 +236,31 @@ def test_a_planted_anomaly_is_found(plant: str, seed: int) -> None:
 
 def test_every_anomaly_is_planted() -> None:
     assert {anomaly for anomaly, _ in PLANTS.values()} == set(Anomaly)
+
+
+class Report:
+    """What a producer says of a record."""
+
+    def __init__(self, partition: int | None, offset: int | None) -> None:
+        self._place = partition, offset
+
+    def partition(self) -> int | None:
+        return self._place[0]
+
+    def offset(self) -> int | None:
+        return self._place[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "report", "expected"),
+    [
+        (None, Report(1, 7), ("ok", 1, 7)),
+        (None, Report(0, 0), ("ok", 0, 0)),
+        (None, Report(1, None), ("info", -1, -1)),
+        (KafkaError(KafkaError._MSG_TIMED_OUT), Report(1, None), ("info", -1, -1)),
+    ],
+)
+def test_a_record_whose_offset_nobody_tells_may_be_anywhere(
+    error: KafkaError | None, report: Report, expected: tuple[str, int, int]
+) -> None:
+    assert told(error, report) == expected  # type: ignore[arg-type]  # all that is asked of a message here
