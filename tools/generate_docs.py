@@ -209,7 +209,9 @@ def commands() -> str:
 def _contexts(context: click.Context) -> Iterator[click.Context]:
     yield context
     if isinstance(context.command, click.Group):
-        for name, command in context.command.commands.items():
+        for name in context.command.list_commands(context):
+            command = context.command.get_command(context, name)
+            assert command is not None  # it is listed
             yield from _contexts(_context(command, name, context))
 
 

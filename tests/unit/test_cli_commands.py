@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -299,3 +300,14 @@ def test_a_variable_that_is_not_read_is_said_where_its_option_is_missing(monkeyp
     assert [one["message"] for one in findings if one["level"] == "warning"] == [caution]
     assert shown.stderr == f"Warning: {caution}\n"
     assert json.loads(shown.stdout)["kafka.group"]["value"] == ""
+
+
+def test_a_worker_imports_nothing_that_only_dead_letters_need() -> None:
+    code = "import sys, streamworker.cli.main; print(*sorted(sys.modules))"
+
+    imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert "streamworker.assembly" in imported
+    assert not {"streamworker.replay.kafka_desk", "streamworker.replay.view", "streamworker.console.settings"} & {
+        *imported
+    }
