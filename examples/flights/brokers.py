@@ -62,13 +62,13 @@ def _create(admin: AdminClient, made: Topics) -> list[str]:
         created.result(_ADMIN_TIMEOUT_S)
     names = list(wanted)
     until_s = time.monotonic() + _ADMIN_TIMEOUT_S
-    while not all(_has_leaders(admin, name) for name in names):
+    while not all(_has_leaders(admin, name, count) for name, count in wanted.items()):
         if time.monotonic() > until_s:
             raise TimeoutError(f"{', '.join(names)}: no leaders within {_ADMIN_TIMEOUT_S:g} s")
     return names
 
 
-def _has_leaders(admin: AdminClient, name: str) -> bool:
+def _has_leaders(admin: AdminClient, name: str, partitions: int) -> bool:
     """Brokers learn of a topic a little after it was acknowledged."""
     found = admin.list_topics(name, timeout=_ADMIN_TIMEOUT_S).topics[name].partitions
-    return len(found) == PARTITIONS and all(partition.leader >= 0 for partition in found.values())
+    return len(found) == partitions and all(partition.leader >= 0 for partition in found.values())
