@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from fleet.cached import eventually
 from fleet.redis_keys import lose_keys, time_out
 from missing import obtained
 from redis.crc import key_slot
@@ -400,6 +401,10 @@ def test_a_holder_that_was_stopped_for_longer_than_its_lease_can_do_no_harm(
         stopped.communicate()
 
 
+def link_to_primary(replica: Client) -> str:
+    return str(replica.info("replication")["master_link_status"])
+
+
 def test_a_replica_that_takes_over_too_early_gives_a_number_twice_and_one_of_both_holders_is_kept_out(
     own: Redis, table: FencedTable, name: str
 ) -> None:
@@ -410,6 +415,8 @@ def test_a_replica_that_takes_over_too_early_gives_a_number_twice_and_one_of_bot
         network = ends.enter_context(FaultProxy("127.0.0.1", port_of(own)))
         primary_client.config_set("repl-diskless-sync-delay", 0)
         replica_client.replicaof("127.0.0.1", network.port)
+        # One that is still loading what its primary has would lose it when the network is cut, and counts for WAIT.
+        eventually(lambda: link_to_primary(replica_client) == "up", "the replica does not follow its primary")
         before, after = RedisLock(primary_client, name), RedisLock(replica_client, name)
         ends.callback(before.close)
         ends.callback(after.close)
