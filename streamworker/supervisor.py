@@ -112,6 +112,11 @@ class Supervisor:
         self._left_by: int | None = None
         self._site = WorkersSite(children=lambda: self._children, ask=self._ask, clock=clock)
 
+    @property
+    def waker(self) -> int:
+        """The descriptor that wakes the main thread when something is written to it; open until the run is over."""
+        return self._waker
+
     def stop(self, signal_number: int, reason: str) -> None:
         """Pass it on: the first stops in order, the second leaves at once. For signal handlers."""
         self._note(_Told(signal_number, reason))

@@ -124,5 +124,5 @@ def _supervise(config: Config, processes: int, *, bounded: bool) -> int:
     supervisor = Supervisor(
         config, launch, processes=processes, bounded=bounded, clock=SystemClock(), chance=random.random
     )
-    pass_on_signals(supervisor.stop, supervisor.reload)
-    return supervisor.run()
+    with pass_on_signals(supervisor.stop, supervisor.reload, supervisor.waker):
+        return supervisor.run()

@@ -14,7 +14,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
     Stop = Callable[[str], None]
@@ -65,8 +65,14 @@ def follow_supervisor(tether: int, stop: Stop, reload: Reload, tidy: Callable[[]
     threading.Thread(target=follow, name="streamworker-tether", daemon=True).start()
 
 
-def pass_on_signals(stop: Callable[[int, str], None], reload: Callable[[int], None]) -> None:
-    """From now on each SIGTERM or SIGINT calls `stop` with its number and name, and SIGHUP `reload` with its number."""
+@contextlib.contextmanager
+def pass_on_signals(stop: Callable[[int, str], None], reload: Callable[[int], None], waker: int) -> Iterator[None]:
+    """From now on each SIGTERM or SIGINT calls `stop` with its number and name, and SIGHUP `reload` with its number.
+
+    Within it, a signal also writes to the descriptor `waker`, which must not block and is the main thread's waiting
+    place. A handler cannot: it runs only once the main thread has woken up, and a signal that another thread is given,
+    or that comes just before the main thread begins to wait, does not wake it. Main thread.
+    """
 
     def passed_on(number: int) -> None:
         if number == signal.SIGHUP:
@@ -75,6 +81,13 @@ def pass_on_signals(stop: Callable[[int, str], None], reload: Callable[[int], No
             stop(number, signal.Signals(number).name)
 
     _on_signals(passed_on)
+    own = os.dup(waker)  # who waits may close its own earlier
+    before = signal.set_wakeup_fd(own, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(own)
 
 
 def _on_signals(act: Callable[[int], None]) -> None:
