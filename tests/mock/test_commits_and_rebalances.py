@@ -115,7 +115,6 @@ def test_a_member_that_its_coordinator_does_not_know_any_more_joins_again_and_re
 
         assert len(trial.fleet.living()) == 2
     assert verdict.broken() == []
-    assert max(mended_s.values()) < SESSION_S + 5
     for name, seconds in mended_s.items():
         figures("F-10", f"a commit answered by {name}", mended_s=round(seconds, 1))
     figures("F-10", "both of these", **verdict.figures())
