@@ -96,7 +96,7 @@ FAULTS = {
     "leaders moved": (_move_leaders, 60.0),
     "leader killed": (_kill_a_leader, 60.0),
     "coordinator killed": (_kill_the_coordinator, 60.0),
-    "rolling restart": (_restart_one_after_the_other, 60.0),
+    **({"rolling restart": (_restart_one_after_the_other, 60.0)} if SOAK > 1 else {}),
     "all brokers killed": (_kill_all, 60.0),
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fleet.in_process import Running, committed, config, read
+from sizes import SOAK
 
 from streamworker import ConfigurationError, DeadLetter, Handler, Retry, RetryTopic
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from streamworker.testing.mock_kafka import MockKafka
 
 DELAY_S = 1.0
-RECORDS = 120
+RECORDS = 30 * SOAK
 
 
 class Deferring(Handler[bytes]):
