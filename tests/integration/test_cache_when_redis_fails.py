@@ -40,6 +40,12 @@ class Bench:
         self.client = server.client()
         self.process = Process(f"redis://127.0.0.1:{proxy.port}/0", self.truth, timeout_s=TIMEOUT_S)
         self.keys = 0
+        self._failed_before = 0
+
+    def begin(self) -> None:
+        """Wait until Redis is used; what failed until then, of a machine under load, does not count."""
+        self.serves_again()
+        self._failed_before = self.failed()
 
     def close(self) -> None:
         self.process.close()
@@ -65,7 +71,7 @@ class Bench:
         return time.monotonic() - began_s
 
     def failed(self) -> int:
-        return sum(self.process.cache.stats().failed.values())
+        return sum(self.process.cache.stats().failed.values()) - self._failed_before
 
     def epoch(self) -> str:
         found = self.client.get("sw:shop:customers:0:e")
@@ -98,7 +104,7 @@ def bench() -> Iterator[Bench]:
         proxy = ends.enter_context(FaultProxy("127.0.0.1", server.port))
         made = Bench(server, proxy)
         ends.callback(made.close)
-        made.serves_again()
+        made.begin()
         yield made
 
 

@@ -176,7 +176,7 @@ def test_the_rights_that_the_docs_name_are_enough(own: Redis, process: Callable[
     with own.client() as client:
         client.execute_command("ACL", "SETUSER", "worker", "on", ">secret", "resetkeys", *(RIGHTS + more).split())
         url = own.url.replace("redis://", "redis://worker:secret@")
-        one, other = (process(url, truth) for _ in range(2))
+        one, other = (process(url, truth, timeout_s=5.0) for _ in range(2))
         for each in (one, other):
             each.is_up_to_date("start", client)
             each.cache.get_many(KEYS[:4])

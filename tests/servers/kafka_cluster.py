@@ -96,7 +96,7 @@ class Node:
 
     def pause(self) -> None:
         """Freeze it: its connections stay open, and nothing answers."""
-        self._running().send(signal.SIGSTOP)
+        self._running().halt()
 
     def resume(self) -> None:
         """Let it go on, without waiting for anything."""

@@ -40,7 +40,7 @@ class Program:
 
     def halt(self) -> None:
         """Keep it from running: its port takes connections, and nothing is answered until `resume()`."""
-        self._process.send(signal.SIGSTOP)
+        self._process.halt()
 
     def resume(self) -> None:
         """Let it run again."""

@@ -15,14 +15,16 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LOG = "output.log"
+_LOOK_AGAIN_S = 0.002  # nothing tells when a thread has stopped
 
 
 class Tethered:
@@ -55,6 +57,18 @@ class Tethered:
         """Signal the server itself, if it still runs."""
         if self.running:
             os.kill(self.pid, signal_number)
+
+    def halt(self) -> None:
+        """Keep the server from running until SIGCONT. On Linux no thread of it runs any more when this returns."""
+        self.send(signal.SIGSTOP)
+        pause = threading.Event()
+        while self.running and not all(state == "T" for state in self._states_of_threads()):
+            pause.wait(_LOOK_AGAIN_S)
+
+    def _states_of_threads(self) -> Iterator[str]:
+        for stat in Path(f"/proc/{self.pid}/task").glob("*/stat"):
+            with suppress(OSError):  # it has ended meanwhile
+                yield stat.read_text().rpartition(")")[2].split()[0]
 
     def wait(self, timeout_s: float) -> None:
         """Wait until the server has ended; raises subprocess.TimeoutExpired."""
