@@ -140,6 +140,7 @@ registry: setup
 packages:
 	@.ci/ensure faketime 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' spin 'spin -V' gcc 'gcc --version' libc6-dev 'echo "#include <stdio.h>" | gcc -E -x c -' \
 	    redis-server 'redis-server --version' chromium 'chromium --version' postgresql 'ls /usr/lib/postgresql/*/bin/postgres || postgres --version' \
+	    prometheus 'promtool --version' \
 	    || echo "going on without them"
 
 # Oldest first: what runs on it runs on the others.

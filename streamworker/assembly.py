@@ -15,6 +15,7 @@ from streamworker.cache.figures import figures as cache_figures
 from streamworker.clock import SystemClock
 from streamworker.cluster import Cluster
 from streamworker.declaration import declarations, is_transactional, keys_topics
+from streamworker.dlq.figures import figures as outbox_figures
 from streamworker.dlq.key_log import KafkaKeyLog
 from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.dlq.replays import ReplayKey
@@ -33,10 +34,12 @@ from streamworker.librdkafka import (
 from streamworker.observability.health import Limits
 from streamworker.observability.http import HttpServer
 from streamworker.observability.lag import LagWatch
-from streamworker.observability.logs import LogListener
+from streamworker.observability.logs import LevelCounts, LogListener
 from streamworker.observability.memory import MemoryWatch, resident_bytes
 from streamworker.observability.metrics import Metrics
 from streamworker.observability.pages import Pages
+from streamworker.observability.process_figures import config_hash
+from streamworker.observability.process_figures import figures as process_figures
 from streamworker.observability.status import Board
 from streamworker.observability.watchdog import Watchdog
 from streamworker.observer import Observer, first_status
@@ -83,6 +86,8 @@ class Application:
         clock = SystemClock()
         board = Board(first_status(declared, config, clock))
         in_hand = InHand("in_hand", default=None)
+        self._levels = LevelCounts()
+        hashed = config_hash(config)
         self._caches = caches_of(config, in_hand, clock)
         claimers = {
             one.name: claimer
@@ -94,7 +99,13 @@ class Application:
             clock,
             declared,
             version=__version__,
-            counted=lambda: cache_figures(self._caches.stats()).and_those(claim_figures(claimers)),
+            track=config.deployment.track,
+            counted=lambda: (
+                cache_figures(self._caches.stats())
+                .and_those(claim_figures(claimers))
+                .and_those(outbox_figures(self._outbox.queued))
+                .and_those(process_figures(self._levels, hashed))
+            ),
         )
         listener = Listeners([metrics, LogListener(clock), _Dropping(self._caches), *listeners])
         self._cluster = Cluster(admin_settings(config.kafka))
@@ -103,7 +114,7 @@ class Application:
         self._outbox = KafkaOutbox(producer, clock)
         noted = keys_topics(declared)
         self._key_log = KafkaKeyLog(key_log_settings(config.kafka), noted) if noted else None
-        self._lag = LagWatch(self._cluster)
+        self._lag = LagWatch(self._cluster, clock)
         self._watchdog = Watchdog(clock=clock, stall_timeout_s=config.lifecycle.stall_timeout_s, die=os._exit)
         pages = Pages(board=board, metrics=metrics.render, clock=clock, limits=Limits.of(config))
         self._observer = Observer(
@@ -170,7 +181,8 @@ class Application:
         thresholds = gc.get_threshold()
         gc.set_threshold(_COLLECT_AFTER, *thresholds[1:])
         try:
-            return self.worker.run()
+            with self._levels:
+                return self.worker.run()
         finally:
             if self._key_log:
                 self._key_log.close()

@@ -256,6 +256,16 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentConfig:
+    """What tells the workers of one roll-out from those of another."""
+
+    track: str = "stable"  # stable | canary; a label of streamworker_build_info
+
+    def __post_init__(self) -> None:
+        one_of("deployment.track", self.track, ("stable", "canary"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything; one table of `streamworker.toml` per field."""
 
@@ -272,6 +282,7 @@ class Config:
     claims: ClaimConfig = field(default_factory=ClaimConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    deployment: DeploymentConfig = field(default_factory=DeploymentConfig)
     degradation: Mapping[str, str] = field(
         default_factory=dict
     )  # what is in force, by a read's name; the table that SIGHUP reads again

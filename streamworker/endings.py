@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from streamworker.record import calls_before
+from streamworker.record import Ending, calls_before, is_replayed, timestamp_ms_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from streamworker.dlq.envelope import Attempt
     from streamworker.partition import Partition
-    from streamworker.record import Ending, Message
+    from streamworker.record import Message
     from streamworker.stages import Stages
 
 
@@ -25,6 +25,7 @@ class Endings:
         self._backpressure = stages.backpressure
         self._committer = stages.committer
         self._listener = stages.listener
+        self._wall_ms = stages.clock.wall_ms
 
     def complete(
         self, partition: Partition, parts: Sequence[Sequence[Message]], ending: Ending, seconds: float
@@ -44,6 +45,15 @@ class Endings:
         self._backpressure.settled(partition.key, records, size_bytes)
         self._committer.progressed(partition.key)
         self._listener.ended(partition.handler.name, partition.key, ending, records, seconds)
+        if ending is Ending.HANDLED or ending is Ending.DEAD_LETTERED or ending is Ending.SKIPPED:
+            self._say_latency(partition.ownership.topic, parts)
+
+    def _say_latency(self, topic: str, parts: Sequence[Sequence[Message]]) -> None:
+        """Of one record, the lowest: a look at each would cost as much as all the rest."""
+        lowest = next(filter(None, parts))[0]
+        at_ms = timestamp_ms_of(lowest)
+        if at_ms is not None and not is_replayed(lowest):
+            self._listener.latency(topic, max(0.0, (self._wall_ms() - at_ms) / 1000))
 
     def failed(
         self, partition: Partition, message: Message, error: BaseException, attempt: int, ending: Ending

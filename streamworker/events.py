@@ -38,6 +38,12 @@ class Listener:
     def ended(self, handler: str, partition: TopicPartition, ending: Ending, records: int, seconds: float) -> None:
         """`records` records ended in one way; `seconds` is the slice's time in the handler."""
 
+    def latency(self, topic: str, seconds: float) -> None:
+        """Records that were first in `topic` have ended, the lowest of them so long after its timestamp.
+
+        Not of what comes again, was never called for, has no timestamp, or was sent again by a person.
+        """
+
     def failed(
         self, handler: str, partition: TopicPartition, offset: int, error: BaseException, attempt: int, ending: Ending
     ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from streamworker.errors import ClientError
 from streamworker.reason import Reason
+from streamworker.record import Returned, timestamp_ms_of
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Intake:
         if not messages:
             return
         now_s = stages.clock.monotonic_s()
+        partition.ages.delivered(messages[0].offset(), _since_ms(messages[0]))
         messages = self._deliver(partition, messages)
         if not messages:
             return
@@ -156,6 +158,11 @@ class Intake:
             # Going on would leave a gap: its start is found out again instead.
             partition.positioned = False
             self._partitions.hold(partition, PauseReason.OFFSETS_UNKNOWN)
+
+
+def _since_ms(message: Message) -> int | None:
+    """Since when a record that was delivered waits; one of a retry topic does from when it is due."""
+    return message.due_ms if isinstance(message, Returned) else timestamp_ms_of(message)
 
 
 def _consecutive(messages: Sequence[Message]) -> Iterable[tuple[int, int]]:

@@ -283,6 +283,35 @@ class Membership:
     reached: bool = True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerStatistics:
+    """What the client says of one broker. Counts are since the client was made.
+
+    `rtt_s` by quantile (`0.5`, `0.95`, `0.99`) is of the last interval in which there were answers, empty before that;
+    `answers` took `answers_s` together. `throttle_s` is the longest wait that a quota brought of late.
+    """
+
+    rtt_s: Mapping[str, float] = field(default_factory=dict)
+    answers: int = 0
+    answers_s: float = 0.0
+    throttle_s: float = 0.0
+    disconnects: int = 0
+    tx_errors: int = 0
+    rx_errors: int = 0
+    request_timeouts: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientStatistics:
+    """What the client says of itself. `brokers` are by number, and by `coordinator`."""
+
+    brokers: Mapping[str, BrokerStatistics] = field(default_factory=dict)
+    fetch_queue_records: int = 0
+    fetch_queue_bytes: int = 0
+    reply_queue_ops: int = 0
+    rebalances: int = 0
+
+
 class Rebalance(Protocol):
     """What the worker does when partitions come and go. Called inside `Source.fetch` or `close`."""
 
@@ -334,6 +363,9 @@ class Source(Protocol):
 
     def membership(self) -> Membership | None:
         """What the last statistics said of the group; None before the first."""
+
+    def statistics(self) -> ClientStatistics | None:
+        """What the last statistics said of the client itself; None before the first, and where there are none."""
 
     def group_metadata(self) -> object:
         """What a producer has to show the coordinator with a transaction: who the member is, as of now."""

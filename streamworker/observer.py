@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from streamworker.config import Config
     from streamworker.declaration import Declaration
     from streamworker.events import Listener
-    from streamworker.observability.lag import LagWatch
+    from streamworker.observability.lag import Ends, LagWatch
     from streamworker.observability.memory import MemoryWatch
     from streamworker.observability.stall import Stall
     from streamworker.observability.status import Board
@@ -133,6 +133,8 @@ class Observer:
             limits=worker.gatekeeper.limits(),
             event_loops=worker.blocked(),
             reads=worker.degradation.status(),
+            busy=worker.occupancy(),
+            client=worker.source.statistics(),
             degraded=(
                 *(f"breaker {name}: {state}" for name, state in breakers.items() if state != "closed"),
                 *(["membership of the group is not proven"] if worker.lease.expired else []),
@@ -144,7 +146,7 @@ class Observer:
         )
 
     def _partitions(self, worker: Worker) -> list[PartitionStatus]:
-        ends = self._lag.end_offsets()
+        ends, now_ms = self._lag.ends(), self._clock.wall_ms()
         positions = worker.source.positions()
         behind_retries: Counter[Ownership] = Counter()
         for slice_ in worker.running:
@@ -166,7 +168,8 @@ class Observer:
                 stopped=one.stop,
                 head=worker.heads.of(one),
                 quarantine=_quarantine(one),
-                lag_records=lag_records(ends.get(one.key), one.tracker.committable) if one.positioned else None,
+                lag_records=lag_records(ends.offsets.get(one.key), one.tracker.committable) if one.positioned else None,
+                lag_s=_lag_s(worker, one, ends, positions.get(one.key, 0), now_ms) if one.positioned else None,
             )
             for one in worker.partitions
         ]
@@ -257,6 +260,27 @@ def _quarantine(partition: Partition) -> QuarantineStatus | None:
     if group is None:
         return QuarantineStatus(suspects.deaths, None, None)
     return QuarantineStatus(group.deaths, group.first, group.last)
+
+
+def _lag_s(worker: Worker, partition: Partition, ends: Ends, position: int, now_ms: int) -> float | None:
+    """Age of the lowest record of a partition that is not done; 0 if all is done, None if nobody knows.
+
+    Markers of transactions at the end of the log are no records: the client's `position` is past them, and no more
+    comes.
+    """
+    tracker, ages = partition.tracker, partition.ages
+    lowest = tracker.committable
+    if lowest < tracker.next_offset:
+        return ages.open_s(lowest, now_ms)
+    end = ends.offsets.get(partition.key)
+    if end is None:
+        return None
+    reasons = worker.ledger.reasons(partition.key)
+    quiet = ages.quiet(tracker.next_offset, now_ms, paused=bool(reasons))
+    if end <= lowest or (end <= position and quiet) or PauseReason.RETRY_NOT_DUE in reasons:
+        ages.caught_up(ends.asked_ms)
+        return 0.0
+    return ages.next_s(now_ms)
 
 
 def _pauses(worker: Worker, partition: Partition) -> tuple[PauseStatus, ...]:

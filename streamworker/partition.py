@@ -6,6 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from streamworker.offsets.ages import Ages
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -60,6 +62,7 @@ class Partition:
     parked: Mapping[bytes, int] = field(default_factory=dict)  # keys, and the offset from which on each is parked
     parking: set[bytes] = field(default_factory=set)  # keys whose dead letter or note is on its way
     unreadable_at: tuple[int, int] = (-1, 0)  # offset of the last unreadable batch, and how often in a row
+    ages: Ages = field(default_factory=Ages)  # of what is not done
     _retries: int = 0
 
     @property

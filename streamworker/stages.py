@@ -12,6 +12,7 @@ from streamworker.options import Execution
 from streamworker.resilience.gate import Gate
 from streamworker.resilience.limits import AdaptiveLimit, KeyPace, Pace, RetryAllowance
 from streamworker.resilience.retry import Backoff
+from streamworker.scheduling.occupancy import Occupancy
 from streamworker.scheduling.scheduler import Scheduler
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class HandlerStages:
     key_pace: KeyPace | None
     adaptive: AdaptiveLimit | None
     allowance: RetryAllowance | None  # of its budget for retries
+    occupancy: Occupancy
 
     @property
     def name(self) -> str:
@@ -123,6 +125,7 @@ def handler_stages(
                 key_pace=key_pace,
                 adaptive=AdaptiveLimit(declared.adaptive, declared.concurrency) if declared.adaptive else None,
                 allowance=allowance,
+                occupancy=Occupancy(now_s),
             )
         )
     return made

@@ -309,6 +309,10 @@ class Worker:
         self.assignment.close(list(self.assignment))
         self.stop(reason)
 
+    def occupancy(self) -> Mapping[str, float]:
+        """The share of each handler's calls that was in progress of late, from 0 to 1. Loop thread only."""
+        return {one.name: one.occupancy.ratio() for one in self._handlers}
+
     def switch(self, degradation: Mapping[str, str]) -> None:
         """Put in force what stands in for reads. Loop thread only.
 
@@ -400,15 +404,18 @@ class Worker:
 
     def _dispatch(self) -> None:
         self.lease.step()
+        now_s = self._clock.monotonic_s()
+        for handler in self._handlers:
+            handler.occupancy.look(now_s)
         if self.outputs is not None and self.outputs.size_bytes > self.config.transactions.max_bytes:
             return
-        now_s = self._clock.monotonic_s()
         for handler in self._handlers:
             while (slice_ := self.gatekeeper.take(handler, now_s)) is not None:
                 if handler.declared.sink is not None:
                     slice_.place = self._places.of(slice_)
                 self.running.add(slice_)
                 self._executor.submit(slice_)
+            handler.occupancy.left(handler.scheduler.out, handler.scheduler.concurrency)
 
     def settle_outcomes(self, timeout_s: float) -> None:
         """Settle what came back; wait up to `timeout_s` for the first."""

@@ -126,6 +126,8 @@ class Prepared:
         now_s = time.monotonic()
         return Membership(joined=True, state="up/steady", coordinator_idle_s=0.0, heard_s=now_s, proven_s=now_s)
 
+    def statistics(self) -> None: ...
+
     def positions(self) -> Mapping[TopicPartition, int]:
         return {}
 
@@ -212,7 +214,7 @@ def _worker(load: Load, names: Sequence[str], source: Prepared, ended: Listener)
     board = Board(first_status(declared, config, clock))
     listener = Listeners([Metrics(board, clock, declared, version="0"), ended])
     watchdog = Watchdog(clock=clock, stall_timeout_s=config.lifecycle.stall_timeout_s, die=sys.exit)
-    lag = LagWatch(MemoryLog(broker))
+    lag = LagWatch(MemoryLog(broker), clock)
     provision = Provision(declared, config=config, clock=clock)
     return Worker(
         declarations=declared,

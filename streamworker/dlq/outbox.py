@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streamworker.client_log import ClientLogger
@@ -31,10 +32,18 @@ Setting = str | int | float | bool
 Done = Callable[[str | None], None]
 
 PARTITIONS_VALID_S = 60.0  # how long a number of partitions is believed; it changes a few times in a topic's life
+_STATISTICS_EACH_MS = 5_000  # of the queue, for metrics, which are looked at less often
 _NO_SUCH_TOPIC = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"})
 # After these the topic is asked for again: it may have changed, and the client keeps refusing an unauthorised
 # topic without asking the broker until it sees new metadata.
 _ABOUT_THE_TOPIC = _NO_SUCH_TOPIC | {"TOPIC_AUTHORIZATION_FAILED", "_UNKNOWN_PARTITION"}
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """What the producer has and no broker has acknowledged, as its statistics name it: records, and their bytes."""
+
+    msg_cnt: int = 0
+    msg_size: int = 0
 
 
 class KafkaOutbox:
@@ -50,7 +59,9 @@ class KafkaOutbox:
         clock: Clock,
         make_producer: Callable[..., Producer] = Producer,
     ) -> None:
-        self._settings = {**settings, "batch.num.messages": 1}
+        self._settings = {**settings, "batch.num.messages": 1, "statistics.interval.ms": _STATISTICS_EACH_MS}
+        self.queued = Queued()
+        self._decode_statistics = msgspec.json.Decoder(Queued).decode
         self._clock = clock
         self._make_producer = make_producer
         self._producer = self._new_producer()
@@ -118,10 +129,14 @@ class KafkaOutbox:
 
     def _new_producer(self) -> Producer:
         try:
-            return self._make_producer(dict(self._settings), logger=ClientLogger())
+            return self._make_producer({**self._settings, "stats_cb": self._note_queue}, logger=ClientLogger())
         except KafkaException as error:
             reason = without_secrets(error.args[0].str(), self._settings)
             raise ConfigurationError(f"kafka.librdkafka: the producer refuses its settings: {reason}") from error
+
+    def _note_queue(self, text: str) -> None:
+        with contextlib.suppress(msgspec.DecodeError):  # raised inside `poll` it would cut the reports short
+            self.queued = self._decode_statistics(text)
 
     def _produce(self, letter: Letter, number: int) -> None:
         self._producer.produce(

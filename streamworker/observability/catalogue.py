@@ -17,6 +17,8 @@ PREFIX = "streamworker_"
 
 # 0.8 is a bound of its own, so that "p99 above 800 ms" is decided without interpolation.
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.8, 1.6, 3.2, 10.0, 30.0)
+# From a record's timestamp on: what waited in the log for minutes is to be told from what waited for an hour.
+LATENCY_BUCKETS = (*SECONDS_BUCKETS, 60.0, 300.0, 900.0, 3600.0)
 RECORDS_BUCKETS = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
 
 
@@ -26,6 +28,7 @@ class Kind(enum.Enum):
     COUNTER = "counter"  # only grows, and begins at 0 with the process
     GAUGE = "gauge"  # the state now
     HISTOGRAM = "histogram"  # counts of observations at most as large as each bucket
+    SUMMARY = "summary"  # quantiles that somebody else has made, and count and sum of all observations
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,10 @@ def _gauge(name: str, unit: str, labels: tuple[str, ...], meaning: str) -> Decla
 
 def _seconds(name: str, labels: tuple[str, ...], meaning: str) -> Declared:
     return Declared(name, Kind.HISTOGRAM, "seconds", labels, meaning, SECONDS_BUCKETS)
+
+
+def _of_client(name: str, meaning: str) -> Declared:
+    return _counter(f"kafka_broker_{name}_total", name.rpartition("_")[2], ("broker",), meaning)
 
 
 class Metric(enum.Enum):
@@ -261,6 +268,25 @@ class Metric(enum.Enum):
         ("metric",),
         "Updates that were left out because the metric has its 2000 series.",
     )
+    LOG_MESSAGES = _counter(
+        "log_messages_total",
+        "lines",
+        ("level",),
+        "Lines that this process logged, by level, what `log.level` leaves out not among them: `DEBUG`, `INFO`,"
+        " `WARNING`, `ERROR` or `CRITICAL`.",
+    )
+    KAFKA_DISCONNECTS = _of_client(
+        "disconnects", "Connections of the consumer to a broker that ended, whoever ended them."
+    )
+    KAFKA_TX_ERRORS = _of_client("tx_errors", "Requests of the consumer that could not be sent to a broker.")
+    KAFKA_RX_ERRORS = _of_client("rx_errors", "Answers of a broker that the consumer could not read.")
+    KAFKA_TIMEOUTS = _of_client("request_timeouts", "Requests of the consumer that a broker did not answer in time.")
+    KAFKA_REBALANCES = _counter(
+        "kafka_group_rebalances_total",
+        "rebalances",
+        (),
+        "Rebalances of the group that the client took part in, also those that changed nothing here.",
+    )
 
     PROCESS_DURATION = _seconds(
         "process_duration_seconds",
@@ -281,6 +307,27 @@ class Metric(enum.Enum):
     )
     COMMIT_DURATION = _seconds("commit_duration_seconds", (), "Time from a commit to its answer.")
 
+    LATENCY = Declared(
+        "end_to_end_latency_seconds",
+        Kind.HISTOGRAM,
+        "seconds",
+        ("topic",),
+        "Time from a record's timestamp to its end (handled, skipped, or its dead letter acknowledged), by the topic"
+        " that it was first in. Of records that end together, as those of a slice or a batch do, the one of the lowest"
+        " offset alone is observed, so each slice counts as one. Without records that have no timestamp or were sent"
+        " again by a person.",
+        LATENCY_BUCKETS,
+    )
+    KAFKA_RTT = Declared(
+        "kafka_broker_rtt_seconds",
+        Kind.SUMMARY,
+        "seconds",
+        ("broker", "quantile"),
+        "Time from a request of the consumer to a broker's answer; a fetch that waits for records is among them with"
+        " its wait. Quantiles 0.5, 0.95 and 0.99 of the last second in which there were answers. `broker` is its"
+        " number, or `coordinator` for the connection over which offsets are committed.",
+    )
+
     CACHE_LOADS = _seconds("cache_load_seconds", ("cache",), "Time of a call of a cache's loader, for one key or many.")
 
     LAG = _gauge(
@@ -288,6 +335,13 @@ class Metric(enum.Enum):
         "records",
         ("topic", "partition", "group"),
         "Records from the lowest that is not done to the end of the log, also while paused; no sample while unknown.",
+    )
+    LAG_SECONDS = _gauge(
+        "consumer_lag_seconds",
+        "seconds",
+        ("topic", "partition", "group"),
+        "Age of the lowest record that is not done, by the timestamps of the log, also while paused; 0 if all is done,"
+        " no sample while unknown. Rather too high than too low; of a retry topic since the record was due.",
     )
     ASSIGNED = _gauge("assigned_partitions", "partitions", (), "Partitions that this worker owns.")
     PAUSED = _gauge(
@@ -327,6 +381,14 @@ class Metric(enum.Enum):
         "For how long the event loop of an async handler has not come round; near 0 unless a call blocks it.",
     )
     RUNNING = _gauge("running_calls", "calls", ("handler",), "Calls of the handler in progress.")
+    BUSY = _gauge(
+        "busy_ratio",
+        "0 to 1",
+        ("handler",),
+        "Of the calls of the handler that may be in progress at once, the share that was, on the mean of the last half"
+        " minute; a slice that waits for its thread counts as one, and of batches each is a call. Near 1 records wait"
+        " for the handler.",
+    )
     CALLS_LIMIT = _gauge(
         "calls_limit", "calls", ("handler",), "How many calls at once are made of a handler that is `adaptive`."
     )
@@ -358,7 +420,48 @@ class Metric(enum.Enum):
     )
     LAST_POLL = _gauge("last_poll_timestamp_seconds", "seconds", (), "Unix time of the last poll.")
     LAST_COMMIT = _gauge("last_commit_timestamp_seconds", "seconds", (), "Unix time of the last acknowledged commit.")
-    BUILD = _gauge("build_info", "boolean", ("version", "protocol"), "Always 1.")
+    RESIDENT = _gauge("resident_memory_bytes", "bytes", (), "Resident memory of this process; on Linux only.")
+    KAFKA_THROTTLE = _gauge(
+        "kafka_broker_throttle_seconds",
+        "seconds",
+        ("broker",),
+        "The longest time in about the last minute for which a broker held an answer to the consumer back because of a"
+        " quota; 0 without.",
+    )
+    KAFKA_FETCH_QUEUE_RECORDS = _gauge(
+        "kafka_fetch_queue_records", "records", (), "Records that the client has fetched ahead of the worker."
+    )
+    KAFKA_FETCH_QUEUE_BYTES = _gauge("kafka_fetch_queue_bytes", "bytes", (), "Bytes that these take.")
+    KAFKA_REPLY_QUEUE = _gauge(
+        "kafka_reply_queue_ops", "events", (), "Events of the client that wait for the worker's next poll."
+    )
+    KAFKA_PRODUCER_QUEUE_RECORDS = _gauge(
+        "kafka_producer_queue_records",
+        "records",
+        (),
+        "Dead letters, and records for retry topics, that the client has and the brokers have not acknowledged. What"
+        " sinks write is waited for by the calls that bring it.",
+    )
+    KAFKA_PRODUCER_QUEUE_BYTES = _gauge("kafka_producer_queue_bytes", "bytes", (), "Bytes that these take.")
+    KAFKA_JOIN_STATE = _gauge(
+        "kafka_group_join_state",
+        "boolean",
+        ("state",),
+        "1 for the state that the client is in as a member, by its own name for it: `steady` once it has joined.",
+    )
+    BUILD = _gauge(
+        "build_info",
+        "boolean",
+        ("version", "track", "protocol", "group"),
+        "Always 1. `track` is `deployment.track` of the configuration.",
+    )
+    CONFIG = _gauge(
+        "config_info",
+        "boolean",
+        ("hash",),
+        "Always 1. Workers with the same `hash` have the same configuration, but for secrets and for what tells them"
+        " apart: their address, `group.instance.id` and the table `deployment`.",
+    )
 
 
 class SupervisorMetric(enum.Enum):

@@ -13,19 +13,43 @@ from streamworker.observability.catalogue import Metric
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from streamworker.interfaces import ClientStatistics
     from streamworker.observability.series import Labels
     from streamworker.observability.status import PartitionStatus, WorkerStatus
 
 Gauges = dict[Metric, "Mapping[Labels, float]"]
 
 
-def gauges(status: WorkerStatus, *, now_s: float, wall_s: float, version: str) -> Gauges:
-    """All gauges; `wall_s` is the Unix time at the monotonic time `now_s`."""
+def gauges(status: WorkerStatus, *, now_s: float, wall_s: float, build: tuple[str, str]) -> Gauges:
+    """All gauges; `wall_s` is the Unix time at the monotonic time `now_s`, and `build` version and track."""
     return {
         **_of_worker(status, wall_s - now_s),
         **_of_partitions(status.partitions, status.group),
         **_of_calls(status),
-        Metric.BUILD: {(version, status.protocol): 1},
+        **_of_client(status.client),
+        Metric.LAG_SECONDS: _lags_s(status, max(0.0, now_s - status.now_s)),
+        Metric.KAFKA_JOIN_STATE: {(status.join_state,): 1} if status.join_state else {},
+        Metric.BUILD: {(*build, status.protocol, status.group): 1},
+    }
+
+
+def _lags_s(status: WorkerStatus, status_age_s: float) -> Mapping[Labels, float]:
+    """A record that is open is so until the next status; of a loop that hangs there is none."""
+    return {
+        (one.topic, str(one.partition), status.group): one.lag_s + status_age_s if one.lag_s else 0.0
+        for one in status.partitions
+        if one.lag_s is not None
+    }
+
+
+def _of_client(client: ClientStatistics | None) -> Gauges:
+    if client is None:
+        return {}
+    return {
+        Metric.KAFKA_THROTTLE: {(name,): one.throttle_s for name, one in client.brokers.items()},
+        Metric.KAFKA_FETCH_QUEUE_RECORDS: {(): client.fetch_queue_records},
+        Metric.KAFKA_FETCH_QUEUE_BYTES: {(): client.fetch_queue_bytes},
+        Metric.KAFKA_REPLY_QUEUE: {(): client.reply_queue_ops},
     }
 
 
@@ -41,6 +65,7 @@ def _of_worker(status: WorkerStatus, zero_s: float) -> Gauges:
             for state in ("closed", "open", "half_open")
         },
         Metric.EVENT_LOOP_LAG: {(handler,): seconds for handler, seconds in status.event_loops.items()},
+        Metric.BUSY: {(handler,): share for handler, share in status.busy.items()},
         Metric.CALLS_LIMIT: {(handler,): limit for handler, limit in status.limits.items()},
         Metric.LAST_POLL: {} if status.last_poll_s is None else {(): zero_s + status.last_poll_s},
         Metric.LAST_COMMIT: {} if status.last_commit_s is None else {(): zero_s + status.last_commit_s},

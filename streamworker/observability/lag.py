@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from streamworker.clock import Clock
     from streamworker.interfaces import Log
     from streamworker.record import TopicPartition
 
@@ -25,14 +27,23 @@ _FAILURES_UNTIL_UNKNOWN = 3
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """End offsets as one answer told them; what was in the log at `asked_ms` of the wall clock is below them."""
+
+    offsets: Mapping[TopicPartition, int] = field(default_factory=dict)
+    asked_ms: int = 0
+
+
 class LagWatch:
     """Keeps the end offsets of the watched partitions fresh."""
 
-    def __init__(self, log: Log, *, interval_s: float = 10.0) -> None:
+    def __init__(self, log: Log, clock: Clock, *, interval_s: float = 10.0) -> None:
         self._log = log
+        self._wall_ms = clock.wall_ms
         self._interval_s = interval_s
         self._watched: frozenset[TopicPartition] = frozenset()
-        self._ends: Mapping[TopicPartition, int] = {}
+        self._ends = Ends()
         self._failures = 0
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -58,24 +69,25 @@ class LagWatch:
         if news:
             self._wake.set()
 
-    def end_offsets(self) -> Mapping[TopicPartition, int]:
-        """The figures of the last answer, not to be changed. Any thread, does not block."""
+    def ends(self) -> Ends:
+        """The figures of the last answer. Any thread, does not block."""
         return self._ends
 
     def refresh(self) -> None:
         """Ask once; an error is logged when it makes the lag unknown, and not raised. Side thread only."""
-        watched = self._watched
+        watched, asked_ms = self._watched, self._wall_ms()
         try:
-            self._ends = self._log.end_offsets(sorted(watched), _QUESTION_TIMEOUT_S) if watched else {}
+            found = self._log.end_offsets(sorted(watched), _QUESTION_TIMEOUT_S) if watched else {}
         except Exception as error:  # noqa: BLE001 - the top of a thread: an unknown lag harms nobody, its end would
             self._failed(error)
         else:
+            self._ends = Ends(found, asked_ms)
             self._failures = 0
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1
         if self._failures == _FAILURES_UNTIL_UNKNOWN:
-            self._ends = {}
+            self._ends = Ends()
             _log.warning("the lag is unknown: %s", error)
 
     def _run(self) -> None:

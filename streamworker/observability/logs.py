@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 import structlog
 
@@ -43,6 +43,13 @@ _NO_SUCH_TOPIC = (
     "it is waited for; `streamworker check` names the topic that is most like it, and the command that makes it"
 )
 
+_LEVELS = {
+    "CRITICAL": logging.CRITICAL,
+    "ERROR": logging.ERROR,
+    "WARNING": logging.WARNING,
+    "INFO": logging.INFO,
+    "DEBUG": logging.DEBUG,
+}
 _FAILURES = {
     Ending.HANDLED: (logging.INFO, "call failed, record handled"),
     Ending.RETRIED: (logging.WARNING, "call failed, tried again"),
@@ -53,6 +60,36 @@ _FAILURES = {
     Ending.NOT_ADDRESSED: (logging.INFO, "call failed, record for another group"),
     Ending.STOPPED: (logging.ERROR, "call failed, not done"),
 }
+
+
+class LevelCounts(logging.Handler):
+    """Counts what is logged, by level.
+
+    It is a handler of the root logger only beside others: alone there it would silence what Python itself writes to
+    standard error where nothing was set up. Lines come on any thread, one at a time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = dict.fromkeys(_LEVELS, 0)
+
+    def __enter__(self) -> Self:
+        """Begin to count; nothing where the program has not set up logging."""
+        if logging.getLogger().handlers:
+            logging.getLogger().addHandler(self)
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        """Count no more."""
+        logging.getLogger().removeHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count one; a level of somebody's own is the next lower one of these."""
+        self._lines[next((name for name, least in _LEVELS.items() if record.levelno >= least), "DEBUG")] += 1
+
+    def lines(self) -> Mapping[str, int]:
+        """How many there were. Any thread."""
+        return self._lines.copy()
 
 
 class _Lines(logging.StreamHandler[TextIO]):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, SummaryMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -21,7 +21,7 @@ from streamworker.errors import DecodeError, DependencyUnavailable, PoisonError
 from streamworker.events import Listener
 from streamworker.observability.catalogue import Declared, Kind, Metric
 from streamworker.observability.gauges import gauges
-from streamworker.observability.series import BoundedNames, Counts, Distributions
+from streamworker.observability.series import BoundedNames, Counts, Distributions, Summary
 from streamworker.observability.stall import StallKind
 from streamworker.record import Ending
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.declaration import Declaration
-    from streamworker.interfaces import Fault
+    from streamworker.interfaces import ClientStatistics, Fault
     from streamworker.observability.series import Distribution, Labels
-    from streamworker.observability.status import Board
+    from streamworker.observability.status import Board, WorkerStatus
     from streamworker.record import TopicPartition
 
 # Dashboards rely on these words.
@@ -62,10 +62,15 @@ class Figures:
 
     numbers: Mapping[Metric, Mapping[Labels, float]] = field(default_factory=dict)
     distributions: Mapping[Metric, Mapping[Labels, Distribution]] = field(default_factory=dict)
+    summaries: Mapping[Metric, Mapping[Labels, Summary]] = field(default_factory=dict)
 
     def and_those(self, others: Figures) -> Figures:
         """These and others, of other metrics."""
-        return Figures({**self.numbers, **others.numbers}, {**self.distributions, **others.distributions})
+        return Figures(
+            {**self.numbers, **others.numbers},
+            {**self.distributions, **others.distributions},
+            {**self.summaries, **others.summaries},
+        )
 
 
 class Metrics(Listener):
@@ -81,6 +86,7 @@ class Metrics(Listener):
         declarations: Sequence[Declaration],
         *,
         version: str,
+        track: str = "stable",
         counted: Callable[[], Figures] = Figures,
     ) -> None:
         self._group = board.latest().group
@@ -94,8 +100,9 @@ class Metrics(Listener):
         # What is touched once per slice is held directly: the hash of an enum's member is a call.
         self._processed = self._counts[Metric.RECORDS_PROCESSED]
         self._durations = self._distributions[Metric.PROCESS_DURATION]
+        self._latencies = self._distributions[Metric.LATENCY]
         self._registry = CollectorRegistry()
-        self._registry.register(_Exporter(self._counts, self._distributions, board, clock, version, counted))
+        self._registry.register(_Exporter(self._counts, self._distributions, board, clock, (version, track), counted))
         ProcessCollector(registry=self._registry)
         for metric, values in _FROM_THE_START.items():
             for value in values:
@@ -132,6 +139,9 @@ class Metrics(Listener):
             self._distributions[Metric.BATCH_SIZE].observe((handler,), records)
         else:
             self._durations.observe((handler, outcome), seconds / records, records)
+
+    def latency(self, topic: str, seconds: float) -> None:
+        self._latencies.observe((topic,), seconds)
 
     def failed(
         self, handler: str, partition: TopicPartition, offset: int, error: BaseException, attempt: int, ending: Ending
@@ -224,6 +234,25 @@ def _attempt_bucket(attempt: int) -> str:
     return "3-5" if attempt <= 5 else "6+"
 
 
+def _of_client(client: ClientStatistics | None) -> Figures:
+    """What the client counts by itself."""
+    if client is None:
+        return Figures()
+    brokers = client.brokers.items()
+    return Figures(
+        {
+            Metric.KAFKA_DISCONNECTS: {(name,): one.disconnects for name, one in brokers},
+            Metric.KAFKA_TX_ERRORS: {(name,): one.tx_errors for name, one in brokers},
+            Metric.KAFKA_RX_ERRORS: {(name,): one.rx_errors for name, one in brokers},
+            Metric.KAFKA_TIMEOUTS: {(name,): one.request_timeouts for name, one in brokers},
+            Metric.KAFKA_REBALANCES: {(): client.rebalances},
+        },
+        summaries={
+            Metric.KAFKA_RTT: {(name,): Summary(one.answers, one.answers_s, one.rtt_s) for name, one in brokers}
+        },
+    )
+
+
 class _Exporter(Collector):
     def __init__(
         self,
@@ -231,7 +260,7 @@ class _Exporter(Collector):
         distributions: Mapping[Metric, Distributions],
         board: Board,
         clock: Clock,
-        version: str,
+        build: tuple[str, str],
         counted: Callable[[], Figures],
     ) -> None:
         self._counted = counted
@@ -239,22 +268,25 @@ class _Exporter(Collector):
         self._distributions = distributions
         self._board = board
         self._clock = clock
-        self._version = version
+        self._build = build
 
     def collect(self) -> Iterator[Family]:
-        more = self._counted()
+        status = self._board.latest()
+        more = self._counted().and_those(_of_client(status.client))
         for metric, counts in self._counts.items():
             own = self._dropped() if metric is Metric.SERIES_DROPPED else counts.copy()
             yield counter(metric.value, {**own, **more.numbers.get(metric, {})})
         for metric, distributions in self._distributions.items():
             yield _histogram(metric.value, {**distributions.copy(), **more.distributions.get(metric, {})})
+        for metric, summaries in more.summaries.items():
+            yield _summary(metric.value, summaries)
         others = {metric: values for metric, values in more.numbers.items() if metric.value.kind is Kind.GAUGE}
-        for metric, values in {**self._gauges(), **others}.items():
+        for metric, values in {**self._gauges(status), **others}.items():
             yield gauge(metric.value, values)
 
-    def _gauges(self) -> Mapping[Metric, Mapping[Labels, float]]:
+    def _gauges(self, status: WorkerStatus) -> Mapping[Metric, Mapping[Labels, float]]:
         now_s, wall_s = self._clock.monotonic_s(), self._clock.wall_ms() / 1000
-        return gauges(self._board.latest(), now_s=now_s, wall_s=wall_s, version=self._version)
+        return gauges(status, now_s=now_s, wall_s=wall_s, build=self._build)
 
     def _dropped(self) -> Mapping[Labels, float]:
         dropped = {metric: counts.dropped for metric, counts in self._counts.items()}
@@ -284,4 +316,14 @@ def _histogram(declared: Declared, values: Mapping[Labels, Distribution]) -> Fam
     for labels, distribution in values.items():
         counts, total = distribution.cumulative()
         family.add_metric(labels, list(zip(bounds, counts, strict=True)), total)
+    return family
+
+
+def _summary(declared: Declared, values: Mapping[Labels, Summary]) -> Family:
+    *labels, quantile = declared.labels
+    family = SummaryMetricFamily(declared.full_name, declared.meaning, labels=labels)
+    for found, summary in values.items():
+        family.add_metric(found, summary.count, summary.total)
+        for name, value in summary.quantiles.items():
+            family.add_sample(declared.full_name, {**dict(zip(labels, found, strict=True)), quantile: name}, value)
     return family

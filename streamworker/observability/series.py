@@ -7,6 +7,7 @@ interpreter, so a copy is never half of a change and no lock is needed. Standard
 from __future__ import annotations
 
 from bisect import bisect_left
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -63,6 +64,15 @@ class Distribution:
         for index in range(1, len(counts)):
             counts[index] += counts[index - 1]
         return counts, total
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What somebody else has observed: how often, the sum, and quantiles of late by their names."""
+
+    count: int
+    total: float
+    quantiles: Mapping[str, float]
 
 
 class Distributions:

@@ -16,7 +16,7 @@ from streamworker.observability.redaction import safe_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from streamworker.interfaces import ReadStatus
+    from streamworker.interfaces import ClientStatistics, ReadStatus
     from streamworker.reason import Reason
 
 
@@ -77,7 +77,7 @@ class PartitionStatus:
     `next_offset` is the lowest offset that is not done, `position` the next one to be fetched (past
     transaction markers at the end of the log). `buffered_records` were fetched and are not settled;
     `held_records` of them wait for their retry. Records of so many `parked_keys` follow a dead letter.
-    `lag_records` is None while it is unknown.
+    `lag_records` is None while it is unknown, and so is `lag_s`, the age of the lowest record that is not done.
     With `awaits_commit` nothing more is begun until the coordinator takes a commit; `throttled`, until the rate of its
     handler allows it. `still_since_s`: since when it
     could have moved and has not (see `Stillness`).
@@ -96,6 +96,7 @@ class PartitionStatus:
     head: HeadStatus | None = None
     quarantine: QuarantineStatus | None = None
     lag_records: int | None = None
+    lag_s: float | None = None
     awaits_commit: bool = False
     throttled: bool = False
     parked_keys: int = 0
@@ -128,7 +129,7 @@ class WorkerStatus:
     is unusable or a thread that the worker needs has died. `breakers` are the states of the dependencies, by name;
     those in `call_breakers` hold single calls back and not all of a handler. `limits` says how many calls at once are
     made of handlers that adapt. `event_loops` says for how many seconds that of an async handler has not come round.
-    `reads` are those that may degrade.
+    `reads` are those that may degrade. `busy` is the share of each handler's calls that was in progress of late.
     """
 
     state: LifeState
@@ -151,6 +152,8 @@ class WorkerStatus:
     limits: Mapping[str, int] = field(default_factory=dict)
     event_loops: Mapping[str, float] = field(default_factory=dict)
     reads: tuple[ReadStatus, ...] = ()
+    busy: Mapping[str, float] = field(default_factory=dict)
+    client: ClientStatistics | None = None
     last_commit_s: float | None = None
     commits_refused_since_s: float | None = None
     fatal: str | None = None
@@ -223,6 +226,7 @@ def _partition(partition: PartitionStatus, now_s: float) -> dict[str, object]:
         "next_offset": partition.next_offset,
         "position": partition.position,
         "lag_records": partition.lag_records,
+        "lag_s": None if partition.lag_s is None else round(partition.lag_s, 3),
         "buffered_records": partition.buffered_records,
         "held_records": partition.held_records,
         "parked_keys": partition.parked_keys,

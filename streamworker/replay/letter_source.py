@@ -175,6 +175,9 @@ class LetterSource:
         now_s = self._clock.monotonic_s()
         return Membership(self._assigned, "letters", 0.0, now_s, now_s)
 
+    def statistics(self) -> None:
+        """There is no client."""
+
     def group_metadata(self) -> object:
         """There is no group, and no transaction that would need to know it."""
         return None

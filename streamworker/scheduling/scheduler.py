@@ -101,6 +101,11 @@ class Scheduler:
         return self._out
 
     @property
+    def concurrency(self) -> int:
+        """Slices that may be out at once."""
+        return self._concurrency
+
+    @property
     def idle(self) -> bool:
         """Whether a slice could be taken by a thread that has nothing to do."""
         return self._out < self._concurrency

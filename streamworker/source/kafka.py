@@ -14,23 +14,24 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, ParamSpec, cast
 
-import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as ClientMessage
 from confluent_kafka import TopicPartition as ClientPartition
 
 from streamworker.client_log import ClientLogger
 from streamworker.errors import ClientError, ConfigurationError, Misuse
-from streamworker.interfaces import CommitAnswer, Fault, FaultKind, Fetched, Membership, OffsetMark
+from streamworker.interfaces import CommitAnswer, Fault, FaultKind, Fetched, OffsetMark
 from streamworker.librdkafka import without_secrets
 from streamworker.record import TopicPartition
+from streamworker.source.statistics import StatisticsReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from streamworker.clock import Clock
-    from streamworker.interfaces import Rebalance
+    from streamworker.interfaces import ClientStatistics, Membership, Rebalance
     from streamworker.record import Message
+    from streamworker.source.statistics import Reading
 
     Settings = Mapping[str, str | int | float | bool]
 
@@ -60,30 +61,6 @@ _FAULT_KINDS = {
 _FENCED_REASONS = tuple(KafkaError(code).str() for code in (KafkaError.FENCED_INSTANCE_ID, 111))  # 111: unreleased
 
 
-class _GroupStatistics(msgspec.Struct):
-    state: str = ""
-    join_state: str = ""
-
-
-class _BrokerStatistics(msgspec.Struct):
-    rxidle: int = -1  # microseconds since the last byte came; -1 before the first
-
-
-class _PartitionStatistics(msgspec.Struct):
-    next_offset: int = -1
-
-
-class _TopicStatistics(msgspec.Struct):
-    partitions: dict[int, _PartitionStatistics] = msgspec.field(default_factory=dict)
-
-
-class _Statistics(msgspec.Struct):
-    ts: int = 0  # the client's monotonic clock, in microseconds
-    cgrp: _GroupStatistics = msgspec.field(default_factory=_GroupStatistics)
-    brokers: dict[str, _BrokerStatistics] = msgspec.field(default_factory=dict)
-    topics: dict[str, _TopicStatistics] = msgspec.field(default_factory=dict)
-
-
 class KafkaSource:
     """A `Source` over confluent-kafka."""
 
@@ -94,12 +71,11 @@ class KafkaSource:
         self._raised: list[BaseException] = []
         self._noted: list[Fault] = []
         self._answers: list[CommitAnswer] = []
-        self._membership: Membership | None = None
-        self._positions: Mapping[TopicPartition, int] = {}
-        self._decode_statistics = msgspec.json.Decoder(_Statistics).decode
-        self._rebalance: Rebalance | None = None
         # With KIP-848 a member that has no partitions stays in its first state.
-        self._joined_states = ("steady", "init") if settings.get("group.protocol") == "consumer" else ("steady",)
+        joined = ("steady", "init") if settings.get("group.protocol") == "consumer" else ("steady",)
+        self._statistics = StatisticsReader(joined)
+        self._reading: Reading | None = None
+        self._rebalance: Rebalance | None = None
         self._closed = False
         self._consumer = self._new_consumer(settings)
 
@@ -176,7 +152,11 @@ class KafkaSource:
 
     def membership(self) -> Membership | None:
         """What the last statistics said of the group."""
-        return self._membership
+        return None if self._reading is None else self._reading.membership
+
+    def statistics(self) -> ClientStatistics | None:
+        """What the last statistics said of the client itself."""
+        return None if self._reading is None else self._reading.client
 
     def group_metadata(self) -> object:
         """Who the member is, as of now."""
@@ -185,7 +165,7 @@ class KafkaSource:
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """The next offset to be fetched of each by the last statistics."""
-        return self._positions
+        return {} if self._reading is None else self._reading.positions
 
     def close(self) -> None:
         """Leave the group."""
@@ -299,28 +279,7 @@ class KafkaSource:
         self._answers += [_commit_answer(one, error) for one in client_partitions]
 
     def _on_statistics(self, text: str) -> None:
-        statistics = self._decode_statistics(text)
-        coordinator = statistics.brokers.get("GroupCoordinator")
-        group = statistics.cgrp
-        # They may have waited in the client's queue while the process was stopped. Where the client's clock is not this
-        # one (it is the wall clock on macOS) it is far ahead.
-        heard_s = min(self._clock.monotonic_s(), statistics.ts / 1e6)
-        idle_s = coordinator.rxidle / 1e6 if coordinator else -1.0
-        is_member = group.state == "up" and group.join_state == "steady"
-        self._membership = Membership(
-            joined=group.state == "up" and group.join_state in self._joined_states,
-            state=f"{group.state}/{group.join_state}",
-            coordinator_idle_s=max(idle_s, 0.0),
-            heard_s=heard_s,
-            proven_s=heard_s - idle_s if is_member and idle_s >= 0 else None,
-            reached=any(broker.rxidle >= 0 for broker in statistics.brokers.values()),
-        )
-        self._positions = {
-            TopicPartition(topic, number): one.next_offset
-            for topic, found in statistics.topics.items()
-            for number, one in found.partitions.items()
-            if one.next_offset >= 0
-        }
+        self._reading = self._statistics.read(text, self._clock.monotonic_s())
 
     def _on_error(self, error: KafkaError) -> None:
         self._noted.append(_fault(error, None))

@@ -131,6 +131,9 @@ class MemorySource:
         proven_s = self._heard_s if self._broker.coordinator_up and not self.expelled else None
         return Membership(not self.expelled, "up/steady", now_s - self._heard_s, now_s, proven_s)
 
+    def statistics(self) -> None:
+        """There is no client."""
+
     def group_metadata(self) -> object:
         """The member, and how often it has joined anew: what is committed with less is refused."""
         return self, self._generation

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from streamworker.clock import Clock
     from streamworker.config import CommitConfig, Config
-    from streamworker.interfaces import Membership, OffsetMark, Outbox, Rebalance, Source
+    from streamworker.interfaces import ClientStatistics, Membership, OffsetMark, Outbox, Rebalance, Source
     from streamworker.record import Letter, TopicPartition
     from streamworker.transactions.pending import Output, PendingOutputs
     from streamworker.transactions.transactor import Ended, Transactor
@@ -149,6 +149,10 @@ class TransactionalSource:
     def membership(self) -> Membership | None:
         """As of `Source`."""
         return self._source.membership()
+
+    def statistics(self) -> ClientStatistics | None:
+        """As of `Source`."""
+        return self._source.statistics()
 
     def group_metadata(self) -> object:
         """As of `Source`."""

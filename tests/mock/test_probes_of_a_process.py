@@ -52,6 +52,27 @@ def sample(port: int, name: str, **labels: str) -> float | None:
     return found[0] if found else None
 
 
+def test_the_client_tells_of_its_brokers_and_the_process_of_itself(kafka: MockKafka, tmp_path: Path, port: int) -> None:
+    produce(kafka.bootstrap_servers, "in", [(None, "x")] * 20, PARTITIONS)
+    with fleet_of(kafka, tmp_path, port, deployment__track="canary") as fleet:
+        fleet.start()
+        fleet.wait(lambda: sample(port, "kafka_group_join_state", state="steady") == 1, "the statistics of a member")
+        fleet.wait(lambda: sample(port, "records_processed_total", outcome="ok") == 20, "handled")
+        fleet.wait(lambda: sample(port, "consumer_lag_seconds", partition="0") == 0, "no lag")
+
+        assert sample(port, "kafka_broker_rtt_seconds", broker="1", quantile="0.99") is not None
+        assert sample(port, "kafka_broker_rtt_seconds", broker="coordinator", quantile="0.5") is not None
+        assert sample(port, "kafka_broker_disconnects_total", broker="1") == 0
+        assert sample(port, "kafka_broker_rtt_seconds", broker="-1") is None
+        assert sample(port, "kafka_fetch_queue_records") == 0
+        assert sample(port, "kafka_producer_queue_records") == 0
+        assert sample(port, "build_info", track="canary", group="g") == 1
+        assert sample(port, "config_info") == 1
+        assert sample(port, "busy_ratio", handler="LedgerInOrder") is not None
+        assert sample(port, "end_to_end_latency_seconds_count", topic="in")
+        assert sample(port, "log_messages_total", level="INFO")
+
+
 def test_a_worker_comes_up_and_tells_of_its_life_until_it_drains(kafka: MockKafka, tmp_path: Path, port: int) -> None:
     """Edge cases 28, 93, 102, 103, 106."""
     produce(kafka.bootstrap_servers, "in", [(None, "x")] * 20, PARTITIONS)

@@ -44,7 +44,7 @@ class Watched(Listener):
     def __post_init__(self) -> None:
         world = self.world
         self.board = Board(first_status([declaration(Obedient)], world.config, world.time))
-        self.lag = LagWatch(MemoryLog(world.broker))
+        self.lag = LagWatch(MemoryLog(world.broker), world.time)
         self._observer = Observer(
             board=self.board,
             lag=self.lag,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamworker.clock import SystemClock
 from streamworker.errors import ClientError
 from streamworker.observability.lag import LagWatch, lag_records
 from streamworker.record import TopicPartition
@@ -49,60 +50,85 @@ class FakeLog:
 
 def test_ends_are_asked_for_the_watched_partitions_only() -> None:
     log = FakeLog()
-    watch = LagWatch(log)
+    watch = LagWatch(log, SystemClock())
 
     watch.watch([B])
     watch.refresh()
 
-    assert watch.end_offsets() == {B: 20}
+    assert watch.ends().offsets == {B: 20}
 
 
 def test_partitions_that_are_no_longer_watched_have_no_figure() -> None:
-    watch = LagWatch(FakeLog())
+    watch = LagWatch(FakeLog(), SystemClock())
     watch.watch([A, B])
     watch.refresh()
 
     watch.watch([])
     watch.refresh()
 
-    assert watch.end_offsets() == {}
+    assert watch.ends().offsets == {}
+
+
+class Ticking:
+    def __init__(self) -> None:
+        self.now_ms = 0
+
+    def monotonic_s(self) -> float:
+        return self.now_ms / 1000
+
+    def wall_ms(self) -> int:
+        self.now_ms += 1_000
+        return self.now_ms
+
+
+def test_what_is_told_was_in_the_log_when_it_was_asked_for() -> None:
+    log, clock = FakeLog(), Ticking()
+    watch = LagWatch(log, clock)
+    watch.watch([A])
+
+    watch.refresh()
+    first = watch.ends().asked_ms
+    log.error = ClientError("no answer", code="_TIMED_OUT")
+    watch.refresh()
+
+    assert (first, watch.ends().asked_ms) == (1_000, 1_000)
 
 
 def test_the_last_figures_stay_for_a_while() -> None:
     log = FakeLog()
-    watch = LagWatch(log)
+    watch = LagWatch(log, SystemClock())
     watch.watch([A])
     watch.refresh()
 
     log.error = ClientError("no answer", code="_TIMED_OUT")
     watch.refresh()
 
-    assert watch.end_offsets() == {A: 10}
+    assert watch.ends().offsets == {A: 10}
 
 
 def test_figures_that_could_not_be_renewed_three_times_are_unknown_until_they_are(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = FakeLog()
-    watch = LagWatch(log)
+    watch = LagWatch(log, SystemClock())
     watch.watch([A])
     watch.refresh()
 
     log.error = ClientError("no answer", code="_TIMED_OUT")
     for _ in range(5):
         watch.refresh()
-    forgotten = watch.end_offsets()
+    forgotten = watch.ends().offsets
     log.error = None
     watch.refresh()
 
     assert forgotten == {}
-    assert watch.end_offsets() == {A: 10}
+    assert watch.ends().offsets == {A: 10}
     assert [record.message for record in caplog.records] == ["the lag is unknown: no answer"]
 
 
 def test_the_side_thread_asks_as_soon_as_there_is_something_new_to_watch() -> None:
     log = FakeLog()
-    watch = LagWatch(log, interval_s=3_600.0)
+    watch = LagWatch(log, SystemClock(), interval_s=3_600.0)
     watch.start()
 
     watch.watch([A])
@@ -115,7 +141,7 @@ def test_the_side_thread_asks_as_soon_as_there_is_something_new_to_watch() -> No
 def test_the_side_thread_survives_any_error() -> None:
     log = FakeLog()
     log.error = ZeroDivisionError("a bug in the log")
-    watch = LagWatch(log, interval_s=0.001)
+    watch = LagWatch(log, SystemClock(), interval_s=0.001)
     watch.start()
     watch.watch([A])
     assert log.was_asked.wait(5.0)
@@ -129,7 +155,7 @@ def test_the_side_thread_survives_any_error() -> None:
 def test_stopping_does_not_wait_longer_than_told_for_an_open_question() -> None:
     log = FakeLog()
     log.may_answer.clear()
-    watch = LagWatch(log)
+    watch = LagWatch(log, SystemClock())
     watch.start()
     watch.watch([A])
     assert log.was_asked.wait(5.0)
@@ -140,7 +166,7 @@ def test_stopping_does_not_wait_longer_than_told_for_an_open_question() -> None:
 
 
 def test_a_watch_that_was_never_started_can_be_stopped() -> None:
-    assert LagWatch(FakeLog()).stop()
+    assert LagWatch(FakeLog(), SystemClock()).stop()
 
 
 @given(st.none() | st.integers(0), st.none() | st.integers(0))

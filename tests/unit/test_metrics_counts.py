@@ -18,6 +18,7 @@ from streamworker import (
     TopicPartition,
 )
 from streamworker.declaration import declaration
+from streamworker.interfaces import BrokerStatistics, ClientStatistics
 from streamworker.observability.metrics import Metrics
 from streamworker.observability.series import MAX_SERIES, Distribution
 from streamworker.observability.status import (
@@ -74,7 +75,7 @@ class World:
     def __init__(self, **changes: object) -> None:
         self.board = Board(status(**changes))
         handlers = [declaration(StoreOrder), declaration(StoreOrders)]
-        self.metrics = Metrics(self.board, StillClock(), handlers, version="1.2.3")
+        self.metrics = Metrics(self.board, StillClock(), handlers, version="1.2.3", track="canary")
 
     def samples(self) -> dict[str, float]:
         body, _ = self.metrics.render()
@@ -247,7 +248,72 @@ def test_gauges_follow_the_latest_status() -> None:
     assert samples["held_records"] == 2
     assert samples["oldest_call_seconds handler=StoreOrder"] == 4.5
     assert samples["last_poll_timestamp_seconds"] == 1_700_000_000 - 1
-    assert samples["build_info protocol=classic version=1.2.3"] == 1
+    assert samples["build_info group=shop protocol=classic track=canary version=1.2.3"] == 1
+
+
+def test_lag_in_seconds_grows_on_when_the_loop_hangs_and_is_not_told_while_unknown() -> None:
+    partitions = tuple(
+        PartitionStatus(topic="orders", partition=number, epoch=1, lag_s=lag_s)
+        for number, lag_s in enumerate((7.5, 0.0, None))
+    )
+
+    samples = World(now_s=940.0, partitions=partitions).samples()
+
+    told = {name: value for name, value in samples.items() if name.startswith("consumer_lag_seconds")}
+    assert told == {
+        "consumer_lag_seconds group=shop partition=0 topic=orders": 67.5,
+        "consumer_lag_seconds group=shop partition=1 topic=orders": 0,
+    }
+
+
+def test_the_time_from_a_timestamp_to_the_end_is_told_by_topic() -> None:
+    world = World()
+
+    world.metrics.latency("orders", 0.7)
+    world.metrics.latency("orders", 700.0)
+
+    samples = world.samples()
+    assert samples["end_to_end_latency_seconds_bucket le=0.8 topic=orders"] == 1
+    assert samples["end_to_end_latency_seconds_bucket le=900.0 topic=orders"] == 2
+
+
+def test_what_the_client_counts_is_told_by_broker() -> None:
+    broker = BrokerStatistics(
+        rtt_s={"0.5": 0.001, "0.99": 0.5}, answers=4, answers_s=0.6, throttle_s=0.2, disconnects=1, request_timeouts=2
+    )
+    client = ClientStatistics(
+        brokers={"1": broker}, fetch_queue_records=30, fetch_queue_bytes=3_000, reply_queue_ops=2, rebalances=5
+    )
+
+    samples = World(client=client, join_state="steady", busy={"StoreOrder": 0.25}).samples()
+
+    assert samples["kafka_broker_rtt_seconds broker=1 quantile=0.99"] == 0.5
+    assert samples["kafka_broker_rtt_seconds_count broker=1"] == 4
+    assert samples["kafka_broker_rtt_seconds_sum broker=1"] == 0.6
+    assert samples["kafka_broker_throttle_seconds broker=1"] == 0.2
+    assert samples["kafka_broker_disconnects_total broker=1"] == 1
+    assert samples["kafka_broker_request_timeouts_total broker=1"] == 2
+    assert samples["kafka_fetch_queue_records"] == 30
+    assert samples["kafka_fetch_queue_bytes"] == 3_000
+    assert samples["kafka_reply_queue_ops"] == 2
+    assert samples["kafka_group_rebalances_total"] == 5
+    assert samples["kafka_group_join_state state=steady"] == 1
+    assert samples["busy_ratio handler=StoreOrder"] == 0.25
+
+
+def test_without_statistics_of_a_client_nothing_is_made_up() -> None:
+    assert not any(name.startswith("kafka_") for name in World().samples())
+
+
+def test_of_made_up_topics_no_more_latencies_are_kept_than_a_metric_may_have() -> None:
+    world = World()
+
+    for number in range(MAX_SERIES + 50):
+        world.metrics.latency(f"topic{number}", 0.1)
+
+    samples = world.samples()
+    assert sum(name.startswith("end_to_end_latency_seconds_count") for name in samples) == MAX_SERIES
+    assert samples["series_dropped_total metric=streamworker_end_to_end_latency_seconds"] == 50
 
 
 def test_the_oldest_head_of_a_topic_counts_and_all_that_is_behind_heads() -> None:
