@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from streamworker.dlq.lineage import lineage_of
+from streamworker.fingerprint import class_name, cut, fingerprint_of, text_of
 from streamworker.reason import Reason
 from streamworker.record import (
     Letter,
@@ -41,13 +40,10 @@ if TYPE_CHECKING:
 PREFIX = "sw-"
 VERSION = "1"
 
-_NAME_MAX_BYTES = 256  # of an exception's class; made-up classes can have any name
 _MESSAGE_MAX_BYTES = 512
 _LOG_MAX_BYTES = 1024
 _LOG_MAX_ATTEMPTS = 10
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
-# More text than anyone writes in an error, and normalised within two milliseconds: this runs on the loop thread.
-_FINGERPRINT_MAX_CHARS = 4_096
 # Record format v2 with every varint at its longest: 61 bytes of batch header, 36 of the record, 2 x 5 per header.
 _RECORD_OVERHEAD_BYTES = 61 + 36
 _HEADER_OVERHEAD_BYTES = 10
@@ -76,7 +72,7 @@ class Attempt(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, at_ms: int, error: BaseException) -> Attempt:
         """The entry for `error`; does not keep it alive."""
-        return cls(at_ms, _class_name(error))
+        return cls(at_ms, class_name(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,14 +204,14 @@ def envelope(
             *_coordinates(message, headers),
             *(lineage_of(headers).headers if isinstance(message, Returned) else ()),
             _header("sw-reason", reason),
-            _header("sw-exception", _class_name(error)),
-            _header("sw-fingerprint", fingerprint(_class_name(error), _text_of(error))),
+            _header("sw-exception", class_name(error)),
+            _header("sw-fingerprint", fingerprint_of(error)),
             _header("sw-attempts", str(attempts + calls_before(message))),
             *(comes_back.headers if comes_back is not None else ()),
             *([_header("sw-parked-behind", str(parked_behind))] if parked_behind is not None else ()),
         ],
         details=[
-            ("sw-message", _cut(_text_of(error), _MESSAGE_MAX_BYTES)),
+            ("sw-message", cut(text_of(error), _MESSAGE_MAX_BYTES)),
             *_attempt_log(attempt_log[-_LOG_MAX_ATTEMPTS:]),
         ],
         reason=reason,
@@ -250,47 +246,6 @@ def _attempt_log(attempts: Sequence[Attempt]) -> Iterable[Header]:
 
 def _header(name: str, text: str) -> Header:
     return name, text.encode("utf-8", "backslashreplace")
-
-
-def _cut(text: str, max_bytes: int) -> bytes:
-    """At most `max_bytes` of UTF-8, ending with a whole character."""
-    encoded = text[:max_bytes].encode("utf-8", "backslashreplace")[:max_bytes]
-    return encoded.decode("utf-8", "ignore").encode()
-
-
-def _class_name(error: BaseException) -> str:
-    kind = type(error)
-    return _full_name(kind.__module__, kind.__qualname__)
-
-
-@lru_cache
-def _full_name(module: str, qualified_name: str) -> str:
-    name = qualified_name if module == "builtins" else f"{module}.{qualified_name}"
-    return _cut(name, _NAME_MAX_BYTES).decode()
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:  # noqa: BLE001 - an error that cannot say what it is must not stop its own dead letter
-        return f"<no text: str() raised {type(broken).__name__}>"
-
-
-# What differs from record to record in the same mistake. The quotes of an apostrophe (can't) open nothing.
-_PARTICULARS = re.compile(
-    r"""(?<!\w)b?'[^']*'(?!\w) | (?<!\w)b?"[^"]*"(?!\w)
-    | \b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b
-    | \b0x[0-9a-f]+\b | \b(?=[a-f]*[0-9])[0-9a-f]{8,}\b
-    | [0-9]+""",
-    re.VERBOSE | re.IGNORECASE,
-)
-
-
-def fingerprint(class_name: str, text: str) -> str:
-    """Eight hex digits that are the same for the same mistake in other records: of an error's class and its text."""
-    general = _PARTICULARS.sub("?", text[:_FINGERPRINT_MAX_CHARS])
-    mistake = f"{class_name}\n{general}".encode("utf-8", "backslashreplace")
-    return hashlib.sha256(mistake).hexdigest()[:8]
 
 
 def _size_bytes(letter: Letter) -> int:

@@ -17,6 +17,7 @@ import structlog
 
 from streamworker.errors import Defect, FatalError
 from streamworker.events import Listener
+from streamworker.fingerprint import fingerprint_of
 from streamworker.frames import where_raised
 from streamworker.interfaces import FaultKind
 from streamworker.observability.bursts import Bursts
@@ -196,6 +197,7 @@ class LogListener(Listener):
             "attempt": attempt,
             "error_type": type(error).__name__,
             "error": error_text(error),
+            "fingerprint": fingerprint_of(error),
         }
         if at := where_raised(error):
             fields["at"] = at

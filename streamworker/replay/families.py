@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from streamworker.dlq.envelope import PREFIX, VERSION, fingerprint
+from streamworker.dlq.envelope import PREFIX, VERSION
 from streamworker.dlq.lineage import MAX_COUNT
+from streamworker.fingerprint import fingerprint
 from streamworker.options import MAX_TOPIC_CHARS
 from streamworker.record import Headers, Origin, read_headers, timestamp_ms_of
 from streamworker.replay.dead_record import DeadRecord, LetterId

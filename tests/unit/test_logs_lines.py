@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from streamworker import Ending, FatalError, PoisonError, TopicPartition
 from streamworker.config import LogConfig
+from streamworker.dlq.envelope import envelope
 from streamworker.interfaces import Fault, FaultKind
 from streamworker.observability import logs
 from streamworker.observability.bursts import Bursts
 from streamworker.observability.logs import LogListener, configure
 from streamworker.observability.redaction import HIDDEN, error_text, looks_secret, safe_text, safe_value
+from streamworker.reason import Reason
+from streamworker.testing.memory_broker import MemoryMessage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -360,3 +363,27 @@ def test_a_window_begins_anew_after_its_time() -> None:
     bursts.ended(30.0)
 
     assert bursts.passes(("a",), 30.0)
+
+
+def test_a_failed_call_is_logged_with_the_fingerprint_of_its_dead_letter() -> None:
+    world = World()
+    for text in ("order 17 has no customer", "order 4711 has no customer", "no price"):
+        world.listener.failed("StoreOrder", ORDERS, 9, PoisonError(text), 1, Ending.DEAD_LETTERED)
+
+    first, second, other = (line["fingerprint"] for line in world.lines())
+
+    letter = envelope(
+        MemoryMessage(ORDERS, 9, value=b"x"),
+        topic="orders.dlq",
+        group="shop",
+        handler="StoreOrder",
+        reason=Reason.POISON,
+        error=PoisonError("order 3 has no customer"),
+        attempts=1,
+        attempt_log=(),
+        now_ms=1,
+        max_bytes=1_000_000,
+    )
+    assert first == second
+    assert first != other
+    assert dict(letter.facts)["sw-fingerprint"] == str(first).encode()
