@@ -219,6 +219,7 @@ class FaultKind(enum.Enum):
     END_OF_PARTITION = "end_of_partition"  # only where asked for
     MAX_POLL_EXCEEDED = "max_poll_exceeded"  # the loop did not poll for too long; the partitions are lost
     FENCED = "fenced"  # another member with the same instance id has taken over
+    UNRELEASED = "unreleased"  # another member has the same instance id, and has neither left nor run out of time
     FATAL = "fatal"  # the client instance is unusable
     PASSING = "passing"  # the client deals with it by itself
 

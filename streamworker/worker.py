@@ -343,6 +343,8 @@ class Worker:
             self.delays.step()
         self.heads.look()
         self._joining.step()
+        if self._joining.tries_again:
+            self._make_consumer_anew(ExitCode.FENCED)
         self._observe(self)
         self._dispatch()
         self._heed_bounds()
@@ -386,6 +388,8 @@ class Worker:
         self._listener.fault(fault)
         match fault.kind:
             case FaultKind.FENCED:
+                self.fail(fault.detail, ExitCode.FENCED)
+            case FaultKind.UNRELEASED if not self._joining.refused():
                 self.fail(fault.detail, ExitCode.FENCED)
             case FaultKind.FATAL:
                 self.reopen(fault.detail, otherwise=ExitCode.FATAL)
@@ -487,8 +491,12 @@ class Worker:
             self.fail(why, otherwise)
             return
         self._reopened = True
+        self._make_consumer_anew(ExitCode.CLOSE_TIMED_OUT)
+
+    def _make_consumer_anew(self, overdue: ExitCode) -> None:
+        """End with `overdue` if the client does not come back from closing."""
         self._rebalancing.lost([one.key for one in self.partitions])
-        with self._deadline("close", self.config.lifecycle.close_timeout_s, ExitCode.CLOSE_TIMED_OUT):
+        with self._deadline("close", self.config.lifecycle.close_timeout_s, overdue):
             self.source.close()
         self.source = self._make_source()
         self._subscribe()

@@ -40,9 +40,15 @@ _MENDS_ITSELF = "tried again by itself"
 _NEEDS_A_PERSON = (
     "needs a person: see /status for the reason; if it is an offset, `streamworker offsets set` or `offsets reset`"
 )
-_NO_SUCH_TOPIC = (
-    "it is waited for; `streamworker check` names the topic that is most like it, and the command that makes it"
-)
+_FAULT_MENDS = {
+    FaultKind.UNKNOWN_TOPIC: (
+        "it is waited for; `streamworker check` names the topic that is most like it, and the command that makes it"
+    ),
+    FaultKind.UNRELEASED: (
+        "while starting, tried again until the session of a predecessor has ended; then the worker ends, and each"
+        " process needs a group.instance.id of its own"
+    ),
+}
 
 _LEVELS = {
     "CRITICAL": logging.CRITICAL,
@@ -320,8 +326,8 @@ class LogListener(Listener):
         place = {} if fault.partition is None else _place(fault.partition, fault.offset)
         level = logging.ERROR if fault.kind is FaultKind.FATAL else logging.WARNING
         fields = {**place, "kind": fault.kind.value, "detail": fault.detail}
-        if fault.kind is FaultKind.UNKNOWN_TOPIC:
-            fields["mend"] = _NO_SUCH_TOPIC
+        if fault.kind in _FAULT_MENDS:
+            fields["mend"] = _FAULT_MENDS[fault.kind]
         self._say_sparingly(("fault", fault.kind.value), level, "client reports a fault", fields)
 
     def memory_high(self, resident_bytes: int, limit_bytes: int) -> None:

@@ -54,11 +54,14 @@ _FAULT_KINDS = {
     "_MAX_POLL_EXCEEDED": FaultKind.MAX_POLL_EXCEEDED,
     "_FENCED": FaultKind.FENCED,
     "FENCED_INSTANCE_ID": FaultKind.FENCED,
-    "UNRELEASED_INSTANCE_ID": FaultKind.FENCED,
+    "UNRELEASED_INSTANCE_ID": FaultKind.UNRELEASED,
     "_FATAL": FaultKind.FATAL,
 }
 # The error callback is given fatal errors as `_FATAL`, with the reason in words alone.
-_FENCED_REASONS = tuple(KafkaError(code).str() for code in (KafkaError.FENCED_INSTANCE_ID, 111))  # 111: unreleased
+_FATAL_REASONS = {
+    KafkaError(KafkaError.FENCED_INSTANCE_ID).str(): FaultKind.FENCED,
+    KafkaError(111).str(): FaultKind.UNRELEASED,
+}
 
 
 class KafkaSource:
@@ -314,9 +317,9 @@ def _fault(error: KafkaError, message: ClientMessage | None) -> Fault:
     kind = _FAULT_KINDS.get(code, FaultKind.PASSING)
     if kind is FaultKind.OUT_OF_RANGE and "truncation" in error.str():
         kind = FaultKind.TRUNCATED  # told by the same code, since nothing is left to reset to
-    if kind is FaultKind.FATAL and any(reason in error.str() for reason in _FENCED_REASONS):
-        kind = FaultKind.FENCED
-    if kind is not FaultKind.FENCED and error.fatal():
+    if kind is FaultKind.FATAL:
+        kind = next((meant for reason, meant in _FATAL_REASONS.items() if reason in error.str()), kind)
+    if error.fatal() and kind not in _FATAL_REASONS.values():
         kind = FaultKind.FATAL
     topic = None if message is None else message.topic()
     detail = f"{code}: {error.str()}"

@@ -1,4 +1,4 @@
-"""Two processes with one instance id: one of them is fenced and ends, and nothing is lost."""
+"""Two processes with one instance id: one of them is fenced and ends, or waits for the other, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from fleet.checker import Anomaly
 from fleet.trial import Trial
+from fleet.workers import terminate
 
 from streamworker.exit_code import ExitCode
 
@@ -22,12 +23,12 @@ PARTITIONS = 4
 TOTAL = 900
 
 
-@pytest.mark.parametrize(("protocol", "busy"), [("classic", True), ("classic", False), ("consumer", True)])
-def test_of_two_processes_with_one_instance_id_the_fenced_one_ends(
-    kafka: SharedKafka, tmp_path: Path, protocol: str, busy: bool, figures: Callable[..., None]
+@pytest.mark.parametrize("busy", [True, False])
+def test_of_two_processes_with_one_instance_id_the_older_one_of_a_classic_group_ends(
+    kafka: SharedKafka, tmp_path: Path, busy: bool, figures: Callable[..., None]
 ) -> None:
-    """F-22. The older one of a classic group, which may be idle, the newer one of the other protocol."""
-    with trial_on(kafka, tmp_path, protocol) as trial:
+    """F-22."""
+    with trial_on(kafka, tmp_path, "classic") as trial:
         first = trial.fleet.start()
         trial.wait_for_owners(1)
         if busy:
@@ -35,19 +36,41 @@ def test_of_two_processes_with_one_instance_id_the_fenced_one_ends(
             trial.wait_for_progress(0.2)
         trial.fleet.strike("fenced", first)
         second = trial.fleet.start()
-        fenced, stays = (first, second) if protocol == "classic" else (second, first)
-        ended_s = seconds_to_the_end_of(fenced, trial)
+        ended_s = seconds_to_the_end_of(first, trial)
         if not busy:
             trial.send()
         verdict = trial.verdict()
 
-        assert fenced.returncode == ExitCode.FENCED
-        assert stays.poll() is None
+        assert first.returncode == ExitCode.FENCED
+        assert second.poll() is None
     # Until it hears of the other one, the older member goes on with its calls.
-    heard_late = (Anomaly.KEY_OVERLAP, Anomaly.FOREIGN_EFFECT) if (protocol, busy) == ("classic", True) else ()
+    heard_late = (Anomaly.KEY_OVERLAP, Anomaly.FOREIGN_EFFECT) if busy else ()
     assert verdict.broken(*heard_late) == []
-    what = f"a second one with the same instance id, {protocol}, {'busy' if busy else 'idle'}"
+    what = f"a second one with the same instance id, classic, {'busy' if busy else 'idle'}"
     figures("F-22", what, ended_s=ended_s, **verdict.figures())
+
+
+def test_of_two_processes_with_one_instance_id_the_newer_one_of_the_other_protocol_waits_until_the_older_has_left(
+    kafka: SharedKafka, tmp_path: Path, figures: Callable[..., None]
+) -> None:
+    """F-22. As after a crash, when the coordinator still waits for the one that is gone."""
+    with trial_on(kafka, tmp_path, "consumer") as trial:
+        first = trial.fleet.start()
+        trial.wait_for_owners(1)
+        trial.send()
+        trial.wait_for_progress(0.2)
+        second = trial.fleet.start()
+        trial.fleet.wait(lambda: "unreleased" in trial.fleet.logs(), "the refusal", timeout_s=20)
+        terminate(first)
+        left_s = time.monotonic()
+        trial.fleet.wait(lambda: trial.fleet.logs().count('"assigned"') > 1, "the second one's turn", timeout_s=20)
+        took_s = round(time.monotonic() - left_s, 1)
+        verdict = trial.verdict()
+
+        assert first.returncode == ExitCode.OK
+        assert second.poll() is None
+    assert verdict.broken() == []
+    figures("F-22", "a second one with the same instance id, consumer", joined_s=took_s, **verdict.figures())
 
 
 def seconds_to_the_end_of(worker: subprocess.Popen[bytes], trial: Trial) -> float:

@@ -21,6 +21,7 @@ from sizes import SOAK
 
 from streamworker import Handler
 from streamworker.exit_code import ExitCode
+from streamworker.interfaces import FaultKind
 from streamworker.testing import MockKafka
 
 if TYPE_CHECKING:
@@ -290,6 +291,19 @@ def test_a_client_that_is_done_for_ends_the_worker(
         worker.wait(lambda: worker.recorder.of("assigned"), "assigned")
         mock_kafka.push_errors(request_name, *[code] * 100)
         assert worker.ended(5) == ending
+
+
+def test_a_member_that_is_refused_at_its_start_makes_another_client_and_joins(mock_kafka: MockKafka) -> None:
+    """Its predecessor has its instance id until that session has ended."""
+    mock_kafka.create_topic("in", PARTITIONS)
+    mock_kafka.push_errors("ConsumerGroupHeartbeat", UNRELEASED_INSTANCE_ID)
+    _, handler = counting()
+
+    with Running(config(mock_kafka.bootstrap_servers, kafka__group_protocol="consumer"), handler) as worker:
+        worker.wait(lambda: worker.recorder.of("assigned"), "assigned")
+
+        assert [fault.kind for (fault,) in worker.recorder.of("fault")] == [FaultKind.UNRELEASED]
+        assert worker.stop() == ExitCode.OK
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"][:SOAK])

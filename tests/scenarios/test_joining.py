@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from scenarios.worlds import Obedient, calls, make_world, produce
 
-from streamworker.interfaces import Membership
+from streamworker.exit_code import ExitCode
+from streamworker.interfaces import Fault, FaultKind, Membership
+from streamworker.testing.memory_broker import MemoryBroker
 
 if TYPE_CHECKING:
     from streamworker.testing.virtual_world import Member, VirtualWorld
@@ -94,3 +96,78 @@ def test_a_broker_that_was_reached_once_is_not_said_to_be_unreached() -> None:
     world.run_for(60)
 
     assert [what for what, _ in member.story.waits] == ["group"]
+
+
+TAKEN = Fault(FaultKind.UNRELEASED, None, None, "_FATAL: the instance id is in use")
+
+
+def refused(world: VirtualWorld, member: Member, *, until_s: float) -> list[float]:
+    """Each client of the member is told that its instance id is in use; when it made another one, in seconds."""
+    began_s = world.time.monotonic_s()
+    made_s: list[float] = []
+    while world.time.monotonic_s() < began_s + until_s and member.worker.stopping is None:
+        clients = len(member.sources)
+        member.sources[-1].membership = partial(outside, reached=True)  # type: ignore[method-assign]
+        member.sources[-1].report(TAKEN)
+        world.run(lambda count=clients: len(member.sources) > count or member.worker.stopping is not None)
+        made_s.append(round(world.time.monotonic_s() - began_s))
+    return made_s
+
+
+def test_a_member_whose_instance_id_is_still_in_use_tries_again_until_it_is_let_in() -> None:
+    """Its predecessor was killed a moment ago, and the coordinator waits for the end of the session."""
+    world = make_world()
+    produce(world, b"fine")
+    member = started_outside(world, reached=True, join_s=1_000)
+
+    made_s = refused(world, member, until_s=14)
+    MemoryBroker.join(world.broker, member.sources[-1])
+    world.run_to_end("in")
+
+    assert made_s == [5, 10, 15]
+    assert calls(world) == [0]
+    assert world.stop(member) == ExitCode.OK
+
+
+def test_one_refusal_that_is_told_again_and_again_makes_one_client() -> None:
+    world = make_world()
+    member = started_outside(world, reached=True, join_s=1_000)
+    world.run_for(1)
+
+    for _ in range(4):
+        member.source.report(TAKEN)
+        world.run_for(1)
+    world.run_for(3)
+
+    assert len(member.sources) == 2
+
+
+def test_an_instance_id_that_stays_in_use_for_longer_than_a_session_ends_the_worker() -> None:
+    world = make_world()
+    member = started_outside(world, reached=True, join_s=1_000)
+
+    made_s = refused(world, member, until_s=100)
+
+    assert world.config.kafka.session_timeout_s == 45
+    assert 55 <= made_s[-1] <= 61
+    assert world.stop(member) == ExitCode.FENCED
+
+
+def test_an_instance_id_that_is_given_away_after_the_member_has_joined_ends_the_worker() -> None:
+    world = make_world()
+    member = world.start(Obedient)
+    world.run_for(1)
+
+    member.source.report(TAKEN)
+    world.run(lambda: member.worker.stopping is not None, timeout_s=1)
+
+    assert world.stop(member) == ExitCode.FENCED
+
+
+def test_who_is_told_to_stop_while_its_instance_id_is_in_use_ends_in_order() -> None:
+    world = make_world()
+    member = started_outside(world, reached=True, join_s=1_000)
+    member.source.report(TAKEN)
+    world.run_for(2)
+
+    assert world.stop(member) == ExitCode.OK
