@@ -39,9 +39,10 @@ class Listener:
         """`records` records ended in one way; `seconds` is the slice's time in the handler."""
 
     def latency(self, topic: str, seconds: float) -> None:
-        """Records that were first in `topic` have ended, the lowest of them so long after its timestamp.
+        """A record that was first in `topic` has ended so long after its timestamp.
 
-        Not of what comes again, was never called for, has no timestamp, or was sent again by a person.
+        Told of one of those that end in one step of the loop, the lowest of its slice. Not of what comes again, was
+        never called for, has no timestamp, or was sent again by a person.
         """
 
     def failed(

@@ -204,7 +204,7 @@ class Worker:
         self._joining = Joining(stages, self.partitions)
         self.delays = Delays(stages, self.partitions)
         self.parking = Parking(stages, self.partitions, key_log=key_log, log=log)
-        endings = Endings(stages)
+        self._endings = endings = Endings(stages)
         self.letters = Letters(stages, self.partitions, self.parking, endings, max_bytes=letter_max_bytes)
         self.settlement = Settlement(stages, self.partitions, endings, self.letters, fail=self.fail)
         self.quarantine = Quarantine(stages, self.partitions, condemn=self.settlement.condemn)
@@ -423,6 +423,7 @@ class Worker:
 
     def settle_outcomes(self, timeout_s: float) -> None:
         """Settle what came back; wait up to `timeout_s` for the first."""
+        self._endings.begin()
         for outcome in self._executor.collect(timeout_s):
             if outcome.slice.given_up and self.overdue.came_back(outcome.slice):
                 continue

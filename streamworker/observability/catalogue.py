@@ -313,9 +313,9 @@ class Metric(enum.Enum):
         "seconds",
         ("topic",),
         "Time from a record's timestamp to its end (handled, skipped, or its dead letter acknowledged), by the topic"
-        " that it was first in. Of records that end together, as those of a slice or a batch do, the one of the lowest"
-        " offset alone is observed, so each slice counts as one. Without records that have no timestamp or were sent"
-        " again by a person.",
+        " that it was first in. One record is observed of all those that end in one step of the loop, the lowest of its"
+        " slice or batch: a sample, in which each step counts as one. Without records that have no timestamp or were"
+        " sent again by a person.",
         LATENCY_BUCKETS,
     )
     KAFKA_RTT = Declared(
