@@ -27,6 +27,7 @@ from streamworker.key_file import read_key
 from streamworker.librdkafka import (
     admin_settings,
     consumer_settings,
+    credentials,
     key_log_settings,
     producer_settings,
     transactional_settings,
@@ -143,11 +144,14 @@ class Application:
             log=config.log,
             claims=config.claims,
         )
+        self._contexts = provision.contexts
+        self._consumer_settings = consumer_settings(config.kafka, end_of_partition=bounds.until_end)
+        self._source: KafkaSource | None = None
         self._transactor = _transactor(config, self._cluster, clock) if is_transactional(declared) else None
         self.worker = Worker(
             declarations=declared,
             config=config,
-            source=partial(KafkaSource, consumer_settings(config.kafka, end_of_partition=bounds.until_end), clock),
+            source=partial(self._new_source, clock),
             executor=pools,
             outbox=self._outbox,
             log=self._cluster,
@@ -195,6 +199,24 @@ class Application:
                 self._http.stop()
             gc.set_threshold(*thresholds)
             gc.unfreeze()
+
+    def take_credentials(self, username: str, password: str) -> None:
+        """Show brokers another name and password of SASL from the next connection on. Thread of `run` only.
+
+        Child processes of handlers that compute have them when they are started anew.
+        """
+        self._consumer_settings |= credentials(username, password)
+        doors = (self._source, self._cluster, self._outbox, self._key_log, self._transactor)
+        takers: list[Callable[[str, str], None]] = [one.take_credentials for one in doors if one is not None]
+        for context in self._contexts:
+            context.producer_settings = {**context.producer_settings, **credentials(username, password)}
+            takers += context.credential_takers
+        for take in takers:
+            take(username, password)
+
+    def _new_source(self, clock: Clock) -> KafkaSource:
+        self._source = KafkaSource(self._consumer_settings, clock)
+        return self._source
 
     def switch(self, degradation: Mapping[str, str]) -> None:
         """Put in force what a configuration says of reads that may degrade.

@@ -97,6 +97,10 @@ class Cluster:
         except KafkaException as error:
             raise _client_error(error.args[0]) from error
 
+    def take_credentials(self, username: str, password: str) -> None:
+        """Show these to brokers from the next connection on."""
+        self._client.set_sasl_credentials(username, password)
+
     def end_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:
         """As `Log.end_offsets`: behind the last committed record of each."""
         return self._offsets(partitions, OffsetSpec.latest(), timeout_s)  # type: ignore[no-untyped-call]

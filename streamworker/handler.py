@@ -94,6 +94,7 @@ class Context:
         self._reads = reads
         self.sinks = sinks  # the [sinks] table of the configuration; ask `connection`
         self.producer_settings = producer  # secrets included; ask `producer`
+        self.credential_takers: list[Callable[[str, str], None]] = []  # for the engine, which may have new ones
         # For the engine, which says there what each thread is at.
         self.in_hand = InHand("in_hand", default=None) if in_hand is None else in_hand
         self._caches = caches
@@ -132,6 +133,10 @@ class Context:
         if not self.producer_settings:
             raise ConfigurationError(f"{self.handler}.sink: there is no Kafka here to produce to")
         return self.producer_settings
+
+    def follow_credentials(self, take: Callable[[str, str], None]) -> None:
+        """Let `take` have name and password of SASL of the worker's own cluster when they change. For sinks."""
+        self.credential_takers.append(take)
 
     @overload
     def cache(

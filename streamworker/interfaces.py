@@ -490,6 +490,9 @@ class SinkContext(Protocol):
     def producer(self) -> Mapping[str, ClientOption]:
         """Options of librdkafka for a producer to the worker's own cluster, secrets included."""
 
+    def follow_credentials(self, take: Callable[[str, str], None]) -> None:
+        """Let `take` have name and password of SASL of that cluster when they change; it is called on any thread."""
+
     def shared(self, name: str, factory: Callable[[], S]) -> S:
         """As of `Context`: the object called `name`, which all instances of the handler share."""
 

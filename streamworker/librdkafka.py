@@ -146,6 +146,11 @@ def redact(name: str, value: object) -> object:
     return value
 
 
+def credentials(username: str, password: str) -> dict[str, Option]:
+    """The options that name and password of SASL stand in."""
+    return {"sasl.username": username, "sasl.password": password}
+
+
 def without_secrets(text: str, options: Mapping[str, Option]) -> str:
     """`text`, for instance a client's complaint about `options`, with every secret value of them masked."""
     for name, value in options.items():

@@ -18,6 +18,7 @@ from streamworker.cli.handlers import fitting_declarations, import_handlers
 from streamworker.cli.options import connect, examples, settings_options
 from streamworker.cli.reload import Reload
 from streamworker.cli.role import launch, take_role
+from streamworker.cli.rotation import Rotation
 from streamworker.cli.signals import follow_supervisor, pass_on_signals, stop_on_signals
 from streamworker.clock import SystemClock
 from streamworker.errors import ClientError, ConfigurationError
@@ -94,23 +95,29 @@ def run(
         ctx.exit(_supervise(config, processes, bounded=until_end))
     worker = assemble(config, classes, until_end=until_end, max_records=max_records)
     reload = Reload(partial(sources.load, group=group), settings, worker.switch)
+    rotation = Rotation(settings, worker.take_credentials, SystemClock())
     stop_on_signals(worker.stop, reload.ask)
     if role is not None:
         follow_supervisor(role.tether, worker.stop, reload.ask, role.tidy)
     _log.info("SIGTERM and SIGINT stop this worker in order, SIGHUP reads the configuration again")
-    ctx.exit(_run(worker, reload))
+    ctx.exit(_run(worker, reload, rotation))
 
 
-def _run(worker: Application, between_steps: Callable[[], None]) -> int:
+def _run(worker: Application, *between_steps: Callable[[], None]) -> int:
     """Run to the end; an error that does not say itself what is wrong ends in the log, as all that the worker says."""
     try:
-        return worker.run(between_steps)
+        return worker.run(lambda: _each(between_steps))
     except (ConfigurationError, ClientError):
         raise
     except Exception as error:  # noqa: BLE001 - where an error of the main thread becomes an exit code
         fields = {"error_type": type(error).__name__, "error": error_text(error), "at": where_raised(error)}
         _log.critical("worker ended by an error", extra=fields, exc_info=error)
         return ExitCode.FATAL
+
+
+def _each(what: Sequence[Callable[[], None]]) -> None:
+    for one in what:
+        one()
 
 
 def _refuse_several(max_records: int | None) -> None:

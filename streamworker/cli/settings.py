@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import msgspec
@@ -44,12 +44,14 @@ DEFAULT = "default"
 class Settings:
     """A configuration, and by dotted name where each value came from that is no default.
 
-    `cautions` say what is not in it and may have been meant to be.
+    `cautions` say what is not in it and may have been meant to be. `files` have the values of the client's options that
+    they are named after.
     """
 
     config: Config
     origins: Mapping[str, str]
     cautions: Sequence[str] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
 
     def origin(self, name: str) -> str:
         """Where the value called `name` came from."""
@@ -68,7 +70,8 @@ def load(*, files: Sequence[Path], environ: Mapping[str, str], overrides: Sequen
     chosen = _without_headings({setting.path: setting for setting in map(with_file_read, settings)})
     _refuse_clashes(chosen)
     origins = {setting.name: setting.origin for setting in chosen.values()}
-    return Settings(_config(chosen), origins, cautions=tuple(unread_variables(environ)))
+    named = {setting.path[-1]: setting.file for setting in chosen.values() if setting.file is not None}
+    return Settings(_config(chosen), origins, cautions=tuple(unread_variables(environ)), files=named)
 
 
 def _without_headings(chosen: Mapping[Names, Setting]) -> Mapping[Names, Setting]:

@@ -54,6 +54,7 @@ class Setting:
     value: object
     origin: str
     text: bool = False
+    file: Path | None = None  # that has its value
 
     @property
     def name(self) -> str:
@@ -194,12 +195,20 @@ def with_file_read(setting: Setting) -> Setting:
         return setting
     file = Path(str(setting.value))
     try:
-        content = file.read_text(encoding="utf-8").strip()
+        content = content_of(file)
+    except ConfigurationError as error:
+        raise setting.wrong(str(error)) from error
+    path = (*CLIENT, setting.path[-1].removesuffix("_file"))
+    return Setting(path, content, f"{setting.origin}, file {file}", text=True, file=file)
+
+
+def content_of(file: Path) -> str:
+    """The text in `file` without surrounding white space; raises ConfigurationError."""
+    try:
+        return file.read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise setting.wrong(f"{file} cannot be read: {reason}") from error
-    path = (*CLIENT, setting.path[-1].removesuffix("_file"))
-    return Setting(path, content, f"{setting.origin}, file {file}", text=True)
+        raise ConfigurationError(f"{file} cannot be read: {reason}") from error
 
 
 def leaves(path: Names, value: object) -> Iterator[tuple[Names, object]]:

@@ -60,6 +60,10 @@ class KafkaKeyLog:
         """As `KeyLog.reached`: past the gaps that compaction leaves, as soon as the end is reached."""
         return self._reached[topic]
 
+    def take_credentials(self, username: str, password: str) -> None:
+        """Show these to brokers from the next connection on."""
+        self._consumer.set_sasl_credentials(username, password)
+
     def close(self) -> None:
         """As `KeyLog.close`."""
         self._consumer.close()

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streamworker.client_log import ClientLogger
 from streamworker.errors import ClientError, ClientFatal, ConfigurationError
-from streamworker.librdkafka import without_secrets
+from streamworker.librdkafka import credentials, without_secrets
 
 if TYPE_CHECKING:
     from confluent_kafka import Message
@@ -118,6 +118,11 @@ class KafkaOutbox:
         while self._unanswered and (left_s := deadline_s - self._clock.monotonic_s()) > 0:
             self._serve(left_s)
         return len(self._unanswered)
+
+    def take_credentials(self, username: str, password: str) -> None:
+        """Show these to brokers from the next connection on."""
+        self._settings |= credentials(username, password)
+        self._producer.set_sasl_credentials(username, password)
 
     def _serve(self, timeout_s: float) -> None:
         try:

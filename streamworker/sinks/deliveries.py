@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from streamworker.client_log import ClientLogger
 from streamworker.clock import SystemClock
 from streamworker.errors import ConfigurationError
-from streamworker.librdkafka import without_secrets
+from streamworker.librdkafka import credentials, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -165,6 +165,13 @@ class Deliveries:
                 line = self._lines[alone] = _Line(settings, self._clock, self._make_producer)
             return line
 
+    def take_credentials(self, username: str, password: str) -> None:
+        """Show these to brokers from the next connection on. Any thread."""
+        with self._lock:
+            self.settings = {**self.settings, **credentials(username, password)}
+            for line in self._lines.values():
+                line.take_credentials(username, password)
+
 
 class _Write:
     """What became of the letters from `start` on. The thread that serves reports notes it, the writer waits for all."""
@@ -238,6 +245,10 @@ class _Line:
         except KafkaException as error:
             self._note(error.args[0])
             raise
+
+    def take_credentials(self, username: str, password: str) -> None:
+        """Show these to brokers from the next connection on."""
+        self._producer.set_sasl_credentials(username, password)
 
     def wait_for_room(self, timeout_s: float) -> None:
         """Wait until reports were served, which make room."""

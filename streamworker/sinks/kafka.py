@@ -117,7 +117,14 @@ class KafkaSink:
         settings = context.producer()
         if self.connection is not None:
             settings = _of_another_cluster(self.connection, context.connection(self.connection), settings)
-        deliveries = context.shared(f"streamworker.KafkaSink {self.name}", lambda: Deliveries(settings))
+
+        def make() -> Deliveries:
+            made = Deliveries(settings)
+            if self.connection is None:
+                context.follow_credentials(made.take_credentials)
+            return made
+
+        deliveries = context.shared(f"streamworker.KafkaSink {self.name}", make)
         return KafkaWriter(self, self.encoder(context), deliveries, context)
 
     def encoder(self, context: SinkContext) -> Encoder:

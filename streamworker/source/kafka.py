@@ -170,6 +170,11 @@ class KafkaSource:
         """The next offset to be fetched of each by the last statistics."""
         return {} if self._reading is None else self._reading.positions
 
+    def take_credentials(self, username: str, password: str) -> None:
+        """Show these to brokers from the next connection on."""
+        self._check_caller()
+        self._consumer.set_sasl_credentials(username, password)
+
     def close(self) -> None:
         """Leave the group."""
         if not self._closed:

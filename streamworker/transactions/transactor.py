@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 
 from streamworker.client_log import ClientLogger
 from streamworker.errors import ClientError, ConfigurationError
-from streamworker.librdkafka import without_secrets
+from streamworker.librdkafka import credentials, without_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +109,7 @@ class KafkaTransactor:
         timeout_s: float,
         make_producer: Callable[..., Producer] = Producer,
     ) -> None:
-        self._settings = settings
+        self._settings = dict(settings)
         self._committed = committed
         self._monotonic_s = clock.monotonic_s
         self._timeout_s = timeout_s
@@ -124,6 +124,15 @@ class KafkaTransactor:
         self._fenced_s: float | None = None
         self._thread = threading.Thread(target=self._run, name="streamworker-transactor", daemon=True)
         self._thread.start()
+
+    def take_credentials(self, username: str, password: str) -> None:
+        """Show these to brokers from the next connection on. Loop thread."""
+        self._settings = {**self._settings, **credentials(username, password)}
+        producer = (
+            self._producer
+        )  # the thread that makes transactions may drop it meanwhile, and goes by the settings then
+        if producer is not None:
+            producer.set_sasl_credentials(username, password)
 
     def submit(self, transaction: Transaction) -> None:
         """As of `Transactor`."""

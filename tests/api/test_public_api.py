@@ -134,7 +134,9 @@ def test_an_application_takes_and_does_what_the_page_says() -> None:
         " until_end: 'bool' = False, max_records: 'int | None' = None, listeners: 'Sequence[Listener]' = ())"
         " -> 'Application'"
     )
-    assert {"run", "stop", "switch"} == {name for name in vars(Application) if not name.startswith("_")}
+    assert {"run", "stop", "switch", "take_credentials"} == {
+        name for name in vars(Application) if not name.startswith("_")
+    }
 
 
 @pytest.mark.parametrize("name", streamworker.__all__)

@@ -60,6 +60,8 @@ class Context:
     def producer(self) -> Mapping[str, ClientOption]:
         return OWN
 
+    def follow_credentials(self, take: Callable[[str, str], None]) -> None: ...
+
     def shared(self, name: str, factory: Callable[[], S]) -> S:
         made = factory()
         assert isinstance(made, Deliveries)
