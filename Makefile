@@ -1,5 +1,5 @@
 # Each target does its own set-up. Nothing is installed outside .venv and build, except that `make test` adds
-# Java, Maven, gcc, spin, faketime, Redis, PostgreSQL and Chromium by apt-get where that needs no password.
+# Java, Maven, gcc, spin, faketime, Redis, PostgreSQL, Prometheus and Chromium by apt-get where that needs no password.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -136,11 +136,11 @@ registry: setup
 	    PYTHONPATH=tests $(PYTHON) -m servers.registry; \
 	} || echo "going on without it"
 
-# What the tests of clocks, of the formal model, of outages and of the console need. Without it they are skipped, with the reason, or fail if CI=true.
+# What the tests of clocks, of the formal model, of outages, of the console and of alerts need. Without it they are skipped, with the reason, or fail if CI=true.
 packages:
 	@.ci/ensure faketime 'ls /usr/lib/*/faketime/libfaketimeMT.so.1' spin 'spin -V' gcc 'gcc --version' libc6-dev 'echo "#include <stdio.h>" | gcc -E -x c -' \
 	    redis-server 'redis-server --version' chromium 'chromium --version' postgresql 'ls /usr/lib/postgresql/*/bin/postgres || postgres --version' \
-	    prometheus 'promtool --version' \
+	    prometheus 'promtool --version' prometheus-alertmanager 'prometheus-alertmanager --version' \
 	    || echo "going on without them"
 
 # Oldest first: what runs on it runs on the others.
