@@ -1,0 +1,1 @@
+"""The boards of the chart, as values; `generate_boards.py` writes them."""
