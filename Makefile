@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo demo-console demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist lock clean kafka-jars registry packages
+.PHONY: help setup test soak fuzz mutants lint demo demo-console demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist lock clean kafka-jars registry packages chart-tools
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,7 +35,7 @@ help: ## this list
 
 setup: $(INSTALLED) ## the environment in .venv, from requirements/dev.txt
 
-test: setup kafka-jars registry packages ## all tests, JOBS=3 files at once; TESTS=tests/unit for some of them
+test: setup kafka-jars registry packages chart-tools ## all tests, JOBS=3 files at once; TESTS=tests/unit for some of them
 	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 $(TESTS)
 
 soak: setup kafka-jars registry packages ## hours of load with faults, and all tests SOAK=20 times larger; SOAK_S=1800
@@ -142,6 +142,10 @@ packages:
 	    redis-server 'redis-server --version' chromium 'chromium --version' postgresql 'ls /usr/lib/postgresql/*/bin/postgres || postgres --version' \
 	    prometheus 'promtool --version' prometheus-alertmanager 'prometheus-alertmanager --version' \
 	    || echo "going on without them"
+
+# What checks the chart. The first time takes two minutes. Without it its tests are skipped, with the reason, or fail if CI=true.
+chart-tools: setup
+	@PYTHONPATH=tests $(PYTHON) -m servers.chart_tools || echo "going on without them"
 
 # Oldest first: what runs on it runs on the others.
 $(PYTHON):
