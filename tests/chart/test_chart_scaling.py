@@ -160,6 +160,21 @@ def test_the_busy_ratio_holds_capacity_without_the_formula_too() -> None:
     }
 
 
+def test_the_first_pod_is_started_by_the_formula_and_no_pod_that_is_missing_keeps_it_from_that() -> None:
+    scaling = {
+        "minReplicas": 0,
+        "prometheus": {"serverAddress": "http://prometheus"},
+        "busy": {"enabled": True},
+        "sinkBreakerHold": {"enabled": True},
+    }
+
+    spec = rendered(with_worker({**SCALED, "autoscaling": {"mode": "keda", **scaling}})).of("ScaledObject")[0]["spec"]
+
+    [busy] = [one for one in spec["triggers"] if one["name"] == "busy"]
+    assert spec["advanced"]["scalingModifiers"]["activationTarget"] == "12"
+    assert busy["metadata"]["query"].endswith(" or vector(0)")
+
+
 @pytest.mark.parametrize(
     ("worker", "most"),
     [
