@@ -94,6 +94,7 @@ bench-enrich: setup kafka-jars packages ## lookups, caches and a sink, on a Kafk
 
 docs: setup ## the documentation, into site
 	$(PYTHON) tools/generate_docs.py --check
+	$(PYTHON) tools/draw_autoscaling.py --check
 	$(BIN)/mkdocs build --strict
 
 dist: setup ## sdist and wheel into dist, and a try of the wheel in an environment of its own
@@ -104,7 +105,7 @@ dist: setup ## sdist and wheel into dist, and a try of the wheel in an environme
 	cd build && dist-venv/bin/streamworker --version
 
 lock: $(UV) ## pin the newest versions that pyproject.toml and requirements/dev.in allow
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop --extra redis --extra postgres --extra http --extra console --extra oidc \
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop --extra redis --extra postgres --extra http --extra console --extra oidc --extra autoscale \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --output-file requirements/dev.txt pyproject.toml requirements/dev.in
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --constraint requirements/dev.txt \

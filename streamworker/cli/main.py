@@ -26,8 +26,8 @@ from streamworker.exit_code import ExitCode
 from streamworker.replay.desk import Refused
 from streamworker.replay.view_database import ViewError
 
-# Of `dead_letters.py`. A worker starts a quarter sooner without what they import.
-_LATER = frozenset({"audit", "console", "console-account", "dlq"})
+# What they import is imported when they are asked for. A worker starts a quarter sooner without.
+_LATER = frozenset({"audit", "autoscale", "console", "console-account", "dlq"})
 
 
 class Commands(click.Group):
@@ -39,11 +39,17 @@ class Commands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The one of that name; None if there is none."""
-        if cmd_name not in _LATER:
-            return super().get_command(ctx, cmd_name)
-        from streamworker.cli.dead_letters import COMMANDS  # noqa: PLC0415 - as above
+        match cmd_name:
+            case "autoscale":
+                from streamworker.cli.autoscale import autoscale  # noqa: PLC0415 - as above
 
-        return COMMANDS[cmd_name]
+                return autoscale
+            case "audit" | "console" | "console-account" | "dlq":
+                from streamworker.cli.dead_letters import COMMANDS  # noqa: PLC0415 - as above
+
+                return COMMANDS[cmd_name]
+            case _:
+                return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the subcommand."""

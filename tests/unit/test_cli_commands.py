@@ -51,6 +51,7 @@ def test_the_version_is_the_packages() -> None:
         "topics create",
         "audit ls",
         "audit verify",
+        "autoscale simulate",
         "cache stats",
         "cache show",
         "cache invalidate",
