@@ -1,55 +1,63 @@
 """The command `streamworker`: its subcommands, and how errors end it.
 
-An error that says itself what is wrong is printed without a traceback; any other keeps its traceback.
+A command is imported when it is asked for: some are started every few seconds and need little of what the others do. An
+error that says itself what is wrong is printed without a traceback; any other keeps its traceback.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
+from typing import TYPE_CHECKING
 
 import click
 
 from streamworker import __version__
-from streamworker.cli.cache import cache
-from streamworker.cli.check import check
-from streamworker.cli.config_show import config
 from streamworker.cli.console_output import say
-from streamworker.cli.marks import marks
-from streamworker.cli.new import new
-from streamworker.cli.offsets import offsets
-from streamworker.cli.options import examples
-from streamworker.cli.run import run
-from streamworker.cli.sinks import sinks
-from streamworker.cli.topics import topics
+from streamworker.cli.signals import end_on_sigterm_as_process_1
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.exit_code import ExitCode
 from streamworker.replay.desk import Refused
 from streamworker.replay.view_database import ViewError
 
-# What they import is imported when they are asked for. A worker starts a quarter sooner without.
-_LATER = frozenset({"audit", "autoscale", "console", "console-account", "dlq"})
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Where each command is: there it has its own name, with an underscore for a dash.
+_MODULES: Mapping[str, str] = {
+    "audit": "audit",
+    "autoscale": "autoscale",
+    "cache": "cache",
+    "check": "check",
+    "config": "config_show",
+    "console": "dead_letters",
+    "console-account": "console",
+    "dlq": "dlq",
+    "healthcheck": "healthcheck",
+    "marks": "marks",
+    "new": "new",
+    "offsets": "offsets",
+    "run": "run",
+    "sinks": "sinks",
+    "topics": "topics",
+}
 
 
 class Commands(click.Group):
-    """A group that turns our errors into a message and an exit code, and imports some of its commands late."""
+    """A group that turns our errors into a message and an exit code, and imports its commands late."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - as click calls it
         """The names of all."""
-        return sorted({*super().list_commands(ctx), *_LATER})
+        return sorted(_MODULES)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
         """The one of that name; None if there is none."""
-        match cmd_name:
-            case "autoscale":
-                from streamworker.cli.autoscale import autoscale  # noqa: PLC0415 - as above
-
-                return autoscale
-            case "audit" | "console" | "console-account" | "dlq":
-                from streamworker.cli.dead_letters import COMMANDS  # noqa: PLC0415 - as above
-
-                return COMMANDS[cmd_name]
-            case _:
-                return super().get_command(ctx, cmd_name)
+        if cmd_name not in _MODULES:
+            return None
+        module = importlib.import_module(f"streamworker.cli.{_MODULES[cmd_name]}")
+        command = getattr(module, cmd_name.replace("-", "_"))
+        assert isinstance(command, click.Command)
+        return command
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the subcommand."""
@@ -68,21 +76,22 @@ class Commands(click.Group):
             ctx.exit(ExitCode.INTERRUPTED)
 
 
+# Written out, because `options.examples` comes with all that the other commands need.
+_EXAMPLES = """\b
+Examples:
+  streamworker new shop && cd shop
+  streamworker check app.handlers:StoreOrders
+  streamworker run app.handlers:StoreOrders"""
+
+
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
-    epilog=examples(
-        "streamworker new shop && cd shop",
-        "streamworker check app.handlers:StoreOrders",
-        "streamworker run app.handlers:StoreOrders",
-    ),
+    epilog=_EXAMPLES,
 )
 @click.version_option(__version__, message="streamworker %(version)s")
 def main() -> None:
     """Handle Kafka records with your own code: in order per key, at least once, with dead letters."""
+    end_on_sigterm_as_process_1()
     # The client's log lines are the worker's business; commands report its errors themselves.
     logging.getLogger("librdkafka").addHandler(logging.NullHandler())
-
-
-for command in (run, check, offsets, topics, sinks, marks, cache, config, new):
-    main.add_command(command)

@@ -39,6 +39,15 @@ class _Sender:
         self._stop(signal.Signals(number).name)
 
 
+def end_on_sigterm_as_process_1() -> None:
+    """From now on a SIGTERM ends process 1 of a container, as it ends any other process.
+
+    The kernel gives process 1 no default: until a command has a handler of its own, SIGTERM would mean nothing to it.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, _frame: _leave(number))
+
+
 def stop_on_signals(stop: Stop, reload: Reload = lambda: None) -> None:
     """From now on the first SIGTERM or SIGINT calls `stop`, the second leaves the process; SIGHUP calls `reload`.
 

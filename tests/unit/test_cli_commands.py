@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -58,6 +59,7 @@ def test_the_version_is_the_packages() -> None:
         "cache flush",
         "config show",
         "dlq purge",
+        "healthcheck",
         "new",
     ],
 )
@@ -82,6 +84,14 @@ def test_a_configuration_error_is_a_message_without_traceback_and_exit_code_2() 
     assert result.exit_code == 2
     assert result.stderr == "Error: kafka.gruop: no such option; did you mean 'kafka.group'? (command line)\n"
     assert not result.stdout
+
+
+def test_every_command_is_where_the_list_of_commands_says() -> None:
+    context = main.make_context("streamworker", ["new"])
+
+    names = [command.name for command in map(partial(main.get_command, context), main.list_commands(context))]
+
+    assert names == main.list_commands(context)
 
 
 def test_wrong_usage_is_exit_code_2() -> None:
@@ -304,7 +314,7 @@ def test_a_variable_that_is_not_read_is_said_where_its_option_is_missing(monkeyp
 
 
 def test_a_worker_imports_nothing_that_only_dead_letters_need() -> None:
-    code = "import sys, streamworker.cli.main; print(*sorted(sys.modules))"
+    code = "import sys, streamworker.cli.main, streamworker.cli.run; print(*sorted(sys.modules))"
 
     imported = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
