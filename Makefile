@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo demo-console demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist lock clean kafka-jars registry packages chart-tools
+.PHONY: help setup test soak fuzz mutants lint demo demo-console demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist wheelhouse image test-image lock clean kafka-jars registry packages engine chart-tools
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,6 +27,11 @@ JOBS ?= 3
 SOAK ?= 20
 SOAK_S ?= 1800
 FUZZ_S ?= 300
+# What the image begins with, the Python that it has, and who builds it: docker, podman, or what has the same command line.
+BASE ?=
+IMAGE_PYTHON ?= 3.13
+IMAGE_MACHINE ?= $(shell uname -m)
+ENGINE ?= docker
 # Memory of a changed engine: some changes make a loop that has no end.
 MUTANT_KIB ?= 6000000
 
@@ -57,6 +62,8 @@ lint: setup ## style, types and the architecture
 	@$(BIN)/mypy --strict tests/api/typed_examples.py
 	@cd examples/flights && ../../$(BIN)/mypy --strict .
 	@cd examples/enrich && ../../$(BIN)/mypy --strict .
+	@cd examples/orders && ../../$(BIN)/mypy --strict .
+	@$(BIN)/hadolint deploy/Dockerfile examples/orders/Dockerfile
 	@$(BIN)/lint-imports || { echo "→ the tiers and the doors are in .importlinter"; exit 1; }
 
 demo: setup ## a worker to watch, on a mock cluster or KAFKA=host:port
@@ -104,10 +111,29 @@ dist: setup ## sdist and wheel into dist, and a try of the wheel in an environme
 	build/dist-venv/bin/pip install --quiet dist/*.whl
 	cd build && dist-venv/bin/streamworker --version
 
+wheelhouse: setup ## the wheels that the image is made of, into build/wheelhouse; IMAGE_PYTHON=3.13
+	rm -rf build/wheelhouse
+	$(BIN)/pip download --quiet --require-hashes --no-deps --only-binary :all: --implementation cp --python-version $(IMAGE_PYTHON) \
+	    $(foreach tag,manylinux_2_28 manylinux_2_17 manylinux2014,--platform $(tag)_$(IMAGE_MACHINE)) \
+	    --dest build/wheelhouse --requirement requirements/image.txt
+	$(PYTHON) -m build --no-isolation --wheel --outdir build/wheelhouse
+
+image: wheelhouse ## the image streamworker:VERSION; ENGINE=podman BASE=python@sha256:…
+	version=$$($(PYTHON) -c 'import streamworker; print(streamworker.__version__)'); \
+	BUILDAH_FORMAT=docker $(ENGINE) build --file deploy/Dockerfile --tag "streamworker:$$version" $(if $(BASE),--build-arg BASE=$(BASE)) \
+	    --build-arg VERSION="$$version" --build-arg REVISION="$$(git rev-parse HEAD)" --build-arg CREATED="$$(date -u +%FT%TZ)" .
+
+test-image: wheelhouse kafka-jars packages engine ## the image on a Debian of its own, built and run confined; needs root
+	CI=true $(PYTHON) -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/containers
+
 lock: $(UV) ## pin the newest versions that pyproject.toml and requirements/dev.in allow
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop --extra redis --extra postgres --extra http --extra console --extra oidc --extra autoscale \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --output-file requirements/dev.txt pyproject.toml requirements/dev.in
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop --extra redis --extra postgres --extra http --extra console --extra oidc \
+	    --constraint requirements/dev.txt --no-annotate \
+	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	    --output-file requirements/image.txt pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --constraint requirements/dev.txt \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --output-file requirements/mutants.txt requirements/mutants.in
@@ -147,6 +173,10 @@ packages:
 # What checks the chart. The first time takes two minutes. Without it its tests are skipped, with the reason, or fail if CI=true.
 chart-tools: setup
 	@PYTHONPATH=tests $(PYTHON) -m servers.chart_tools || echo "going on without them"
+
+# What builds and runs images without a daemon.
+engine:
+	.ci/ensure buildah 'buildah --version' podman 'podman --version' runc 'runc --version' debootstrap 'debootstrap --version'
 
 # Oldest first: what runs on it runs on the others.
 $(PYTHON):
