@@ -7,15 +7,14 @@ Pure, any thread.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from streamworker.options import MAX_TOPIC_CHARS
 from streamworker.record import Origin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from streamworker.record import Header, Headers
 
 PARENT = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_TOPIC_CHARS}}}/[0-9]{{1,10}}/[0-9]{{1,18}}")
@@ -24,8 +23,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 MAX_COUNT = 10**6
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lineage:
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     """The replay that a record comes of; all None if it comes of none."""
 
     parent: str | None = None  # the dead letter that was sent again: TOPIC/PARTITION/OFFSET in its own topic
@@ -34,16 +32,18 @@ class Lineage:
     repaired: str | None = None  # SHA-256 of the value, in hexadecimal digits, if that was edited
 
     @property
-    def headers(self) -> Iterator[Header]:
+    def headers(self) -> list[Header]:
         """As they are written."""
+        headers: list[Header] = []
         if self.parent is not None:
-            yield "sw-parent", self.parent.encode()
+            headers.append(("sw-parent", self.parent.encode()))
         if self.replay_id is not None:
-            yield "sw-replay-id", self.replay_id.encode()
+            headers.append(("sw-replay-id", self.replay_id.encode()))
         if self.count is not None:
-            yield "sw-replay-count", str(self.count).encode()
+            headers.append(("sw-replay-count", b"%d" % self.count))
         if self.repaired is not None:
-            yield "sw-repaired", self.repaired.encode()
+            headers.append(("sw-repaired", self.repaired.encode()))
+        return headers
 
 
 def lineage_of(headers: Headers) -> Lineage:

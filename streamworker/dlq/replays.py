@@ -13,24 +13,34 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from streamworker.dlq.envelope import PREFIX, VERSION
-from streamworker.dlq.lineage import MAX_COUNT, PARENT, REPLAY_ID, SHA256, Lineage, lineage_of, number, origin_said
+from streamworker.dlq.lineage import (
+    MAX_COUNT,
+    PARENT,
+    REPLAY_ID,
+    SHA256,
+    Lineage,
+    lineage_of,
+    number,
+    origin_said,
+)
 from streamworker.record import Headers, Origin, Returned, read_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from streamworker.record import Header, Message
 
 SIGNATURE = "sw-signature"
 _SIGNED_AS = b"streamworker replay 1"
+_VERSION_HEADER = ("sw-version", VERSION.encode())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """What the copy of a dead letter says of itself; raises ValueError for what nobody would read back."""
 
     group: str  # that is to handle it
@@ -57,17 +67,19 @@ class Replay:
         return Lineage(parent=self.parent, replay_id=self.id, count=self.count, repaired=self.repaired)
 
     @property
-    def headers(self) -> Iterator[Header]:
+    def headers(self) -> list[Header]:
         """As they are written, without signature."""
-        yield "sw-version", VERSION.encode()
+        headers: list[Header] = [_VERSION_HEADER]
         if self.origin is not None:
-            yield "sw-origin-topic", self.origin.topic.encode()
-            yield "sw-origin-partition", str(self.origin.partition).encode()
-            yield "sw-origin-offset", str(self.origin.offset).encode()
+            topic, partition, offset = self.origin
+            headers.append(("sw-origin-topic", topic.encode()))
+            headers.append(("sw-origin-partition", b"%d" % partition))
+            headers.append(("sw-origin-offset", b"%d" % offset))
         if self.origin_timestamp_ms is not None:
-            yield "sw-origin-timestamp", str(self.origin_timestamp_ms).encode()
-        yield from self.lineage.headers
-        yield "sw-target-group", self.group.encode()
+            headers.append(("sw-origin-timestamp", b"%d" % self.origin_timestamp_ms))
+        headers += self.lineage.headers
+        headers.append(("sw-target-group", self.group.encode()))
+        return headers
 
 
 class ReplayKey:

@@ -52,6 +52,9 @@ class Targets:
     listed: Collection[str] = ()
     can_address: bool = False
     _names: dict[tuple[str, str], str] = field(default_factory=dict, init=False, compare=False)
+    _places: dict[tuple[str, str | None], Sequence[Destination]] = field(
+        default_factory=dict, init=False, compare=False
+    )
 
     def of(self, origin: Origin | None, group: str | None, wanted: str | None = None) -> Destination:
         """Where the letter of a record from `origin` that failed for `group` goes; raises NoTarget."""
@@ -116,8 +119,11 @@ class Targets:
         return {topic: group for topic, group in named.items() if topic in self.partitions}
 
     def _there(self, topic: str, origin: Origin | None, group: str | None) -> Destination:
-        count = self.partitions.get(topic)
-        if not count:
-            raise NoTarget(f"there is no topic {topic!r}")
+        places = self._places.get((topic, group))
+        if places is None:
+            count = self.partitions.get(topic)
+            if not count:
+                raise NoTarget(f"there is no topic {topic!r}")
+            places = self._places[topic, group] = [Destination(topic, number, group) for number in range(count)]
         # Letters of one source partition stay together, and so in order.
-        return Destination(topic, 0 if origin is None else origin.partition % count, group)
+        return places[0 if origin is None else origin.partition % len(places)]
