@@ -71,7 +71,10 @@ class Standings:
 
     def of(self, letter: LetterId) -> Standing | None:
         """What was said last of a letter, believed or not; None: nothing. Raises Unreadable."""
-        state, topic, payload, replay = _FORM.unpack(self._entry(letter.offset))
+        page = self._pages.get(letter.offset // _PER_PAGE)
+        if page is None:
+            return None
+        state, topic, payload, replay = _FORM.unpack_from(page, letter.offset % _PER_PAGE * _SIZE)
         if state == _UNREADABLE:
             raise Unreadable(letter)
         return Standing(_STATES[state - 1], topic, payload, replay) if state else None
@@ -87,12 +90,9 @@ class Standings:
                 if at < offset and page[place * _SIZE]:
                     yield LetterId(self._partition, at)
 
-    def _entry(self, offset: int) -> bytes:
-        page = self._pages.get(offset // _PER_PAGE)
-        start = offset % _PER_PAGE * _SIZE
-        return _NOTHING if page is None else bytes(page[start : start + _SIZE])
-
     def _put(self, offset: int, entry: bytes) -> None:
-        page = self._pages.setdefault(offset // _PER_PAGE, bytearray(_PER_PAGE * _SIZE))
+        page = self._pages.get(offset // _PER_PAGE)
+        if page is None:
+            page = self._pages[offset // _PER_PAGE] = bytearray(_PER_PAGE * _SIZE)
         start = offset % _PER_PAGE * _SIZE
         page[start : start + _SIZE] = entry

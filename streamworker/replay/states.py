@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import hashlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -83,6 +84,7 @@ FOLLOWERS: Mapping[State, frozenset[State]] = {
 }
 
 _NONE = bytes(8)
+_encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Disposition)
 
 
@@ -100,7 +102,7 @@ class Standing(NamedTuple):
     @classmethod
     def of(cls, said: Disposition) -> Standing:
         """Of what was said."""
-        return cls(said.state, _short(said.topic_id), _short(said.payload_sha256), _short(said.replay_id))
+        return cls(said.state, _short_name(said.topic_id), _short(said.payload_sha256), _short(said.replay_id))
 
     def is_of(self, other: Standing) -> bool:
         """Whether both are of the same letter: of the same topic, as far as that is known, and the same payload."""
@@ -134,9 +136,12 @@ def _short(text: str | None) -> bytes:
     return _NONE if text is None else hashlib.sha256(text.encode()).digest()[:8]
 
 
+_short_name = lru_cache(16)(_short)  # of a topic: the same in nearly all that is said
+
+
 def encode(disposition: Disposition) -> bytes:
     """The value of its record."""
-    return msgspec.json.encode(disposition)
+    return _encoder.encode(disposition)
 
 
 def decode(value: bytes) -> Disposition | None:
@@ -150,7 +155,7 @@ def decode(value: bytes) -> Disposition | None:
 
 def key_of(letter: LetterId) -> bytes:
     """The key of its records."""
-    return str(letter).encode()
+    return b"%d:%d" % letter
 
 
 def letter_of(key: bytes | None) -> LetterId | None:
