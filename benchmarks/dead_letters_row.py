@@ -63,7 +63,7 @@ def viewed(asked: Asked) -> Mapping[str, float]:
     """By the builder of a view, which is asked then."""
     clock, before_mib = SystemClock(), peak_mib()
     with closing(TopicLog(asked.client, clock)) as log, closing(View(asked.topic, clock)) as view:
-        builder = ViewBuilder(view, log, read, partitions=PARTITIONS, has_states=True, timeout_s=_TIMEOUT_S)
+        builder = ViewBuilder(view, log, read, partitions=PARTITIONS, state_partitions=PARTITIONS, timeout_s=_TIMEOUT_S)
         start_s, cpu_s = time.perf_counter(), time.process_time()
         builder.step()
         first_s = time.perf_counter() - start_s
