@@ -17,6 +17,7 @@ from confluent_kafka import TopicPartition as ClientPartition
 from benchmarks.asked import Asked, answer, peak_mib, rate
 from benchmarks.topics import PARTITIONS
 from streamworker.clock import SystemClock
+from streamworker.garbage import seldom_collected
 from streamworker.replay.families import read
 from streamworker.replay.filters import Filter, parse
 from streamworker.replay.topic_log import TopicLog
@@ -62,7 +63,7 @@ def consumed(asked: Asked, *, headers: bool = False) -> Mapping[str, float]:
 def viewed(asked: Asked) -> Mapping[str, float]:
     """By the builder of a view, which is asked then."""
     clock, before_mib = SystemClock(), peak_mib()
-    with closing(TopicLog(asked.client, clock)) as log, closing(View(asked.topic, clock)) as view:
+    with closing(TopicLog(asked.client, clock)) as log, closing(View(asked.topic, clock)) as view, seldom_collected():
         builder = ViewBuilder(view, log, read, partitions=PARTITIONS, state_partitions=PARTITIONS, timeout_s=_TIMEOUT_S)
         start_s, cpu_s = time.perf_counter(), time.process_time()
         builder.step()

@@ -15,6 +15,7 @@ from benchmarks.asked import Asked, answer, rate
 from benchmarks.topics import PARTITIONS
 from streamworker.clock import SystemClock
 from streamworker.config import Config, KafkaConfig
+from streamworker.garbage import seldom_collected
 from streamworker.librdkafka import transactional_settings
 from streamworker.record import Origin, TopicPartition
 from streamworker.replay.audit import Note
@@ -127,7 +128,7 @@ def replayed(asked: Asked) -> Mapping[str, float]:
     )
     wait = lambda _: False  # noqa: E731 - nobody waits here
     shipments = Shipments(config, clock=clock, wait=wait, audit_key=None)
-    with closing(TopicLog(asked.client, clock)) as log, closing(shipments):
+    with closing(TopicLog(asked.client, clock)) as log, closing(shipments), seldom_collected():  # as at a desk
         letters = Letters(LetterReader(log, asked.topic, read, _TIMEOUT_S))
         around = Surroundings(
             letters=letters,

@@ -21,6 +21,7 @@ from streamworker.dlq.outbox import KafkaOutbox
 from streamworker.dlq.replays import ReplayKey
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.events import Listener, Listeners
+from streamworker.garbage import seldom_collected
 from streamworker.idempotency.figures import figures as claim_figures
 from streamworker.idempotency.provision import claimer_of
 from streamworker.key_file import read_key
@@ -66,9 +67,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _METADATA_TIMEOUT_S = 10.0
 _DENIED = "TOPIC_AUTHORIZATION_FAILED"
-# New objects after which the garbage collector looks at them. With its default of 700 it walks through the records of
-# every fetch, which are on their way and no garbage.
-_COLLECT_AFTER = 50_000
 
 
 class Application:
@@ -181,24 +179,20 @@ class Application:
         # What was loaded until here lives as long as the worker: without this every full collection, which
         # thousands of records in hand bring about often, walks through all of it again.
         gc.collect()
-        gc.freeze()
-        thresholds = gc.get_threshold()
-        gc.set_threshold(_COLLECT_AFTER, *thresholds[1:])
-        try:
-            with self._levels:
-                return self.worker.run()
-        finally:
-            if self._key_log:
-                self._key_log.close()
-            if self._transactor:
-                self._transactor.close(self.worker.config.lifecycle.close_timeout_s)
-            self._caches.close()
-            self._watchdog.stop()
-            self._lag.stop()
-            if self._http:
-                self._http.stop()
-            gc.set_threshold(*thresholds)
-            gc.unfreeze()
+        with seldom_collected():
+            try:
+                with self._levels:
+                    return self.worker.run()
+            finally:
+                if self._key_log:
+                    self._key_log.close()
+                if self._transactor:
+                    self._transactor.close(self.worker.config.lifecycle.close_timeout_s)
+                self._caches.close()
+                self._watchdog.stop()
+                self._lag.stop()
+                if self._http:
+                    self._http.stop()
 
     def take_credentials(self, username: str, password: str) -> None:
         """Show brokers another name and password of SASL from the next connection on. Thread of `run` only.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from streamworker.cli.options import TEXT, connect, settings_options, timeout_op
 from streamworker.clock import SystemClock
 from streamworker.declaration import declarations
 from streamworker.errors import ConfigurationError
+from streamworker.garbage import seldom_collected
 from streamworker.key_file import read_key
 from streamworker.repairs import repairs_in
 from streamworker.replay.kafka_desk import KafkaDesk
@@ -88,13 +89,11 @@ def desk_options(command: Callable[..., None]) -> Callable[..., None]:
 def open_desk(options: DeskOptions, topic: str | None) -> Iterator[KafkaDesk]:
     """A desk that has read all of dead-letter topic `topic`, with a progress bar; None: it reads no letters."""
     desk = make_desk(options)
-    try:
+    with seldom_collected(), closing(desk):
         if topic is not None:
             with progress_bar(f"reading {topic}", _SHARES) as advance:
                 desk.read(topic, lambda share: advance(int(share * _SHARES)))
         yield desk
-    finally:
-        desk.close()
 
 
 @contextmanager
@@ -106,11 +105,9 @@ def open_following_desk(options: DeskOptions) -> Iterator[KafkaDesk]:
     if options.unmasked:
         raise ConfigurationError("--unmasked: a console never shows what is masked; use `streamworker dlq show`")
     desk = make_desk(options)
-    try:
+    with seldom_collected(), closing(desk):
         desk.follow(dead_letter_topics)
         yield desk
-    finally:
-        desk.close()
 
 
 def dead_letter_topics(there: Collection[str]) -> list[str]:
