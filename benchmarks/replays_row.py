@@ -26,8 +26,9 @@ from streamworker.replay.families import read
 from streamworker.replay.filters import Filter
 from streamworker.replay.letter_reader import LetterReader
 from streamworker.replay.plans import Candidate, make_plan
+from streamworker.replay.read_ahead import ReadAhead
 from streamworker.replay.repair import ValueForm
-from streamworker.replay.runs import CHUNK, Run, Surroundings
+from streamworker.replay.runs import CHUNK, Part, Run, Surroundings
 from streamworker.replay.shipments import Shipments
 from streamworker.replay.states import State, encode, key_of, state_topic
 from streamworker.replay.targets import Targets
@@ -127,7 +128,8 @@ def replayed(asked: Asked) -> Mapping[str, float]:
         started_ms=clock.wall_ms(),
     )
     wait = lambda _: False  # noqa: E731 - nobody waits here
-    shipments = Shipments(config, clock=clock, wait=wait, audit_key=None)
+    ahead = ReadAhead[Part]()
+    shipments = Shipments(config, clock=clock, wait=wait, audit_key=None, meanwhile=ahead.step)
     with closing(TopicLog(asked.client, clock)) as log, closing(shipments), seldom_collected():  # as at a desk
         letters = Letters(LetterReader(log, asked.topic, read, _TIMEOUT_S))
         around = Surroundings(
@@ -139,6 +141,7 @@ def replayed(asked: Asked) -> Mapping[str, float]:
             asked=lambda: None,
             tell=lambda _: None,
             note=lambda: Note(at_ms=clock.wall_ms(), actor=_SOMEBODY, what="replay", detail={}),
+            ahead=ahead,
         )
         start_s, cpu_s = time.perf_counter(), time.process_time()
         ended = Run(plan, operation, maker(asked), Rates(records_per_s=None, canary=0), around).run()

@@ -22,7 +22,8 @@ from streamworker.replay.group_outcomes import GroupOutcomes
 from streamworker.replay.letter_reader import LetterReader
 from streamworker.replay.operation_log import OperationLog
 from streamworker.replay.operations import Logged, letter_of
-from streamworker.replay.runs import Run, Surroundings
+from streamworker.replay.read_ahead import ReadAhead
+from streamworker.replay.runs import Part, Run, Surroundings
 from streamworker.replay.shipments import Shipments
 
 if TYPE_CHECKING:
@@ -128,11 +129,15 @@ class Runner:
         try:
             with ExitStack() as stack:
                 letters, children, asked = (stack.enter_context(closing(self._clients.new_log())) for _ in range(3))
-                shipments = stack.enter_context(
-                    closing(
-                        Shipments(self._config, clock=self._clock, wait=self._ending.wait, audit_key=self._audit_key)
-                    )
+                ahead = ReadAhead[Part]()
+                shipments = Shipments(
+                    self._config,
+                    clock=self._clock,
+                    wait=self._ending.wait,
+                    audit_key=self._audit_key,
+                    meanwhile=ahead.step,
                 )
+                stack.enter_context(closing(shipments))
                 operations = OperationLog(self._cluster, asked, self._timeout_s)
                 outcomes = GroupOutcomes(
                     self._cluster,
@@ -153,6 +158,7 @@ class Runner:
                     asked=_Questions(begun.id, operations, self._clock, self._ending).asked,
                     tell=partial(self._tell, running, plan),
                     note=partial(self._note, errand, begun),
+                    ahead=ahead,
                 )
                 Run(plan, begun, errand.maker, errand.rates, around, resumed=errand.resumed).run()
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits for the operation has to hear of it

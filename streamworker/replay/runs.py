@@ -2,19 +2,21 @@
 
 Decided here: the order (partition by partition, ascending), the pace, when a run ends by itself. What a chunk does to
 the cluster is `shipping.py`'s. Nothing is lost by stopping: what was not marked is still pending, and the same plan can
-be run on. The thread that calls `run`; it blocks in the cluster and in `wait`.
+be run on. The thread that calls `run`; it blocks in the cluster and in `wait`. While it ships a part, and waits for
+brokers, the letters of the next one are read and their copies made.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from streamworker.errors import ClientError
 from streamworker.options import Rate
 from streamworker.replay.copies import NotMade
 from streamworker.replay.desk import SENDING, Operation, OperationState, Outcome
+from streamworker.replay.read_ahead import ReadAhead
 from streamworker.replay.shipping import Chunk
 from streamworker.resilience.limits import Pace
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1000  # letters in one transaction: as many wait for its three round trips
 _CHUNK_BYTES = 4 * 1024 * 1024
+_BIT_S = 0.001  # how long letters are read ahead between two looks at what is waited for; a repair may take longer
 _CANARY_WAIT_S = 120.0
 _LOOK_S = 0.5
 _MOST_FAILURES = 1000  # that are remembered
@@ -80,6 +83,17 @@ class Surroundings:
     asked: Callable[[], OperationState | None]
     tell: Callable[[Operation], None]
     note: Callable[[], Note]  # what the audit says of a chunk, but for its letters
+    ahead: ReadAhead[Part] = field(default_factory=ReadAhead)  # goes on while something is waited for
+
+
+@dataclass(slots=True)
+class Part:
+    """Letters of one partition that are shipped at once: a chunk, or some of one whose values are large."""
+
+    done_before: int = 0  # letters in front of it that the operation had done when it was resumed
+    chosen: int = 0  # letters of the plan that were looked at with it
+    made: dict[LetterId, Made] = field(default_factory=dict)
+    failed: dict[LetterId, str] = field(default_factory=dict)  # nothing can be sent for these, and why
 
 
 class Run:
@@ -115,14 +129,7 @@ class Run:
     def run(self) -> Operation:
         """To the end; returns how it ended, and raises nothing that the cluster says."""
         try:
-            given = 0
-            for ids in self._chunks():
-                self._stop_if_asked()
-                self._do(ids)
-                given += len(ids)
-                if self._canary is not None and given >= self._rates.canary:
-                    self._heed_canary(self._canary)
-                    self._canary = None
+            self._ship_all(self._around.ahead)
             state, message = OperationState.DONE, self._left_alone()
         except Stop as stop:
             state, message = stop.state, stop.message
@@ -132,62 +139,99 @@ class Run:
         self._tell(replace(self.operation, state=state, message=message, ended_ms=ended_ms))
         return self.operation
 
-    def _chunks(self) -> Iterator[Sequence[LetterId]]:
-        """The letters of the plan with their duplicates, of one partition each."""
+    def _ship_all(self, ahead: ReadAhead[Part]) -> None:
+        """Part by part. While it is open whether the run goes on, none is read."""
+        ahead.begin(self._parts())
+        given = 0
+        while (part := ahead.take()) is not None:
+            self._stop_if_asked()
+            made = self._to_ship(part)
+            given += part.chosen
+            canary = self._canary if given >= self._rates.canary else None
+            self._keep_pace(made)
+            ahead.held = canary is not None
+            if made:
+                self._ship(made)
+            if canary is not None:
+                self._heed_canary(canary)
+                self._canary = None
+            ahead.held = False
+
+    # What is read ahead: of what else a run has it changes nothing.
+
+    def _parts(self) -> Iterator[Part | None]:
+        """The letters of the plan with their duplicates; a None now and then, as of `ReadAhead`."""
+        monotonic_s = self._around.clock.monotonic_s
+        until_s = monotonic_s() + _BIT_S
+        for chunk, done_before in self._chunks():
+            missing, size_bytes = set(chunk), 0
+            part = Part(done_before)
+            for letter in self._around.letters.read(chunk):
+                missing.discard(letter.id)
+                if size_bytes > _CHUNK_BYTES:
+                    yield part
+                    part, size_bytes = Part(), 0
+                try:
+                    part.made[letter.id] = self._made(letter, missing)
+                except NotMade as error:
+                    part.failed[letter.id] = str(error)
+                else:
+                    size_bytes += len(letter.value or b"")
+                if monotonic_s() > until_s:
+                    yield None
+                    until_s = monotonic_s() + _BIT_S
+            part.failed.update(dict.fromkeys(missing, "it is not there any more"))
+            part.chosen = len(chunk)
+            yield part
+
+    def _chunks(self) -> Iterator[tuple[Sequence[LetterId], int]]:
+        """Of one partition each, with how many before it were done already."""
         most = CHUNK if self._rates.records_per_s is None else max(1, min(CHUNK, int(self._rates.records_per_s)))
         chunk: list[LetterId] = []
-        given = 0
-        for letter in self._left():
+        given = done_before = 0
+        for letter in _merged(self._plan.ids, sorted(self._plan.duplicates)):
+            if self._is_done(letter):
+                done_before += 1
+                continue
             canary_ends = self._canary is not None and given + len(chunk) == self._rates.canary
             if chunk and (len(chunk) >= most or chunk[0].partition != letter.partition or canary_ends):
-                yield chunk
+                yield chunk, done_before
                 given += len(chunk)
-                chunk = []
+                chunk, done_before = [], 0
             chunk.append(letter)
-        if chunk:
-            yield chunk
+        yield chunk, done_before
 
-    def _left(self) -> Iterator[LetterId]:
-        """What this operation has not done yet, as far as the view knows; what it does not is left alone later."""
-        for letter in _merged(self._plan.ids, sorted(self._plan.duplicates)):
-            said = self._around.letters.said(letter) if self._resumed else None
-            if said is not None and said.op_id == self.operation.id:
-                self.operation = replace(self.operation, done=self.operation.done + 1)
-            else:
-                yield letter
-
-    def _do(self, ids: Sequence[LetterId]) -> None:
-        made: dict[LetterId, Made] = {}
-        size_bytes = 0
-        missing = set(ids)
-        for letter in self._around.letters.read(ids):
-            missing.discard(letter.id)
-            if size_bytes > _CHUNK_BYTES:
-                self._ship(made)
-                made, size_bytes = {}, 0
-            try:
-                made[letter.id] = self._made(letter, missing)
-            except NotMade as error:
-                self._failed({letter.id: str(error)})
-            else:
-                size_bytes += len(letter.value or b"")
-        self._failed(dict.fromkeys(missing, "it is not there any more"))
-        if made:
-            self._ship(made)
+    def _is_done(self, letter: LetterId) -> bool:
+        """Whether this operation has done it, as far as the view knows; what it does not is left alone later."""
+        said = self._around.letters.said(letter) if self._resumed else None
+        return said is not None and said.op_id == self.operation.id
 
     def _made(self, letter: DeadRecord, missing: Collection[LetterId]) -> Made:
         now_ms = self._around.clock.wall_ms()
         of = self._plan.duplicates.get(letter.id)  # which comes before it
-        if of is not None and (of in missing or of in self._failed_firsts):
-            raise NotMade(f"{of}, which it is a duplicate of, was left alone")
+        if of is not None and of in missing:
+            raise NotMade(_of_none(of))
         if of is not None:
             return self._maker.duplicate(letter, of, now_ms)
         sends = self._plan.request.action in SENDING  # then it does not matter what was said before, and asking costs
         return self._maker.make(letter, now_ms, before=None if sends else self._around.letters.said(letter.id))
 
+    # What ships.
+
+    def _to_ship(self, part: Part) -> Mapping[LetterId, Made]:
+        """What is left of a part without duplicates of letters that could not be shipped; it is counted meanwhile."""
+        self.operation = replace(self.operation, done=self.operation.done + part.done_before)
+        self._failed(part.failed)
+        alone = {
+            letter: _of_none(of)
+            for letter in part.made
+            if self._failed_firsts and (of := self._plan.duplicates.get(letter)) in self._failed_firsts
+        }
+        self._failed(alone)
+        return {letter: one for letter, one in part.made.items() if letter not in alone} if alone else part.made
+
     def _ship(self, made: Mapping[LetterId, Made]) -> None:
         copies = {letter: one.copy for letter, one in made.items() if one.copy is not None}
-        self._keep_pace(len(made), sum(len(one.value or b"") for one in copies.values()))
         partition = next(iter(made)).partition
         shipped = self._around.shipping(partition).ship(
             Chunk(
@@ -239,8 +283,9 @@ class Run:
         self.operation = operation
         self._around.tell(operation)
 
-    def _keep_pace(self, records: int, size_bytes: int) -> None:
-        for pace, amount in ((self._records, records), (self._bytes, size_bytes)):
+    def _keep_pace(self, made: Mapping[LetterId, Made]) -> None:
+        size_bytes = sum(len(one.copy.value or b"") for one in made.values() if one.copy is not None)
+        for pace, amount in ((self._records, len(made)), (self._bytes, size_bytes)):
             if pace is None or not amount:
                 continue
             while not pace.most(self._around.clock.monotonic_s(), needed=True):
@@ -280,6 +325,10 @@ class Run:
             self._stop_if_asked()
             if self._around.wait(_LOOK_S):
                 raise Stop(OperationState.PAUSED, "it was told to end")
+
+
+def _of_none(of: LetterId) -> str:
+    return f"{of}, which it is a duplicate of, was left alone"
 
 
 def _pace(per_s: float | None, now_s: float) -> Pace | None:

@@ -74,7 +74,10 @@ _NO_FAULT_OF_ITS = frozenset(
 
 
 class KafkaSender:
-    """A `Sender` over a producer with `settings`, which have a transactional id if it is to make transactions."""
+    """A `Sender` over a producer with `settings`, which have a transactional id if it is to make transactions.
+
+    While it waits for answers it calls `meanwhile`, which does a bit of other work, or tells that there is none.
+    """
 
     def __init__(
         self,
@@ -83,9 +86,11 @@ class KafkaSender:
         clock: Clock,
         timeout_s: float,
         make_producer: Callable[..., Producer] = Producer,
+        meanwhile: Callable[[], bool] = lambda: False,
     ) -> None:
         self._monotonic_s = clock.monotonic_s
         self._timeout_s = timeout_s
+        self._meanwhile = meanwhile
         self._transactional = "transactional.id" in settings
         self._known: dict[str, float] = {}  # topics that are there, and until when that is believed
         try:
@@ -192,7 +197,7 @@ class KafkaSender:
         until_s = self._monotonic_s() + self._timeout_s
         with contextlib.suppress(KafkaException):  # a fatal error; the answers say so, too
             while len(self._producer) and self._monotonic_s() < until_s:
-                self._producer.poll(_POLL_S)
+                self._producer.poll(0 if self._meanwhile() else _POLL_S)
                 if errors and self._transactional:
                     return
 
@@ -314,8 +319,8 @@ class AuditWriter:
 class Shipments:
     """The shippings of dead-letter topics, each with a producer of its own while it is used.
 
-    `wait` as of `PartitionShipping`; `audit_key` is what `audit.key_file` has. What it gives out belongs to the thread
-    that asked, and so does the rest.
+    `wait` as of `PartitionShipping`, `meanwhile` as of `KafkaSender`; `audit_key` is what `audit.key_file` has. What it
+    gives out belongs to the thread that asked, and so does the rest.
     """
 
     def __init__(
@@ -326,12 +331,14 @@ class Shipments:
         wait: Callable[[float], bool],
         audit_key: bytes | None,
         audit_topic: str = AUDIT_TOPIC,
+        meanwhile: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config = config
         self._clock = clock
         self._wait = wait
         self._audit_key = audit_key
         self._audit_topic = audit_topic
+        self._meanwhile = meanwhile
         self._shippings: dict[TopicPartition, PartitionShipping] = {}
 
     def of(self, dead_letters: TopicPartition) -> Shipping:
@@ -366,7 +373,7 @@ class Shipments:
             settings = transactional_settings(kafka, timeout_s, f"sw-dlq-{dead_letters.topic}-{dead_letters.partition}")
         else:
             settings = sink_settings(kafka, self._config.dead_letters)
-        return KafkaSender(settings, clock=self._clock, timeout_s=timeout_s)
+        return KafkaSender(settings, clock=self._clock, timeout_s=timeout_s, meanwhile=self._meanwhile)
 
     def _topic_log(self) -> TopicLog:
         return TopicLog(topic_log_settings(self._config.kafka), self._clock)

@@ -13,17 +13,16 @@ from streamworker.replay.dead_record import DeadRecord, LetterId
 from streamworker.replay.desk import Action, Actor, Operation, OperationState, Outcome, Plan, Rates, Request, Role
 from streamworker.replay.filters import Filter
 from streamworker.replay.plans import Candidate, make_plan
+from streamworker.replay.read_ahead import ReadAhead
 from streamworker.replay.repair import ValueForm
-from streamworker.replay.runs import CHUNK, Run, Surroundings
+from streamworker.replay.runs import CHUNK, Part, Run, Surroundings
 from streamworker.replay.shipping import Chunk, Shipped
-from streamworker.replay.states import State, Target
+from streamworker.replay.states import Disposition, State, Target
 from streamworker.replay.targets import Targets
 from streamworker.testing.virtual_time import VirtualTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from streamworker.replay.states import Disposition
 
 TARGETS = Targets({"orders": 4, "orders.replay.shop": 4}, groups=["shop"])
 REPLAY = Request(topic="orders.dlq", action=Action.REPLAY, filter=Filter())
@@ -72,27 +71,43 @@ class World:
     ask: Callable[[], OperationState | None] = lambda: None
     fails: ClientError | None = None
     transactions: bool = True
+    ahead: ReadAhead[Part] = field(default_factory=ReadAhead)
+    while_shipping: Callable[[], object] = lambda: None
+    while_reading: Callable[[], object] = lambda: None
+    read_here: list[LetterId] = field(default_factory=list)
+    unreadable: set[LetterId] = field(default_factory=set)
+    refused: set[LetterId] = field(default_factory=set)  # by brokers
+    done_before: set[LetterId] = field(default_factory=set)  # by the operation that is resumed
 
     def read(self, ids: Sequence[LetterId]) -> Iterator[DeadRecord]:
-        return (letter(one) for one in ids if one not in self.gone)
+        for one in ids:
+            if one in self.unreadable:
+                raise ClientError("no broker", code="_TRANSPORT")
+            if one not in self.gone:
+                self.read_here.append(one)
+                self.while_reading()
+                yield letter(one)
 
     def said(self, letter: LetterId) -> Disposition | None:
-        return None
+        return (
+            Disposition(state=State.REPLAYED, op_id="op", actor="anna", at_ms=0) if letter in self.done_before else None
+        )
 
     def ship(self, chunk: Chunk) -> Shipped:
         if self.fails is not None:
             raise self.fails
         self.chunks.append(chunk)
         self.sent_at_s.append(self.clock.monotonic_s())
+        self.while_shipping()
         sent = {
             one: Target(copy.topic, copy.partition or 0, one.offset)
             for one, copy in chunk.copies.items()
-            if one not in self.taken
+            if one not in self.taken | self.refused
         }
         dropped = dict.fromkeys(self.taken & set(chunk.ids), State.DISCARDED)
-        return Shipped(
-            frozenset(chunk.ids) - self.taken, sent, dropped, {}, frozenset(), exactly_once=self.transactions
-        )
+        failed = dict.fromkeys(self.refused & set(chunk.ids), "too large")
+        marked = frozenset(chunk.ids) - self.taken - self.refused
+        return Shipped(marked, sent, dropped, failed, frozenset(), exactly_once=self.transactions)
 
     def idle(self) -> None: ...
 
@@ -148,8 +163,9 @@ class World:
             asked=lambda: self.ask(),
             tell=self.said_by_run.append,
             note=lambda: Note(at_ms=0, actor=ANNA, what="replay", detail={}),
+            ahead=self.ahead,
         )
-        run = Run(plan, operation, maker, rates, around)
+        run = Run(plan, operation, maker, rates, around, resumed=bool(self.done_before))
         run.run()
         return run
 
@@ -345,3 +361,80 @@ def test_a_repair_sends_another_value_and_keeps_the_hash_of_both() -> None:
     assert copy.value == b'{"id": 1}'
     assert said.state is State.REPAIRED
     assert dict(copy.headers)["sw-repaired"] == (said.edited_sha256 or "").encode()
+
+
+def test_the_next_letters_are_read_while_others_are_shipped() -> None:
+    world = World()
+    read: list[int] = []
+
+    def steps() -> None:
+        while world.ahead.step():
+            pass
+        read.append(len(world.read_here))
+
+    world.while_shipping = steps
+    world.run(plan_of(ids(3 * CHUNK)))
+
+    assert read == [2 * CHUNK, 3 * CHUNK, 3 * CHUNK]
+    assert world.shipped == ids(3 * CHUNK)
+
+
+def test_none_is_read_ahead_of_what_became_of_the_first() -> None:
+    world = World(returned=set(ids(20)))
+    world.while_shipping = world.ahead.step
+
+    run = world.run(plan_of(ids(600)), Rates(records_per_s=None, canary=20))
+
+    assert world.read_here == ids(20)
+    assert run.operation.state is OperationState.ABORTED
+
+
+def test_what_was_shipped_stays_done_though_the_next_could_not_be_read_meanwhile() -> None:
+    world = World(unreadable={LetterId(0, CHUNK)})
+    world.while_shipping = lambda: [world.ahead.step() for _ in range(3)]
+
+    run = world.run(plan_of(ids(2 * CHUNK)))
+
+    assert world.shipped == ids(CHUNK)
+    assert (run.operation.done, run.operation.failed) == (CHUNK, 0)
+    assert (run.operation.state, run.operation.message) == (OperationState.FAILED, "no broker")
+
+
+def test_a_duplicate_of_what_was_refused_is_left_alone_though_it_was_read_before() -> None:
+    letters = ids(CHUNK + 1)
+    world = World(refused={letters[0]})
+
+    def steps() -> None:
+        while world.ahead.step():
+            pass
+
+    world.while_shipping = steps
+    run = world.run(plan_of(letters, same=[letters[0], letters[-1]]))
+
+    assert world.shipped == letters[:-1]
+    assert run.failures == {letters[0]: "too large", letters[-1]: "0:0, which it is a duplicate of, was left alone"}
+    assert (run.operation.done, run.operation.failed) == (CHUNK - 1, 2)
+
+
+def test_what_was_done_before_a_run_was_resumed_counts_and_is_not_done_again() -> None:
+    world = World(done_before=set(ids(CHUNK)) | {LetterId(0, CHUNK + 2)})
+
+    run = world.run(plan_of(ids(CHUNK + 3)))
+
+    assert world.shipped == [LetterId(0, CHUNK), LetterId(0, CHUNK + 1)]
+    assert (run.operation.done, run.operation.state) == (CHUNK + 3, OperationState.DONE)
+
+
+def test_letters_that_take_long_are_read_one_by_one_between_looks_at_what_is_waited_for() -> None:
+    world = World()
+    read: list[int] = []
+
+    def steps() -> None:
+        while world.ahead.step():
+            read.append(len(world.read_here) - CHUNK)
+
+    world.while_shipping = steps
+    world.while_reading = lambda: world.clock.wait(1.0, lambda: False)
+    world.run(plan_of(ids(CHUNK + 3)))
+
+    assert read == [1, 2, 3, 3, 3]
