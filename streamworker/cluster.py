@@ -68,11 +68,17 @@ class GroupState:
     state: str
     members: int
     owners: Mapping[TopicPartition, str] = field(default_factory=dict)  # who has which partition, by name and host
+    simple: bool = False  # its offsets are committed by somebody who is no member, and chooses partitions himself
 
     @property
     def live(self) -> bool:
         """Whether it has members, whose offsets must not be moved from outside."""
         return self.members > 0
+
+    @property
+    def tells_owners(self) -> bool:
+        """Whether a partition that is not in `owners` has none; amid a classic rebalance nobody is listed."""
+        return not self.simple and self.state not in ("PREPARING_REBALANCING", "COMPLETING_REBALANCING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,31 @@ class Cluster:
     def log_start_offsets(self, partitions: Sequence[TopicPartition], timeout_s: float) -> Mapping[TopicPartition, int]:
         """First offset that each still has."""
         return self._offsets(partitions, OffsetSpec.earliest(), timeout_s)  # type: ignore[no-untyped-call]
+
+    def bounds(
+        self, partitions: Sequence[TopicPartition], timeout_s: float
+    ) -> Mapping[TopicPartition, tuple[int, int]]:
+        """First offset that each still has, and the one behind its last; one that gives no answer is left out."""
+        asked = _client_partitions(partitions)
+        if not asked:
+            return {}
+        with self._call():
+            starts, ends = (
+                self._client.list_offsets(
+                    dict.fromkeys(asked, which),
+                    isolation_level=IsolationLevel.READ_COMMITTED,
+                    request_timeout=timeout_s,
+                )
+                for which in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            )
+            found = {
+                one: (_answer_or_none(starts[one], timeout_s), _answer_or_none(ends[one], timeout_s)) for one in asked
+            }
+        return {
+            _partition(one): (start.offset, end.offset)
+            for one, (start, end) in found.items()
+            if start is not None and end is not None
+        }
 
     def offsets_at(
         self, partitions: Sequence[TopicPartition], timestamp_ms: int, timeout_s: float
@@ -243,7 +274,7 @@ class Cluster:
             for member in found.members
             for one in member.assignment.topic_partitions
         }
-        return GroupState(found.state.name, len(found.members), owners)
+        return GroupState(found.state.name, len(found.members), owners, simple=bool(found.is_simple_consumer_group))
 
     def groups(self, timeout_s: float) -> GroupListing | None:
         """All consumer groups that this client may see; None if this cluster does not tell them."""

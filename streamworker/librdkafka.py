@@ -244,6 +244,22 @@ def topic_log_settings(kafka: KafkaConfig) -> dict[str, Option]:
     }
 
 
+def peek_settings(kafka: KafkaConfig) -> dict[str, Option]:
+    """Settings of the consumer that looks at single records; it reads as little beyond them as can be."""
+    return {
+        **key_log_settings(kafka),
+        "auto.offset.reset": "error",
+        "isolation.level": "read_committed",
+        "queued.min.messages": 1,
+        "queued.max.messages.kbytes": 1024,
+        # A broker sends at least one whole batch of records, however large that is.
+        "fetch.message.max.bytes": 16 * 1024,
+        "fetch.queue.backoff.ms": 10,
+        "fetch.wait.max.ms": 20,  # at the end of a partition; others of the same broker wait behind it
+        **_added(kafka, "consumer", _PRODUCER_ONLY),
+    }
+
+
 def producer_settings(kafka: KafkaConfig, dead_letters: DeadLetterConfig) -> dict[str, Option]:
     """Settings of the producer that writes dead letters."""
     return {

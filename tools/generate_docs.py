@@ -27,7 +27,7 @@ from streamworker.cli.exit_codes import MEANINGS
 from streamworker.cli.main import main as command_line
 from streamworker.cli.sources import PREFIX
 from streamworker.interfaces import FaultKind
-from streamworker.observability.catalogue import Kind, Metric, SupervisorMetric, markdown
+from streamworker.observability.catalogue import Kind, Metric, ObserverMetric, SupervisorMetric, markdown
 from streamworker.record import Ending
 from streamworker.source.flow import PauseReason
 
@@ -190,6 +190,15 @@ def metrics() -> str:
         ),
         "",
         markdown(SupervisorMetric).rstrip(),
+        "",
+        "## Of an observer",
+        "",
+        (
+            "`streamworker lag --serve` looks at groups from outside, also at those of other programs; what its figures"
+            " mean is said in [Lag](../lag.md). It has no bound on its series."
+        ),
+        "",
+        markdown(ObserverMetric).rstrip(),
         "",
         "## Buckets",
         "",

@@ -68,8 +68,12 @@ class ConsoleOptions:
 def console_command(
     desk_options: Callable[[Callable[..., None]], Callable[..., None]],
     open_desk: Callable[[Options], AbstractContextManager[Desk]],
+    observed: Callable[[Options, Sequence[str], Desk], AbstractContextManager[None]],
 ) -> click.Command:
-    """The command. `desk_options` give it the argument `options`, and `open_desk` makes a desk of that."""
+    """The command. `desk_options` give it the argument `options`, and `open_desk` makes a desk of that.
+
+    `observed` serves the lag of some groups meanwhile, at a port of its own.
+    """
 
     @click.command(
         epilog=examples(
@@ -106,8 +110,16 @@ def console_command(
     @click.option("--environment", default="", metavar="NAME", help="Shown on each page.")
     @click.option("--colour", type=click.Choice(COLOURS), default="grey", show_default=True, help="Of that name.")
     @click.option("--read-only", is_flag=True, help="Nothing can be changed, whoever asks.")
+    @click.option(
+        "--observe",
+        "groups_observed",
+        type=TEXT,
+        multiple=True,
+        metavar="GROUP",
+        help="Also serve metrics of its lag, and of dead letters, at http.port, as `streamworker lag --serve`.",
+    )
     @desk_options
-    def console(*, options: Options, **of_console: object) -> None:
+    def console(*, options: Options, groups_observed: Sequence[str], **of_console: object) -> None:
         """Show dead letters in a browser: find, repair and replay them.
 
         There is no access without signing in. Where there are no accounts, a link is printed that signs in one
@@ -120,7 +132,7 @@ def console_command(
         settings = settings_of(asked, server.port)
         stop_on_signals(lambda _: server.stop())
         oidc = _oidc(asked, settings)
-        with open_desk(options) as desk:
+        with open_desk(options) as desk, observed(options, groups_observed, desk):
             _say_where(asked, settings, token)
             _answer(server, desk, access, settings, oidc)
 

@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from streamworker.cli.console import console_command
 from streamworker.cli.desks import desk_options, open_following_desk
+from streamworker.cli.lag_serve import observed
 
-console = console_command(desk_options, open_following_desk)
+console = console_command(desk_options, open_following_desk, observed)

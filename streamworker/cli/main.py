@@ -34,6 +34,7 @@ _MODULES: Mapping[str, str] = {
     "console-account": "console",
     "dlq": "dlq",
     "healthcheck": "healthcheck",
+    "lag": "lag",
     "marks": "marks",
     "new": "new",
     "offsets": "offsets",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -54,6 +55,24 @@ def stop_on_signals(stop: Stop, reload: Reload = lambda: None) -> None:
     `stop` gets the signal's name; both must only set a flag.
     """
     _on_signals(_Sender(stop, reload))
+
+
+class StopRequest:
+    """What the main thread waits for that has nothing else to do: a signal that asks for the end.
+
+    It is told by a pipe, because a lock is not for signal handlers.
+    """
+
+    def __init__(self) -> None:
+        self._told, self._tell = os.pipe()
+        stop_on_signals(self._note)
+
+    def came(self, within_s: float | None = None) -> bool:
+        """Wait for it, for ever or for so long; whether it has come."""
+        return bool(select.select([self._told], [], [], within_s)[0])
+
+    def _note(self, _name: str) -> None:
+        os.write(self._tell, b"x")  # the second signal leaves, so the pipe is never full
 
 
 def follow_supervisor(tether: int, stop: Stop, reload: Reload, tidy: Callable[[], None]) -> None:

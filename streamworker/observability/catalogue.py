@@ -484,7 +484,62 @@ class SupervisorMetric(enum.Enum):
     )
 
 
-def markdown(catalogue: Iterable[Metric | SupervisorMetric] = Metric) -> str:
+class ObserverMetric(enum.Enum):
+    """What `streamworker lag --serve` tells of groups and dead letters, whoever runs them, from brokers only."""
+
+    LAG = _gauge(
+        "group_lag_records",
+        "records",
+        ("group", "topic"),
+        "Records from the committed offsets to the ends of the partitions, of all partitions together.",
+    )
+    LAG_SECONDS = _gauge(
+        "group_lag_seconds",
+        "seconds",
+        ("group", "topic"),
+        "Age of the oldest record at a committed offset; 0 when caught up, no sample while it is not known.",
+    )
+    STATE = _gauge(
+        "consumer_lag_state",
+        "1",
+        ("group", "topic", "partition", "state"),
+        "1 for the state that a partition is in: `ok`, `warn` (the lag does not shrink), `stall` (somebody has it, and"
+        " commits nothing new), `stop` (nobody commits) or `rewind` (it went back). No sample for others, and none"
+        " while too little was seen.",
+    )
+    UNOWNED = _gauge(
+        "group_unowned_partitions",
+        "partitions",
+        ("group", "topic"),
+        "Partitions that no member of the group has. No sample amid a rebalance, and for groups without membership.",
+    )
+    MEMBERS = _gauge("group_members", "members", ("group",), "Members of the group.")
+    DATA_LOSS = _gauge(
+        "group_data_loss_seconds",
+        "seconds",
+        ("group", "topic"),
+        "Time until a record is deleted that the group has not handled; 0 if that has happened, no sample if it will"
+        " not as far as is known.",
+    )
+    OBSERVED = _gauge(
+        "lag_observed_timestamp_seconds", "seconds", (), "Unix time of the last look at the groups that succeeded."
+    )
+    DLQ_PENDING = _gauge("dlq_pending_records", "records", ("dlq_topic",), "Dead letters that nobody has settled.")
+    DLQ_OLDEST = _gauge(
+        "dlq_oldest_pending_age_seconds",
+        "seconds",
+        ("dlq_topic",),
+        "Age of the oldest of them; no sample if there is none.",
+    )
+    DLQ_EXPIRING = _gauge(
+        "dlq_expiring_records",
+        "records",
+        ("dlq_topic", "window"),
+        "Those of them that the topic's retention deletes within `window`: `24h`.",
+    )
+
+
+def markdown(catalogue: Iterable[Metric | SupervisorMetric | ObserverMetric] = Metric) -> str:
     """The catalogue as a table in Markdown, in the order of its declaration."""
     lines = ["| Metric | Kind | Unit | Labels | Meaning |", "| --- | --- | --- | --- | --- |"]
     lines += [_row(metric.value) for metric in catalogue]

@@ -20,10 +20,10 @@ from streamworker.cli import console as command
 from streamworker.cli.console import console_account, console_command
 from streamworker.console.accounts import read_accounts
 from streamworker.errors import ConfigurationError
-from streamworker.replay.desk import Role
+from streamworker.replay.desk import Desk, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from click.testing import Result
@@ -50,7 +50,13 @@ def console(opened: list[str]) -> click.Command:
         opened.append(group)
         yield shop()
 
-    return console_command(desk_options, open_desk)
+    @contextmanager
+    def observed(group: str, groups: Sequence[str], desk: Desk) -> Iterator[None]:
+        assert isinstance(desk, MemoryDesk)
+        opened.extend(f"{group} sees {one}" for one in groups)
+        yield
+
+    return console_command(desk_options, open_desk, observed)
 
 
 def refused(one: click.Command, *arguments: str) -> str:
@@ -179,6 +185,14 @@ def test_it_prints_one_link_that_signs_in_and_ends_when_it_is_told_to(
     assert "orders.dlq" in seen[0]
     assert "<small>operator</small>" in seen[0]
     assert "prod-eu" in seen[0]
+
+
+def test_it_observes_groups_while_it_is_open(
+    console: click.Command, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve(console, monkeypatch, lambda _link: None, "--observe", "orders", "--observe", "billing")
+
+    assert opened == ["orders-eu", "orders-eu sees orders", "orders-eu sees billing"]
 
 
 def test_with_accounts_no_link_is_printed(console: click.Command, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:

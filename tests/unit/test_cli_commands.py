@@ -60,6 +60,7 @@ def test_the_version_is_the_packages() -> None:
         "config show",
         "dlq purge",
         "healthcheck",
+        "lag",
         "new",
     ],
 )
@@ -104,6 +105,28 @@ def test_a_cluster_that_does_not_answer_is_exit_code_1_with_the_reason() -> None
 
     assert result.exit_code == 1
     assert "Connection refused" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("", "say which groups, or --all"),
+        ("g --watch --serve", "--watch and --serve: expected one of them"),
+        ("g --port 80", "are for --serve"),
+        ("g --dead-letters g.dlq --once", "are for --serve"),
+    ],
+)
+def test_lag_refuses_what_does_not_go_together(arguments: str, said: str) -> None:
+    result = streamworker("lag", *arguments.split())
+
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_lag_of_a_cluster_that_does_not_answer_is_exit_code_1() -> None:
+    result = streamworker("lag", "g", "--once", "--bootstrap-servers", "127.0.0.1:1", "--timeout", "0.5")
+
+    assert result.exit_code == 1
 
 
 def test_caches_without_redis_or_a_group_say_what_is_missing() -> None:

@@ -7,7 +7,14 @@ import subprocess
 from missing import unavailable
 
 from streamworker.clock import SystemClock
-from streamworker.observability.catalogue import SECONDS_BUCKETS, Kind, Metric, SupervisorMetric, markdown
+from streamworker.observability.catalogue import (
+    SECONDS_BUCKETS,
+    Kind,
+    Metric,
+    ObserverMetric,
+    SupervisorMetric,
+    markdown,
+)
 from streamworker.observability.merged_metrics import ACCEPT, families, merged, render
 from streamworker.observability.metrics import Figures, Metrics, counter, gauge
 from streamworker.observability.series import Distribution, Summary
@@ -15,7 +22,7 @@ from streamworker.observability.status import Board, LifeState, WorkerStatus
 
 
 def test_names_follow_the_conventions() -> None:
-    declared = [metric.value for metric in (*Metric, *SupervisorMetric)]
+    declared = [metric.value for metric in (*Metric, *SupervisorMetric, *ObserverMetric)]
 
     assert all(re.fullmatch(r"[a-z][a-z0-9_]*", one.name) for one in declared)
     assert all(one.name.endswith("_total") == (one.kind is Kind.COUNTER) for one in declared)
@@ -24,7 +31,7 @@ def test_names_follow_the_conventions() -> None:
 
 
 def test_no_label_can_hold_a_key_an_offset_or_a_message() -> None:
-    labels = {label for metric in Metric for label in metric.value.labels}
+    labels = {label for metric in (*Metric, *ObserverMetric) for label in metric.value.labels}
 
     assert not labels & {"key", "offset", "message", "error", "value", "detail"}
 

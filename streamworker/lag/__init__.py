@@ -1,0 +1,1 @@
+"""How far consumer groups are, judged from what brokers say of them."""
