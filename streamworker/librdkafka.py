@@ -120,6 +120,8 @@ _TRUE = ("true", "t", "1")  # what librdkafka reads as true
 _SOCKET_TIMEOUT_MS = 10_000
 # Room for the headers that a dead letter has beside its value.
 _ENVELOPE_BYTES = 64 * 1024
+# What consumers are named after that are members of no group, where none is configured. They need to Describe it.
+READERS = "streamworker"
 _LARGEST_MESSAGE_BYTES = 1_000_000_000  # librdkafka's bound of message.max.bytes
 
 
@@ -218,7 +220,7 @@ def key_log_settings(kafka: KafkaConfig) -> dict[str, Option]:
     """Settings of the consumer that reads which keys are parked; it is no member of the group, only named after it."""
     return {
         **_common(kafka),
-        "group.id": kafka.group or "streamworker",
+        "group.id": kafka.group or READERS,
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "auto.offset.reset": "earliest",  # notes may be read twice, and none must be missed

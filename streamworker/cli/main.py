@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # Where each command is: there it has its own name, with an underscore for a dash.
 _MODULES: Mapping[str, str] = {
+    "acl": "acl",
     "audit": "audit",
     "autoscale": "autoscale",
     "cache": "cache",

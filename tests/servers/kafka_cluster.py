@@ -57,12 +57,16 @@ _BROKER_SESSION_MS, _BROKER_HEARTBEAT_MS = 3000, 300
 
 @dataclass(frozen=True, slots=True)
 class _Ports:
-    """Of one node, all on the loopback interface. `advertised` is where clients are told that `clients` is."""
+    """Of one node, all on the loopback interface. `advertised` is where clients are told that `clients` is.
+
+    At `accounts` clients have to say who they are.
+    """
 
     clients: int
     advertised: int
     brokers: int
     controllers: int
+    accounts: int
 
 
 class Node:
@@ -129,6 +133,7 @@ class KafkaCluster:
         self.bootstrap_servers = _servers(one.advertised for one in ports.values())
         # For what a test asks itself: no proxy stands between, whatever clients are told.
         self.direct_servers = _servers(one.brokers for one in ports.values())
+        self.account_servers = _servers(one.accounts for one in ports.values())
         self.admin = admin_client(self.direct_servers, socket_timeout_s=_FROZEN_S)
         self._pause = threading.Event()  # never set
         self._nodes = {number: Node(number, one, settings[number]) for number, one in ports.items()}
@@ -251,22 +256,41 @@ AUTHORIZER = {
 }
 
 
+# The same, and allow what is said alone: to who comes without a name all, so that tests can ask.
+STRICT_AUTHORIZER = {
+    **AUTHORIZER,
+    "allow.everyone.if.no.acl.found": "false",
+    "super.users": "User:ANONYMOUS",
+}
+
+
+def account(name: str) -> dict[str, str]:
+    """Options of a client that is `name` at `KafkaCluster.account_servers`; its password is its name."""
+    return {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": name,
+        "sasl.password": name,
+    }
+
+
 def start_cluster(
     nodes: int = 3,
     *,
     ports: Mapping[int, int] | None = None,
     advertised: Mapping[int, int] | None = None,
     changes: Mapping[str, str] | None = None,
+    accounts: Sequence[str] = (),
 ) -> KafkaCluster:
     """A cluster whose nodes all answer. Raises ServerUnavailable.
 
     `ports` says where a node listens for clients, else that is a free port. `advertised` says which port clients are
     told instead: that of a proxy, which needs the node's port before the node is there, so give both. `changes` are
-    settings of all nodes.
+    settings of all nodes. `accounts` are the names that clients may have, see `account`.
     """
     require_java()
     all_ports = _choose_ports(nodes, ports or {}, advertised or {})
-    settings = {number: _write_settings(number, all_ports, changes or {}) for number in all_ports}
+    settings = {number: _write_settings(number, all_ports, accounts, changes or {}) for number in all_ports}
     cluster = KafkaCluster(all_ports, settings)
     cluster_id = new_cluster_id()
     try:
@@ -280,15 +304,17 @@ def start_cluster(
 
 def _choose_ports(nodes: int, ports: Mapping[int, int], advertised: Mapping[int, int]) -> dict[int, _Ports]:
     taken = {*ports.values(), *advertised.values()}
-    free = [port for port in free_ports(3 * nodes + len(taken)) if port not in taken]
+    free = [port for port in free_ports(4 * nodes + len(taken)) if port not in taken]
     chosen = {}
     for number in range(1, nodes + 1):
         clients = ports.get(number, free.pop())
-        chosen[number] = _Ports(clients, advertised.get(number, clients), free.pop(), free.pop())
+        chosen[number] = _Ports(clients, advertised.get(number, clients), free.pop(), free.pop(), free.pop())
     return chosen
 
 
-def _write_settings(number: int, ports: Mapping[int, _Ports], changes: Mapping[str, str]) -> Path:
+def _write_settings(
+    number: int, ports: Mapping[int, _Ports], accounts: Sequence[str], changes: Mapping[str, str]
+) -> Path:
     """Make the node's folder, with what differs from a node that is alone."""
     own = ports[number]
     replicas = str(min(3, len(ports)))
@@ -313,8 +339,19 @@ def _write_settings(number: int, ports: Mapping[int, _Ports], changes: Mapping[s
         "broker.session.timeout.ms": str(_BROKER_SESSION_MS),
         "broker.heartbeat.interval.ms": str(_BROKER_HEARTBEAT_MS),
     }
+    if accounts:
+        for name in ("listeners", "advertised.listeners"):
+            own_changes[name] += f",ACCOUNTS://{here}:{own.accounts}"
+        own_changes["listener.security.protocol.map"] += ",ACCOUNTS:SASL_PLAINTEXT"
+        own_changes["listener.name.accounts.sasl.enabled.mechanisms"] = "PLAIN"
+        own_changes["listener.name.accounts.plain.sasl.jaas.config"] = _jaas(accounts)
     folder = Path(tempfile.mkdtemp(prefix="streamworker-kafka-"))
     return write_settings(folder, own.clients, own.controllers, {**own_changes, **changes})
+
+
+def _jaas(accounts: Sequence[str]) -> str:
+    names = "".join(f' user_{name}="{name}"' for name in accounts)
+    return f"org.apache.kafka.common.security.plain.PlainLoginModule required{names};"
 
 
 def _servers(ports: Iterable[int]) -> str:
