@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -19,7 +20,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from fleet.history import Effect, Journal, Seen, Struck, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _TESTS = Path(__file__).parents[1]
 
@@ -37,9 +38,21 @@ QUICK: Mapping[str, object] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where workers run: their interpreter, the checkout as they see it, and what stands before their command."""
+
+    python: Path = Path(sys.executable)
+    checkout: Path = _TESTS.parent
+    before: Sequence[str] = ()
+
+
 @dataclass(slots=True)
 class Fleet:
-    """Workers of one group; ends them all when the `with` block ends."""
+    """Workers of one group; ends them all when the `with` block ends.
+
+    With `by_file` what is the same for all is in a file that `--config` names, as in a pod; else on the command line.
+    """
 
     bootstrap_servers: str
     group: str
@@ -47,6 +60,8 @@ class Fleet:
     folder: Path
     handler: str = "fleet.apps:Ledger"
     options: Mapping[str, object] = field(default_factory=dict)
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    by_file: bool = False
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _started: int = 0
 
@@ -70,20 +85,18 @@ class Fleet:
         It kills itself at `crash_point`, see `fleet.crash_points`, and has the bug `planted`, see `planted.bugs`.
         """
         self._started += 1
-        settings = {
-            "kafka.bootstrap_servers": self.bootstrap_servers,
-            "kafka.group": self.group,
-            "app.ledger": self.ledger,
-            **QUICK,
-            **self.options,
-            **options,
-        }
-        command = [sys.executable, "-m", "fleet.entry", "run", self.handler, *arguments]
-        for name, value in settings.items():
+        where = self.surroundings
+        tests = where.checkout / _TESTS.name
+        command = [*where.before, str(where.python), "-m", "fleet.entry", "run", self.handler, *arguments]
+        if self.by_file:
+            command += ["--config", str(self._written(self._settings()))]
+        else:
+            options = {**self._settings(), **options}
+        for name, value in options.items():
             command += ["--set", f"{name}={value}"]
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(_TESTS.parent), str(_TESTS)]),
+            "PYTHONPATH": os.pathsep.join([str(where.checkout), str(tests)]),
             "LEDGER_TOPIC": self.topic,
             "FLEET_LEDGER": str(self.ledger),
             "FLEET_CRASH_POINT": crash_point,
@@ -93,6 +106,22 @@ class Fleet:
             worker = subprocess.Popen(command, cwd=_TESTS, stdout=log, stderr=log, env=environment)
         self.workers.append(worker)
         return worker
+
+    def _settings(self) -> dict[str, object]:
+        return {
+            "kafka.bootstrap_servers": self.bootstrap_servers,
+            "kafka.group": self.group,
+            "app.ledger": str(self.ledger),
+            **QUICK,
+            **self.options,
+        }
+
+    def _written(self, settings: Mapping[str, object]) -> Path:
+        """The file that has them; what is a value in JSON is one in TOML."""
+        file = self.folder / "streamworker.toml"
+        values = {name: value if value in ("true", "false") else json.dumps(value) for name, value in settings.items()}
+        file.write_text("".join(f"{name} = {value}\n" for name, value in values.items()))
+        return file
 
     def living(self) -> list[subprocess.Popen[bytes]]:
         """Workers that have not ended, oldest first."""
