@@ -6,7 +6,7 @@ import msgspec
 
 from streamworker import Breaker, DeadLetter, Handler, Json, Ordering, PoisonError, PostgresSink, Record
 
-COLUMNS = {"order_id": "bigint primary key", "customer": "text", "cents": "bigint"}
+COLUMNS = {"order_id": "bigint", "customer": "text", "cents": "bigint"}
 
 
 class Order(msgspec.Struct, frozen=True):
