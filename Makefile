@@ -126,6 +126,15 @@ image: wheelhouse ## the image streamworker:VERSION; ENGINE=podman BASE=python@s
 test-image: wheelhouse kafka-jars packages engine ## the image on a Debian of its own, built and run confined; needs root
 	CI=true $(PYTHON) -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/containers
 
+.PHONY: audit sbom
+audit: build/audit/bin/pip-audit ## what is known against the packages of the lock; asks the index
+	build/audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements/dev.txt
+
+sbom: build/audit/bin/pip-audit ## what the image has, as CycloneDX, into build/sbom
+	mkdir -p build/sbom
+	build/audit/bin/cyclonedx-py requirements requirements/image.txt --pyproject pyproject.toml --output-reproducible \
+	    --output-format JSON --output-file build/sbom/streamworker.cdx.json
+
 lock: $(UV) ## pin the newest versions that pyproject.toml and requirements/dev.in allow
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --extra registry --extra uvloop --extra redis --extra postgres --extra http --extra console --extra oidc --extra autoscale \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
@@ -137,6 +146,9 @@ lock: $(UV) ## pin the newest versions that pyproject.toml and requirements/dev.
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --constraint requirements/dev.txt \
 	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
 	    --output-file requirements/mutants.txt requirements/mutants.in
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+	    --generate-hashes --no-header --no-emit-index-url --no-emit-find-links \
+	    --output-file requirements/audit.txt requirements/audit.in
 	for one in benchmarks/cache_requirements/*.in; do \
 	    $(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
 	        --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --output-file $${one%.in}.txt $$one; \
@@ -198,6 +210,11 @@ $(INSTALLED): $(LOCKED) pyproject.toml
 build/mutants/bin/mutmut: requirements/dev.txt requirements/mutants.txt | $(PYTHON)
 	$(PYTHON) -m venv build/mutants
 	build/mutants/bin/pip install --quiet --require-hashes --requirement requirements/dev.txt --requirement requirements/mutants.txt
+	@touch $@
+
+build/audit/bin/pip-audit: requirements/audit.txt | $(PYTHON)
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --require-hashes --requirement requirements/audit.txt
 	@touch $@
 
 $(UV): | $(PYTHON)

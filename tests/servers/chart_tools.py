@@ -19,6 +19,7 @@ _FOLDER = Path(__file__).parents[2] / "build" / "tools"
 # Module and version of each.
 _SOURCES = {
     "helm": ("helm.sh/helm/v3/cmd/helm", "v3.22.0"),
+    "actionlint": ("github.com/rhysd/actionlint/cmd/actionlint", "v1.7.7"),
     "kubeconform": ("github.com/yannh/kubeconform/cmd/kubeconform", "v0.8.0"),
 }
 _BUILD_TIMEOUT_S = 900.0  # helm is large, and a machine may have one core
