@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo demo-console demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist wheelhouse image test-image lock clean kafka-jars registry packages engine chart-tools
+.PHONY: help setup test soak fuzz mutants lint demo demo-console demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist wheelhouse image test-image test-cluster lock clean kafka-jars registry packages engine chart-tools
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,8 @@ BASE ?=
 IMAGE_PYTHON ?= 3.13
 IMAGE_MACHINE ?= $(shell uname -m)
 ENGINE ?= docker
+# A cluster that is there, whose current context is named by I_OWN_THIS_CLUSTER; without it one is started.
+GIVEN_KUBECONFIG := $(or $(STREAMWORKER_TEST_KUBECONFIG),$(KUBECONFIG))
 # Memory of a changed engine: some changes make a loop that has no end.
 MUTANT_KIB ?= 6000000
 
@@ -47,6 +49,11 @@ soak: setup kafka-jars registry packages ## hours of load with faults, and all t
 	STREAMWORKER_SOAK_S=$(SOAK_S) $(PYTHON) -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/soak
 	STREAMWORKER_SOAK=$(SOAK) $(PYTHON) -m pytest -o timeout=0 -o faulthandler_timeout=0
 	$(PYTHON) -m pytest -o timeout=0 -o faulthandler_timeout=0 tests/scenarios/test_simulation.py --seeds 10000
+
+test-cluster: setup chart-tools ## the chart on a real API server with simulated nodes, built once in minutes; KUBECONFIG=… I_OWN_THIS_CLUSTER=context
+	$(if $(GIVEN_KUBECONFIG),,.ci/ensure etcd-server 'etcd --version' openssl 'openssl version')
+	tests/cluster/build_control_plane.sh $(if $(GIVEN_KUBECONFIG),given,cluster)
+	$(if $(GIVEN_KUBECONFIG),STREAMWORKER_TEST_KUBECONFIG='$(GIVEN_KUBECONFIG)') CI=true $(PYTHON) -m pytest -rP -o timeout=600 -o faulthandler_timeout=0 tests/cluster
 
 fuzz: setup ## search each fuzz target for FUZZ_S=300 seconds
 	cd tests && ../$(PYTHON) -m fuzz --seconds $(FUZZ_S)

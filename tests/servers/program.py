@@ -26,12 +26,25 @@ _ASK_AGAIN_S = 0.02  # nothing tells when it listens
 class Program:
     """`command`, run in the foreground in `folder`; it answers when this is made. Raises ServerUnavailable."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, answers: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        answers: Callable[[], bool],
+        *,
+        start_timeout_s: float = _START_TIMEOUT_S,
+    ) -> None:
         self._name = name
         self._command = command
         self._folder = folder
         self._answers = answers
+        self._start_timeout_s = start_timeout_s
         self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def end(self, signal_number: int = signal.SIGKILL) -> None:
         """It is gone when this returns, until `restart()`."""
@@ -59,7 +72,9 @@ class Program:
     def _start(self) -> Tethered:
         process = Tethered(self._command, self._folder)
         try:
-            wait_until_it_answers(self._name, self._answers, alive=lambda: process.running)
+            wait_until_it_answers(
+                self._name, self._answers, alive=lambda: process.running, timeout_s=self._start_timeout_s
+            )
         except ServerUnavailable as error:
             log = process.log.read_text(errors="replace")[-2000:]
             process.close()
@@ -67,14 +82,18 @@ class Program:
         return process
 
 
-def wait_until_it_answers(name: str, answers: Callable[[], bool], *, alive: Callable[[], bool] = lambda: True) -> None:
+def wait_until_it_answers(
+    name: str,
+    answers: Callable[[], bool],
+    *,
+    alive: Callable[[], bool] = lambda: True,
+    timeout_s: float = _START_TIMEOUT_S,
+) -> None:
     """Ask again and again. Raises ServerUnavailable when that takes too long or it is not alive any more."""
     pause = threading.Event()
-    deadline_s = time.monotonic() + _START_TIMEOUT_S
+    deadline_s = time.monotonic() + timeout_s
     while alive() and time.monotonic() < deadline_s:
         if answers():
             return
         pause.wait(_ASK_AGAIN_S)
-    raise ServerUnavailable(
-        f"{name}: " + (f"no answer within {_START_TIMEOUT_S} s" if alive() else "it ended by itself")
-    )
+    raise ServerUnavailable(f"{name}: " + (f"no answer within {timeout_s} s" if alive() else "it ended by itself"))

@@ -1,0 +1,22 @@
+"""What the tests on a Kubernetes share."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from cluster.kubernetes import Kubernetes, obtain_kubernetes
+from missing import obtained
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def kubernetes() -> Iterator[Kubernetes]:
+    """A real API server with simulated nodes: that of STREAMWORKER_TEST_KUBECONFIG, else one of this run."""
+    given, owned = os.environ.get("STREAMWORKER_TEST_KUBECONFIG"), os.environ.get("I_OWN_THIS_CLUSTER")
+    cluster = obtained(lambda: obtain_kubernetes(given, owned), asked_for=bool(given))
+    yield cluster
+    cluster.close()
