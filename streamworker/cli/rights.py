@@ -2,7 +2,7 @@
 
 Decided here: which operations on what, for each kind of process. Topics come from where everything else takes them: the
 declarations, `Routes`, and the names that stand beside a dead-letter topic. Read and Write include Describe, and an
-idempotent producer needs nothing beside Write since Kafka 3.0. Pure.
+idempotent producer needs nothing beside Write since Kafka 3.0. Nothing is asked of a cluster.
 """
 
 from __future__ import annotations

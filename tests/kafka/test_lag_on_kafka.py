@@ -102,9 +102,12 @@ def test_a_foreign_group_at_work_stopped_and_set_back(kafka: SharedKafka, looks:
         }
     )
     consumer.subscribe([topic])
-    read = 0
-    while read < 30:
-        read += consumer.poll(TIMEOUT_S) is not None
+
+    def joined() -> bool:
+        consumer.poll(0.1)
+        return len(consumer.assignment()) == 3
+
+    wait_for(joined, lambda: f"an assignment, there is {consumer.assignment()}", 2 * TIMEOUT_S)
     consumer.commit(offsets=[TopicPartition(topic, 0, 10), TopicPartition(topic, 1, 4)], asynchronous=False)
 
     at_work = [looks.look(group) for _ in range(2)][-1]

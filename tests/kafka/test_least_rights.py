@@ -209,9 +209,13 @@ def test_who_looks_at_lag_and_who_replays_can_with_their_rights(guarded: Guarded
         worker.wait(lambda: len(read(guarded.cluster.direct_servers, "roles.dlq", 1, 1)) == 1, "a letter")
     produce(guarded.cluster.direct_servers, "roles", [(None, "more")], 1)
 
-    replayed = streamworker(guarded, "replayer", "dlq", "replay", "roles.dlq", "--group", "g.roles", "--yes")
+    replayed = streamworker(
+        guarded, "replayer", "dlq", "replay", "roles.dlq", "state:pending", "--group", "g.roles", "--yes"
+    )
     seen = streamworker(guarded, "observer", "lag", "g.roles", "--topic", "roles", "--once", "--json")
-    refused = streamworker(guarded, "observer", "dlq", "replay", "roles.dlq", "--group", "g.roles", "--yes")
+    refused = streamworker(
+        guarded, "observer", "dlq", "replay", "roles.dlq", "state:pending", "--group", "g.roles", "--yes"
+    )
 
     assert replayed.exit_code == 0, replayed.output
     assert len(read(guarded.cluster.direct_servers, "roles.replay.g.roles", 1, 1)) == 1
