@@ -50,8 +50,8 @@ soak: setup kafka-jars registry packages ## hours of load with faults, and all t
 	STREAMWORKER_SOAK=$(SOAK) $(PYTHON) -m pytest -o timeout=0 -o faulthandler_timeout=0
 	$(PYTHON) -m pytest -o timeout=0 -o faulthandler_timeout=0 tests/scenarios/test_simulation.py --seeds 10000
 
-test-cluster: setup chart-tools ## the chart on a real API server with simulated nodes, built once in minutes; KUBECONFIG=… I_OWN_THIS_CLUSTER=context
-	$(if $(GIVEN_KUBECONFIG),,.ci/ensure etcd-server 'etcd --version' openssl 'openssl version')
+test-cluster: setup kafka-jars chart-tools ## the chart on a real API server with simulated nodes, built once in minutes; KUBECONFIG=… I_OWN_THIS_CLUSTER=context
+	.ci/ensure prometheus 'prometheus --version' $(if $(GIVEN_KUBECONFIG),,etcd-server 'etcd --version' openssl 'openssl version')
 	tests/cluster/build_control_plane.sh $(if $(GIVEN_KUBECONFIG),given,cluster)
 	$(if $(GIVEN_KUBECONFIG),STREAMWORKER_TEST_KUBECONFIG='$(GIVEN_KUBECONFIG)') CI=true $(PYTHON) -m pytest -rP -o timeout=600 -o faulthandler_timeout=0 tests/cluster
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cluster.kubernetes import Kubernetes, obtain_kubernetes
+from cluster.prometheus import Prometheus, start_prometheus
 from missing import obtained
 
 if TYPE_CHECKING:
@@ -20,3 +21,11 @@ def kubernetes() -> Iterator[Kubernetes]:
     cluster = obtained(lambda: obtain_kubernetes(given, owned), asked_for=bool(given))
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="module")
+def prometheus() -> Iterator[Prometheus]:
+    """A real one, which scrapes nothing until a test says what."""
+    server = obtained(start_prometheus)
+    yield server
+    server.close()
