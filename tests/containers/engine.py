@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 _KEPT = ROOT / "build" / "containers"
 _STORE = ["--storage-driver", "overlay", "--root", str(_KEPT / "store"), "--runroot", str(_KEPT / "run")]
-_PODMAN = ["podman", *_STORE, "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+_PODMAN = ["podman", *_STORE, "--runtime", "runc", "--cgroup-manager", "cgroupfs"]
 _BUILD = ["buildah", *_STORE, "bud", "--isolation", "chroot", "--format", "docker"]
 _TIMEOUT_S = 600.0
 
@@ -96,7 +96,7 @@ class Container:
 
     def __init__(self, name: str, image: str, *command: str, options: Sequence[str] = ()) -> None:
         self.name = name
-        podman("run", "--detach", "--name", name, *HARDENED, *options, image, *command)
+        podman("run", "--detach", "--log-driver", "k8s-file", "--name", name, *HARDENED, *options, image, *command)
 
     def __enter__(self) -> Self:
         return self

@@ -23,6 +23,8 @@ SERVICES: Mapping[str, Mapping[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[2] / "docker-compose.kafka.yml").read_text("utf-8")
 )["services"]
 
+WELL_TIMEOUT_S = 120.0  # 10 s each on a busy machine
+
 
 @pytest.fixture
 def options(kafka: SharedKafka, postgres: Postgres) -> list[str]:
@@ -41,6 +43,12 @@ def words(name: str, key: str) -> list[str]:
     return [re.sub(r"\$\{\w+:-(.*?)\}", r"\1", word) for word in SERVICES[name].get(key, [])]
 
 
+def called(name: str) -> tuple[list[str], list[str]]:
+    """The command of a service, and the options by which its entry point is another one."""
+    entry = words(name, "entrypoint")
+    return [*entry[1:], *words(name, "command")], ["--entrypoint", entry[0]] if entry else []
+
+
 def is_well(name: str) -> bool:
     """Whether the service's own check passes."""
     kind, *check = SERVICES[name]["healthcheck"]["test"]
@@ -49,19 +57,20 @@ def is_well(name: str) -> bool:
 
 
 def test_the_example_runs_as_the_compose_file_says(orders_image: str, options: list[str], postgres: Postgres) -> None:
-    for errand in ("topics", "tables"):
-        done = hardened(orders_image, *words(errand, "command"), options=options)
+    for errand in ("orders", "topics", "tables"):
+        command, before = called(errand)
+        done = hardened(orders_image, *command, options=[*options, *before])
         assert done.returncode == 0, done.stderr
+    containers: dict[str, Container] = {}
     with ExitStack() as stack:
         for name in ("worker", "shop", "console"):
-            entry = words(name, "entrypoint")
-            before = ["--entrypoint", entry[0]] if entry else []
-            command = [*entry[1:], *words(name, "command")]
+            command, before = called(name)
             started = Container(f"streamworker-{name}", orders_image, *command, options=[*options, *before])
-            container = stack.enter_context(started)
-            wait_for(lambda name=name: is_well(name), container.log, 30)
+            container = containers[name] = stack.enter_context(started)
+            wait_for(lambda name=name: is_well(name), lambda c=container: f"{c.name}\n{c.log()}", WELL_TIMEOUT_S)
         with psycopg.connect(postgres.url, autocommit=True) as database:
-            wait_for(lambda: database.execute("SELECT count(*) FROM orders").fetchone() > (300,), lambda: "orders", 60)
+            count = "SELECT count(*) FROM orders"
+            wait_for(lambda: database.execute(count).fetchone() > (300,), containers["worker"].log, WELL_TIMEOUT_S)
         link = re.search(r"http://localhost:8090/login\?token=\S+", container.log())
         for name in ("shop", "worker"):
             assert podman("stop", "--time", "40", f"streamworker-{name}").returncode == 0

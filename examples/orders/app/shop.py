@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from app.handlers import Order
 
@@ -34,12 +34,21 @@ def main() -> None:
     """Send a second's orders each second."""
     signal.signal(signal.SIGTERM, _end)
     producer = Producer({"bootstrap.servers": os.environ["STREAMWORKER__KAFKA__BOOTSTRAP_SERVERS"], "linger.ms": 20})
+    failures: list[KafkaError] = []
+
+    def note(error: KafkaError | None, _sent: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
     numbers = count(random.getrandbits(40) << 20)
     while True:
         for _ in range(_PER_S):
             order = random_order(next(numbers))
-            producer.produce("orders", msgspec.json.encode(order), order.customer.encode())
-        if producer.flush(_FLUSH_TIMEOUT_S) == 0:
+            producer.produce("orders", msgspec.json.encode(order), order.customer.encode(), on_delivery=note)
+        left = producer.flush(_FLUSH_TIMEOUT_S)
+        if failures:
+            sys.exit(f"orders were not taken: {failures[0]}")
+        if left == 0:
             ALIVE.touch()
         time.sleep(1)
 
