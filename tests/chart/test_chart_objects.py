@@ -216,7 +216,8 @@ def test_what_scales_scales_something_that_is_there_and_has_no_replicas(name: st
         target = scaler["spec"]["scaleTargetRef"]
         scaled = found.one(target["kind"], target["name"])
         assert scaled["apiVersion"] == target["apiVersion"]
-        assert "replicas" not in scaled["spec"]
+        # A Rollout without them has no scale, and its controller owns them from then on.
+        assert "replicas" not in scaled["spec"] or target["kind"] == "Rollout"
     assert found.of("ScaledObject", "HorizontalPodAutoscaler")
 
 
