@@ -22,7 +22,7 @@ PEERS ?=
 CACHES ?=
 ENRICH ?=
 # Processes that run tests side by side: each starts servers of its own.
-JOBS ?= 3
+JOBS ?= 2
 # How many times larger the tests are, and how long the load and each fuzz target run.
 SOAK ?= 20
 SOAK_S ?= 1800
@@ -42,7 +42,7 @@ help: ## this list
 
 setup: $(INSTALLED) ## the environment in .venv, from requirements/dev.txt
 
-test: setup kafka-jars registry packages chart-tools ## all tests, JOBS=3 files at once; TESTS=tests/unit for some of them
+test: setup kafka-jars registry packages chart-tools ## all tests, JOBS=2 files at once; TESTS=tests/unit for some of them
 	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 $(TESTS)
 
 soak: setup kafka-jars registry packages ## hours of load with faults, and all tests SOAK=20 times larger; SOAK_S=1800
