@@ -48,7 +48,7 @@ MAX_UNCOMMITTED = 50
 ONE_EACH = dict.fromkeys(range(PARTITIONS), 1)
 MAY_BEGIN = PARTITIONS * (1 + MAX_UNCOMMITTED)
 DELAY_S = 2 * SOAK
-# What stalls for so long ends the process, and that is the test run's here: a loaded machine may hold it up for a second.
+# What stalls for so long ends the process, the test run here: a loaded machine may hold it up for a second.
 STALL_S = 3.0
 REFUSALS = 90  # one each 0.05 s
 MEMBERS = 6
