@@ -409,17 +409,18 @@ class Worker:
     def _dispatch(self) -> None:
         self.lease.step()
         now_s = self._clock.monotonic_s()
+        if self.outputs is None or self.outputs.size_bytes <= self.config.transactions.max_bytes:
+            self._hand_over(now_s)
         for handler in self._handlers:
-            handler.occupancy.look(now_s)
-        if self.outputs is not None and self.outputs.size_bytes > self.config.transactions.max_bytes:
-            return
+            handler.occupancy.look(now_s, handler.scheduler.out, handler.scheduler.concurrency)
+
+    def _hand_over(self, now_s: float) -> None:
         for handler in self._handlers:
             while (slice_ := self.gatekeeper.take(handler, now_s)) is not None:
                 if handler.declared.sink is not None:
                     slice_.place = self._places.of(slice_)
                 self.running.add(slice_)
                 self._executor.submit(slice_)
-            handler.occupancy.left(handler.scheduler.out, handler.scheduler.concurrency)
 
     def settle_outcomes(self, timeout_s: float) -> None:
         """Settle what came back; wait up to `timeout_s` for the first."""

@@ -1,6 +1,6 @@
 """How much of what may be called at once is in progress, on the mean of a while. Pure; the loop thread owns each.
 
-The loop looks once a step, so a record costs nothing. What was out after a step counts until the next one.
+The loop looks once a step, when slices were handed over, so a record costs nothing.
 """
 
 from __future__ import annotations
@@ -24,17 +24,14 @@ class Occupancy:
         self._possible = 1
         self._marks: deque[tuple[float, float, float]] = deque([(now_s, 0.0, 0.0)])
 
-    def look(self, now_s: float) -> None:
-        """Until now it was as it was `left`. Before slices are handed over."""
+    def look(self, now_s: float, out: int, possible: int) -> None:
+        """Until now it was as at the last look; from now on `out` slices are out of so many as may be `possible`."""
         passed_s = now_s - self._looked_s
         self._looked_s = now_s
         self._busy_s += self._out * passed_s
         self._possible_s += self._possible * passed_s
         if now_s - self._marks[-1][0] >= _MARK_EACH_S:
             self._mark(now_s)
-
-    def left(self, out: int, possible: int) -> None:
-        """So many slices are out from now on, of so many that may be. After slices were handed over."""
         self._out, self._possible = out, possible
 
     def ratio(self) -> float:
