@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 import click
@@ -131,17 +132,17 @@ def _look(
     watch: bool,
 ) -> ExitCode:
     """Look as often as is planned and show what comes of it, or go on and show each look, until a signal comes."""
-    stop = StopRequest()
-    looks = 0
-    while True:
-        found = group_watch.look(groups())
-        looks += 1
-        if watch and sys.stdout.isatty():
-            click.clear()
-        if watch or looks == plan.looks:
-            show(found)
-        if (looks == plan.looks and not watch) or stop.came(plan.interval_s):
-            return _exit_code(found)
+    with StopRequest() as stop:
+        for looks in count(1):
+            found = group_watch.look(groups())
+            if watch and sys.stdout.isatty():
+                click.clear()
+            is_last = looks == plan.looks and not watch
+            if watch or is_last:
+                show(found)
+            if is_last or stop.came(plan.interval_s):
+                break
+    return _exit_code(found)
 
 
 def _exit_code(groups: Sequence[GroupLag]) -> ExitCode:

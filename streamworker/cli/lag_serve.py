@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 def serve(looking: Looking, groups: Groups, sources: Sources, *, port: int | None, dead_letters: Sequence[str]) -> None:
     """Look until a signal asks for the end. Main thread."""
     logs.configure(looking.config.log, sys.stderr)
-    stop = StopRequest()
     with (
+        StopRequest() as stop,
         _dead_letter_figures(sources, dead_letters, looking.timeout_s) as more,
         _serving(looking, groups, port, more),
     ):

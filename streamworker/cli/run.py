@@ -19,7 +19,7 @@ from streamworker.cli.options import connect, examples, settings_options
 from streamworker.cli.reload import Reload
 from streamworker.cli.role import launch, take_role
 from streamworker.cli.rotation import Rotation
-from streamworker.cli.signals import follow_supervisor, pass_on_signals, stop_on_signals
+from streamworker.cli.signals import follow_supervisor, pass_on_signals, stop_on_signals, woken_by_signals
 from streamworker.clock import SystemClock
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.exit_code import ExitCode
@@ -131,5 +131,6 @@ def _supervise(config: Config, processes: int, *, bounded: bool) -> int:
     supervisor = Supervisor(
         config, launch, processes=processes, bounded=bounded, clock=SystemClock(), chance=random.random
     )
-    with pass_on_signals(supervisor.stop, supervisor.reload, supervisor.waker):
+    pass_on_signals(supervisor.stop, supervisor.reload)
+    with woken_by_signals(supervisor.waker):
         return supervisor.run()

@@ -12,7 +12,9 @@ import select
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     Stop = Callable[[str], None]
     Reload = Callable[[], None]
+
+_WAKES = 4096  # bytes that are read at once
 
 
 class _Sender:
@@ -60,19 +64,56 @@ def stop_on_signals(stop: Stop, reload: Reload = lambda: None) -> None:
 class StopRequest:
     """What the main thread waits for that has nothing else to do: a signal that asks for the end.
 
-    It is told by a pipe, because a lock is not for signal handlers.
+    From `__enter__` to `__exit__` signals wake it; see `woken_by_signals`.
     """
 
     def __init__(self) -> None:
-        self._told, self._tell = os.pipe()
+        self._asked = False
+        self._ends = ExitStack()
+        self._wakes = -1
+
+    def __enter__(self) -> Self:
+        """Follow signals. Main thread."""
+        self._wakes, waker = os.pipe()
+        for end in (self._wakes, waker):
+            os.set_blocking(end, False)
+            self._ends.callback(os.close, end)
         stop_on_signals(self._note)
+        self._ends.enter_context(woken_by_signals(waker))
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        """Wait for none any more."""
+        self._ends.close()
 
     def came(self, within_s: float | None = None) -> bool:
         """Wait for it, for ever or for so long; whether it has come."""
-        return bool(select.select([self._told], [], [], within_s)[0])
+        until_s = None if within_s is None else time.monotonic() + within_s
+        while not self._asked:
+            left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            if not select.select([self._wakes], [], [], left_s)[0]:
+                break
+            os.read(self._wakes, _WAKES)  # a signal that asks for something else wakes as well
+        return self._asked
 
     def _note(self, _name: str) -> None:
-        os.write(self._tell, b"x")  # the second signal leaves, so the pipe is never full
+        self._asked = True
+
+
+@contextlib.contextmanager
+def woken_by_signals(waker: int) -> Iterator[None]:
+    """Meanwhile each signal writes to the descriptor `waker`, which must not block: the main thread waits for it there.
+
+    A handler cannot: it runs only once the main thread has woken up, and a signal that another thread is given, or that
+    comes just before the main thread begins to wait, does not wake it. Main thread.
+    """
+    own = os.dup(waker)  # who waits may close its own earlier
+    before = signal.set_wakeup_fd(own, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(own)
 
 
 def follow_supervisor(tether: int, stop: Stop, reload: Reload, tidy: Callable[[], None]) -> None:
@@ -93,14 +134,8 @@ def follow_supervisor(tether: int, stop: Stop, reload: Reload, tidy: Callable[[]
     threading.Thread(target=follow, name="streamworker-tether", daemon=True).start()
 
 
-@contextlib.contextmanager
-def pass_on_signals(stop: Callable[[int, str], None], reload: Callable[[int], None], waker: int) -> Iterator[None]:
-    """From now on each SIGTERM or SIGINT calls `stop` with its number and name, and SIGHUP `reload` with its number.
-
-    Within it, a signal also writes to the descriptor `waker`, which must not block and is the main thread's waiting
-    place. A handler cannot: it runs only once the main thread has woken up, and a signal that another thread is given,
-    or that comes just before the main thread begins to wait, does not wake it. Main thread.
-    """
+def pass_on_signals(stop: Callable[[int, str], None], reload: Callable[[int], None]) -> None:
+    """From now on each SIGTERM or SIGINT calls `stop` with its number and name, and SIGHUP `reload` with its number."""
 
     def passed_on(number: int) -> None:
         if number == signal.SIGHUP:
@@ -109,13 +144,6 @@ def pass_on_signals(stop: Callable[[int, str], None], reload: Callable[[int], No
             stop(number, signal.Signals(number).name)
 
     _on_signals(passed_on)
-    own = os.dup(waker)  # who waits may close its own earlier
-    before = signal.set_wakeup_fd(own, warn_on_full_buffer=False)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before)
-        os.close(own)
 
 
 def _on_signals(act: Callable[[int], None]) -> None:
