@@ -6,12 +6,13 @@ Decided here: which runs the page shows. With `--check` nothing is written; the 
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from made_files import write_or_compare
 
 from streamworker.autoscaling.drawing import picture
 from streamworker.autoscaling.groups import GivenLag, ModelledGroup
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 COMMAND = "python tools/draw_autoscaling.py"
 DOCS = Path(__file__).parent.parent / "docs"
-PAGE = DOCS / "autoscaling.md"
+PAGE = "autoscaling.md"
 
 _HOUR_S = 3600
 AVERAGE = Autoscaling()
@@ -94,30 +95,14 @@ def page(text: str) -> str:
     return text
 
 
-def files() -> Mapping[Path, str]:
-    """What this makes, by file."""
+def files(folder: Path) -> Mapping[str, str]:
+    """What this makes of the documentation in `folder`, by file."""
     drawn = {
-        DOCS / "img" / f"autoscaling-{name}.svg": picture(run(), title, AVERAGE.trigger.lag_threshold)
+        f"img/autoscaling-{name}.svg": picture(run(), title, AVERAGE.trigger.lag_threshold)
         for name, (title, run) in PICTURES.items()
     }
-    return {**drawn, PAGE: page(PAGE.read_text(encoding="utf-8"))}
-
-
-def main() -> int:
-    """Write the files, or compare them; the exit code."""
-    parser = argparse.ArgumentParser(description="Draw the pictures of docs/autoscaling.md and fill its tables in.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if something is stale")
-    check = parser.parse_args().check
-    stale = {file: text for file, text in files().items() if not file.exists() or file.read_text("utf-8") != text}
-    for file, text in stale.items():
-        name = file.relative_to(DOCS.parent)
-        if check:
-            sys.stderr.write(f"{name} is stale; renewed by: {COMMAND}\n")
-        else:
-            file.write_text(text, encoding="utf-8")
-            sys.stdout.write(f"{name} written\n")
-    return 1 if check and stale else 0
+    return {**drawn, PAGE: page((folder / PAGE).read_text(encoding="utf-8"))}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_compare("Draw the pictures of docs/autoscaling.md and fill its tables in.", COMMAND, DOCS, files))

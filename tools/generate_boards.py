@@ -7,7 +7,6 @@ metrics. With `--check` nothing is written, and the exit code is 1 if a board is
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from boards.content import BOARDS
 from boards.panels import CHOSEN, Board, Panel, Shape, in_group, legend, series
+from made_files import write_or_compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -229,36 +229,10 @@ def _annotation(name: str, colour: str, expr: str, title: str) -> Json:
     }
 
 
-def stale(folder: Path) -> Sequence[str]:
-    """Names of the files in `folder` that are not what the code says."""
-    return [name for name, text in _files().items() if _content(folder / name) != text]
-
-
-def _files() -> Mapping[str, str]:
+def files(_folder: Path) -> Mapping[str, str]:
+    """What belongs into the folder of the boards, by name."""
     return {f"{one.name}.json": json.dumps(board(one), indent=2, ensure_ascii=False) + "\n" for one in BOARDS}
 
 
-def _content(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.exists() else None
-
-
-def main() -> int:
-    """Write the boards, or compare them; the exit code."""
-    parser = argparse.ArgumentParser(description="Write the boards from the catalogue of metrics.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a board is stale")
-    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER, help="where they are (default: %(default)s)")
-    arguments = parser.parse_args()
-    changed = stale(arguments.folder)
-    if arguments.check:
-        for name in changed:
-            sys.stderr.write(f"{name} is stale; renewed by: {COMMAND}\n")
-        return 1 if changed else 0
-    files = _files()
-    for name in changed:
-        (arguments.folder / name).write_text(files[name], encoding="utf-8")
-        sys.stdout.write(f"{name} written\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(write_or_compare("Write the boards from the catalogue of metrics.", COMMAND, FOLDER, files))

@@ -8,7 +8,6 @@ written, and the exit code is 1 if a file is stale.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import enum
 import json
@@ -19,6 +18,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
 import yaml
+from made_files import write_or_compare
 
 from streamworker import config
 
@@ -245,26 +245,7 @@ def files(folder: Path) -> Mapping[str, str]:
     return {"README.md": readme(found, chart), "values.schema.json": schema(found)}
 
 
-def main() -> int:
-    """Write the files, or compare them; the exit code."""
-    parser = argparse.ArgumentParser(description="Write the chart's README.md and values.schema.json from its values.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is stale")
-    parser.add_argument("folder", type=Path, nargs="?", default=CHART, help="the chart (default: %(default)s)")
-    arguments = parser.parse_args()
-    made = files(arguments.folder)
-    stale = [name for name in made if _content(arguments.folder / name) != made[name]]
-    for name in stale:
-        if arguments.check:
-            sys.stderr.write(f"deploy/charts/streamworker/{name} is stale; renewed by: {COMMAND}\n")
-        else:
-            (arguments.folder / name).write_text(made[name], encoding="utf-8")
-            sys.stdout.write(f"deploy/charts/streamworker/{name} written\n")
-    return 1 if stale and arguments.check else 0
-
-
-def _content(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.exists() else None
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        write_or_compare("Write the chart's README.md and values.schema.json from its values.", COMMAND, CHART, files)
+    )

@@ -7,7 +7,6 @@ comment beside an option. With `--check` nothing is written, and the exit code i
 
 from __future__ import annotations
 
-import argparse
 import ast
 import dataclasses
 import enum
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_type_hints
 
 import click
+from made_files import write_or_compare
 
 from streamworker import config, errors, events, exit_code, handler, options
 from streamworker.cli.exit_codes import MEANINGS
@@ -32,7 +32,7 @@ from streamworker.record import Ending
 from streamworker.source.flow import PauseReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 COMMAND = "python tools/generate_docs.py"
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -315,31 +315,12 @@ PAGES: Mapping[str, Callable[[], str]] = {
 }
 
 
-def stale(folder: Path) -> Sequence[str]:
-    """Names of the pages in `folder` that are not what the code says."""
-    return [name for name, make in PAGES.items() if _content(folder / name) != make()]
-
-
-def _content(file: Path) -> str | None:
-    return file.read_text(encoding="utf-8") if file.exists() else None
-
-
-def main() -> int:
-    """Write the pages, or compare them; the exit code."""
-    parser = argparse.ArgumentParser(description="Write the reference pages of the documentation from the code.")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a page is stale")
-    parser.add_argument("folder", type=Path, nargs="?", default=FOLDER, help="where they are (default: %(default)s)")
-    arguments = parser.parse_args()
-    changed = stale(arguments.folder)
-    if arguments.check:
-        for name in changed:
-            sys.stderr.write(f"docs/reference/{name} is stale; renewed by: {COMMAND}\n")
-        return 1 if changed else 0
-    for name in changed:
-        (arguments.folder / name).write_text(PAGES[name](), encoding="utf-8")
-        sys.stdout.write(f"docs/reference/{name} written\n")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        write_or_compare(
+            "Write the reference pages of the documentation from the code.",
+            COMMAND,
+            FOLDER,
+            lambda _folder: {name: make() for name, make in PAGES.items()},
+        )
+    )

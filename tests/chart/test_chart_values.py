@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import generate_chart
 import pytest
 import yaml
 from rendered_chart import CHART, LEAST, merged, refusal, rendered, with_worker
@@ -18,20 +18,8 @@ from streamworker import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
-
-
-def _tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate_chart", ROOT / "tools" / "generate_chart.py")
-    assert spec is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where dataclasses look for annotations
-    spec.loader.exec_module(module)
-    return module
-
-
-generate_chart = _tool()
 TEMPLATES = "\n".join(path.read_text("utf-8") for path in sorted((CHART / "templates").rglob("*.*")))
 VALUES = list(generate_chart.every(generate_chart.values((CHART / "values.yaml").read_text("utf-8"))))
 SCHEMA = json.loads((CHART / "values.schema.json").read_text("utf-8"))
