@@ -12,9 +12,10 @@ import select
 import signal
 import sys
 import threading
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
+
+from streamworker.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,9 +89,10 @@ class StopRequest:
 
     def came(self, within_s: float | None = None) -> bool:
         """Wait for it, for ever or for so long; whether it has come."""
-        until_s = None if within_s is None else time.monotonic() + within_s
+        monotonic_s = SystemClock().monotonic_s
+        until_s = None if within_s is None else monotonic_s() + within_s
         while not self._asked:
-            left_s = None if until_s is None else max(0.0, until_s - time.monotonic())
+            left_s = None if until_s is None else max(0.0, until_s - monotonic_s())
             if not select.select([self._wakes], [], [], left_s)[0]:
                 break
             os.read(self._wakes, _WAKES)  # a signal that asks for something else wakes as well
