@@ -85,8 +85,10 @@ def watched(kafka: SharedKafka, tmp_path_factory: pytest.TempPathFactory) -> Ite
             fleet.start("--processes", str(processes), **{"http.port": port})
         everything.callback(_end, _observer(kafka.bootstrap_servers, group, ports[-1], folder))
         targets = [f"127.0.0.1:{port}" for port in ports]
-        prometheus = obtained(lambda: start_prometheus(targets, shortened(), webhook.url))
+        prometheus = obtained(lambda: start_prometheus(shortened(), webhook.url))
         everything.callback(prometheus.close)
+        workers = {"targets": targets, "labels": {"namespace": "shop"}}
+        prometheus.scrape({"job_name": "streamworker", "static_configs": [workers]})
         fleet.wait(lambda: all(page(port, "health/ready")[0] == 200 for port in ports[:-1]), "ready")
         yield Watched(fleet, redis, prometheus, webhook, ports)
 

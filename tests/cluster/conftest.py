@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cluster.kubernetes import Kubernetes, obtain_kubernetes
-from cluster.prometheus import Prometheus, start_prometheus
 from missing import obtained
+from servers.prometheus import Prometheus, start_prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

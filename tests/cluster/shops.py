@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cluster.pod_monitors import job
 from cluster.releases import Release, values_of
 from confluent_kafka import Consumer, Producer, TopicPartition
 from fleet.workers import Fleet, free_port
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cluster.kubernetes import Object
-    from cluster.prometheus import Prometheus
     from servers.kafka import SharedKafka
+    from servers.prometheus import Prometheus
 
 PARTITIONS = 6
 THRESHOLD = 100  # records of lag per pod
@@ -119,6 +120,11 @@ class Shop:
         return name
 
 
+def values(prometheus: Prometheus, query: str) -> list[float]:
+    """Of each series that it finds now."""
+    return [value for _, value in prometheus.ask(query)]
+
+
 @contextmanager
 def worker_without_store(shop: Shop, prometheus: Prometheus, folder: Path) -> Iterator[Callable[[], None]]:
     """A real worker of the group that meets a sink which is away; calling it brings the sink."""
@@ -134,8 +140,8 @@ def worker_without_store(shop: Shop, prometheus: Prometheus, folder: Path) -> It
     [monitor], [pod] = shop.release.objects("podmonitors"), shop.release.pods()
     with Fleet(shop.kafka.bootstrap_servers, shop.group, shop.topic, folder, handler, options) as fleet:
         fleet.start()
-        prometheus.scrape(port, monitor, pod)
+        prometheus.scrape(job(monitor, pod, port))
         shop.produce(PARTITIONS)
         opened = f'{{__name__="streamworker_breaker_state",kind="sink",state="open",group="{shop.group}"}}'
-        fleet.wait(lambda: 1.0 in prometheus.values(opened).values(), "a breaker that is open")
+        fleet.wait(lambda: 1.0 in values(prometheus, opened), "a breaker that is open")
         yield store.touch

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cluster.releases import Release
-from cluster.shops import PARTITIONS, TIMEOUT_S, Shop, worker_without_store
+from cluster.shops import PARTITIONS, TIMEOUT_S, Shop, values, worker_without_store
 from fleet.workers import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cluster.kubernetes import Kubernetes
-    from cluster.prometheus import Prometheus
     from servers.kafka import SharedKafka
+    from servers.prometheus import Prometheus
 
 
 def test_the_query_of_the_hold_tells_an_open_breaker_of_the_group_from_a_closed_one(
@@ -27,11 +27,11 @@ def test_the_query_of_the_hold_tells_an_open_breaker_of_the_group_from_a_closed_
         [scaled] = release.objects("scaledobjects")
         [query] = [one["metadata"]["query"] for one in scaled["spec"]["triggers"] if one["name"] == "sink_open"]
 
-        before = [*prometheus.values(query).values()]
+        before = values(prometheus, query)
         with worker_without_store(shop, prometheus, tmp_path) as bring_the_store:
-            away = [*prometheus.values(query).values()]
+            away = values(prometheus, query)
             shop.produce(PARTITIONS)
             bring_the_store()
-            wait_for(lambda: [*prometheus.values(query).values()] == [0.0], lambda: "the breaker is open", TIMEOUT_S)
+            wait_for(lambda: values(prometheus, query) == [0.0], lambda: "the breaker is open", TIMEOUT_S)
 
         assert (before, away) == ([0.0], [1.0])

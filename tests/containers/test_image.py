@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 from containers.engine import Container, hardened, inspected
-from fleet.confinement import status_of
+from fleet.confinement import WHERE_IT_WRITES, status_of
 from fleet.history import Effect, read
 from fleet.workers import wait_for
 from fleet.workload import Workload
@@ -31,23 +31,10 @@ GRACE_S = 39  # the chart's, of the defaults: drain 25, close 4, and 10
 MOUNTS = {"/tmp", "/shared", "/etc", "/run", "/run/.containerenv", "/etc/mtab"}
 MODULES = "redis psycopg httpx2 starlette jinja2 uvicorn argon2 uvloop joserfc confluent_kafka.schema_registry fastavro"
 
-LOOK_AROUND = """
-import json, os, tempfile
 
-def may_write(folder):
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        return error.strerror
-    return "yes"
-
-print(json.dumps({folder: may_write(folder) for folder in ("/tmp", "/app", "/opt/streamworker", "/run", "/var/tmp")}))
-"""
-
-
-def python(image: str, code: str) -> str:
+def python(image: str, code: str, *arguments: str) -> str:
     """What `code` prints in a container."""
-    done = hardened(image, "-c", code, options=["--entrypoint", "python"])
+    done = hardened(image, "-c", code, *arguments, options=["--entrypoint", "python"])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -69,7 +56,7 @@ def test_the_image_says_what_it_is_and_how_it_is_run(
 
 
 def test_it_runs_as_nobody_with_no_capability_and_writes_nowhere_but_to_tmp(image: tuple[str, float]) -> None:
-    answers = json.loads(python(image[0], LOOK_AROUND))
+    answers = json.loads(python(image[0], WHERE_IT_WRITES, "/app", "/opt/streamworker", "/run", "/var/tmp"))
     said = python(image[0], "print(open('/proc/self/status').read())").splitlines()
     rights = dict(line.split(":\t", 1) for line in said if ":\t" in line)
 

@@ -45,6 +45,19 @@ export TMPDIR="$OLDPWD/tmp"
 exec setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups --no-new-privs \\
     --bounding-set -all --inh-caps -all --ambient-caps -all "$@"
 """
+# Prints whether a file can be made in the folder for temporary ones, and in those that are named.
+WHERE_IT_WRITES = """
+import json, sys, tempfile
+
+def may_write(folder):
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return error.strerror
+    return "yes"
+
+print(json.dumps({folder: may_write(folder) for folder in [tempfile.gettempdir(), *sys.argv[1:]]}))
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from fleet.confinement import NOBODY, confinement, process_1, status_of
+from fleet.confinement import NOBODY, WHERE_IT_WRITES, confinement, process_1, status_of
 from fleet.trial import Trial
 from fleet.workers import free_port, page, terminate
 from missing import obtained
@@ -31,19 +31,6 @@ MEMORY_KIB = 256 * 1024
 DRAIN_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 4.0
 
-LOOK_AROUND = """
-import json, os, sys, tempfile
-
-def may_write(folder):
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        return error.strerror
-    return "yes"
-
-print(json.dumps({folder: may_write(folder) for folder in [tempfile.gettempdir(), *sys.argv[1:]]}))
-"""
-
 
 @pytest.fixture
 def confined() -> Iterator[Confinement]:
@@ -58,7 +45,7 @@ def test_a_confined_process_has_no_rights_and_nothing_but_its_temporary_folder_t
     """What the other tests here lean on."""
     where = confined.surroundings
     folders = ["/", "/tmp", "/var/tmp", "/dev/shm", str(where.checkout), str(where.python.parent)]
-    command = [*where.before, str(where.python), "-c", LOOK_AROUND, *folders, str(confined.writable)]
+    command = [*where.before, str(where.python), "-c", WHERE_IT_WRITES, *folders, str(confined.writable)]
 
     answers = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 

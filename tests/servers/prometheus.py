@@ -10,7 +10,7 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,6 +24,8 @@ from servers.program import Program
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_ANSWER_TIMEOUT_S = 5.0
+_SETTINGS = "prometheus.yaml"
 _EVERY = "1s"  # the shortest that rules and scrapes are worth here
 
 
@@ -91,34 +93,60 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """A Prometheus with an Alertmanager; both answer when this is made."""
+    """A Prometheus, with an Alertmanager if it has somebody to tell; they answer when this is made."""
 
     url: str
-    programs: Sequence[Program] = field(default_factory=tuple)
+    file: Path  # its configuration
+    settings: Mapping[str, object]  # all of that but what is scraped
+    programs: Sequence[Program]
+
+    def scrape(self, *jobs: Mapping[str, object]) -> None:
+        """Scrape these from now on, each second, and nothing else."""
+        _write(self.file, {**self.settings, "scrape_configs": list(jobs)})
+        reload = urllib.request.Request(f"{self.url}/-/reload", method="POST")
+        urllib.request.urlopen(reload, timeout=_ANSWER_TIMEOUT_S).close()
 
     def ask(self, expr: str) -> list[tuple[Mapping[str, str], float]]:
         """The series of an expression, as they are now; raises urllib.error.HTTPError if it cannot be answered."""
-        with urllib.request.urlopen(f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': expr})}") as answer:
+        asked = f"{self.url}/api/v1/query?{urllib.parse.urlencode({'query': expr})}"
+        with urllib.request.urlopen(asked, timeout=_ANSWER_TIMEOUT_S) as answer:
             found = json.load(answer)["data"]["result"]
         return [(one["metric"], float(one["value"][1])) for one in found]
 
     def close(self) -> None:
+        """End them and remove what they know. Idempotent."""
         for program in self.programs:
             program.close()
 
 
-def start_prometheus(targets: Sequence[str], rules: Mapping[str, object], webhook: str) -> Prometheus:
-    """Scrape `targets` and go by `rules`, all each second, and tell `webhook` at once. Raises ServerUnavailable."""
-    for name, package in (("prometheus", "prometheus"), ("prometheus-alertmanager", "prometheus-alertmanager")):
+def start_prometheus(rules: Mapping[str, object] | None = None, webhook: str | None = None) -> Prometheus:
+    """One that scrapes nothing yet, goes by `rules` each second and tells `webhook` at once. Raises ServerUnavailable.
+
+    50 MB, and as much with a webhook.
+    """
+    needed = ["prometheus"] if webhook is None else ["prometheus", "prometheus-alertmanager"]
+    for name in needed:
         if shutil.which(name) is None:
-            raise ServerUnavailable(f"no {name} on the PATH (Debian: {package})")
+            raise ServerUnavailable(f"no {name} on the PATH (Debian: {name})")
     port, alerting = free_ports(2)
-    alertmanager = _start_alertmanager(alerting, webhook)
+    folder = Path(tempfile.mkdtemp(prefix="streamworker-prometheus-"))
+    settings = {
+        "global": {"scrape_interval": _EVERY, "scrape_timeout": _EVERY, "evaluation_interval": _EVERY},
+        "rule_files": ["rules.yaml"],
+        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alerting}"]}]}]},
+    }
+    _write(folder / "rules.yaml", rules or {"groups": []})
+    _write(folder / _SETTINGS, settings)
+    command = ["prometheus", f"--config.file={_SETTINGS}", "--storage.tsdb.path=data", "--web.enable-lifecycle"]
+    command += [f"--web.listen-address=127.0.0.1:{port}"]
+    programs = [] if webhook is None else [_start_alertmanager(alerting, webhook)]
     try:
-        return Prometheus(f"http://127.0.0.1:{port}", [_start_prometheus(port, alerting, targets, rules), alertmanager])
+        programs.append(Program("Prometheus", command, folder, partial(_ready, port)))
     except ServerUnavailable:
-        alertmanager.close()
+        for program in programs:
+            program.close()
         raise
+    return Prometheus(f"http://127.0.0.1:{port}", folder / _SETTINGS, settings, programs)
 
 
 def _start_alertmanager(port: int, webhook: str) -> Program:
@@ -127,27 +155,16 @@ def _start_alertmanager(port: int, webhook: str) -> Program:
         "route": {"receiver": "test", "group_by": ["..."], "group_wait": "0s", "group_interval": _EVERY},
         "receivers": [{"name": "test", "webhook_configs": [{"url": webhook, "send_resolved": True}]}],
     }
-    (folder / "alertmanager.yaml").write_text(yaml.safe_dump(settings))
+    _write(folder / "alertmanager.yaml", settings)
     command = ["prometheus-alertmanager", "--config.file=alertmanager.yaml", "--storage.path=data"]
     # Alone, it looks for no others and waits for none.
     command += [f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address="]
     return Program("Alertmanager", command, folder, partial(_ready, port))
 
 
-def _start_prometheus(port: int, alerting: int, targets: Sequence[str], rules: Mapping[str, object]) -> Program:
-    folder = Path(tempfile.mkdtemp(prefix="streamworker-prometheus-"))
-    settings = {
-        "global": {"scrape_interval": _EVERY, "scrape_timeout": _EVERY, "evaluation_interval": _EVERY},
-        "rule_files": ["rules.yaml"],
-        "alerting": {"alertmanagers": [{"static_configs": [{"targets": [f"127.0.0.1:{alerting}"]}]}]},
-        "scrape_configs": [
-            {"job_name": "streamworker", "static_configs": [{"targets": [*targets], "labels": {"namespace": "shop"}}]}
-        ],
-    }
-    (folder / "prometheus.yaml").write_text(yaml.safe_dump(settings))
-    (folder / "rules.yaml").write_text(yaml.safe_dump(rules))
-    command = ["prometheus", "--config.file=prometheus.yaml", "--storage.tsdb.path=data"]
-    return Program("Prometheus", [*command, f"--web.listen-address=127.0.0.1:{port}"], folder, partial(_ready, port))
+def _write(file: Path, settings: Mapping[str, object]) -> None:
+    """As YAML."""
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
 
 
 def _ready(port: int) -> bool:
