@@ -327,13 +327,15 @@ def test_brokers_that_are_killed_amid_transactions_cost_and_repeat_nothing(
         run.trial.wait_for_owners(2)
         for node in three_nodes.nodes[:2] * SOAK:
             three_nodes.make_whole()
-            began_s, known = time.monotonic(), furthest(run.seen())
+            seen = run.seen()
+            began_s, known = time.monotonic(), furthest(seen)
+
+            def go_on(since: int = len(seen), known: Mapping[int, int] = known) -> bool:
+                reached = furthest(run.seen()[since:])
+                return all(reached[one] > known[one] + 100 for one in range(PARTITIONS))
+
             node.kill()
-            fleet.wait(
-                lambda known=known: all(furthest(run.seen())[one] > known[one] + 100 for one in range(PARTITIONS)),
-                "copies of each partition go on",
-                60.0,
-            )
+            fleet.wait(go_on, "copies of each partition go on", 60.0)
             resumed_s = max(resumed_s, time.monotonic() - began_s)
         three_nodes.make_whole()
         copied = run.copied()
