@@ -92,8 +92,10 @@ def _python(folder: Path) -> Path:
 
 
 def _before(folder: Path) -> list[str]:
+    # It ends with the run, however that ends; what knows a worker's parent knows none in a namespace of its own.
+    tied = ["setpriv", "--pdeathsig", "KILL"]
     namespaces = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    return [*namespaces, "sh", "-c", _SCRIPT, "sh", str(folder), str(_CHECKOUT), sys.prefix]
+    return [*tied, *namespaces, "sh", "-c", _SCRIPT, "sh", str(folder), str(_CHECKOUT), sys.prefix]
 
 
 def process_1(worker: subprocess.Popen[bytes]) -> int:

@@ -88,6 +88,7 @@ class Running:
         self._application: Application | None = None
         self._made = threading.Event()
         self._code: int | None = None
+        self._doomed: list[int] = []  # exit codes with which the watchdog would have ended the process
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="worker-loop", daemon=True)
 
@@ -117,6 +118,7 @@ class Running:
     def ended(self, timeout_s: float = TIMEOUT_S) -> int:
         """Wait until it ends by itself; returns the exit code, raises what `run` raised."""
         self._thread.join(timeout_s)
+        assert not self._doomed, f"the watchdog ends the process: {self._doomed}"
         assert not self._thread.is_alive(), f"the worker did not end within {timeout_s:g} s; {self.recorder.seen[-9:]}"
         if self._error is not None:
             error, self._error = self._error, None
@@ -135,6 +137,8 @@ class Running:
     def _run(self) -> None:
         try:
             self._application = self._assemble()
+            # It would end the whole test run, and all that was left of that would be an exit code.
+            self._application._watchdog._die = self._doomed.append
             self._made.set()
             self._code = self._application.run()
         except BaseException as error:  # noqa: BLE001 - for the test's thread to raise

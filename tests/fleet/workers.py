@@ -162,6 +162,15 @@ class Fleet:
         wait_for(until, lambda: f"{what}\n{self.logs()[-6000:]}", timeout_s)
 
 
+def runs(pid: int) -> bool:
+    """Whether the process is there and no zombie."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text() if Path("/proc").exists() else True
+
+
 def wait_for(until: Callable[[], bool], what: Callable[[], str], timeout_s: float) -> None:
     """Look again and again, since nothing tells us."""
     pause = threading.Event()

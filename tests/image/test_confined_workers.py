@@ -7,15 +7,17 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from fleet.confinement import NOBODY, WHERE_IT_WRITES, confinement, process_1, status_of
 from fleet.trial import Trial
-from fleet.workers import free_port, page, terminate
+from fleet.workers import free_port, page, runs, terminate, wait_for
 from missing import obtained
 
 if TYPE_CHECKING:
@@ -30,6 +32,12 @@ PARTITIONS = 4
 MEMORY_KIB = 256 * 1024
 DRAIN_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 4.0
+
+STARTS = """
+import subprocess, sys
+print(subprocess.Popen(sys.argv[1:]).pid, flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -66,6 +74,21 @@ def test_sigterm_ends_a_command_that_is_process_1_and_has_no_handler_of_its_own(
             code = waiting.wait(10)
 
     assert code == 128 + signal.SIGTERM
+
+
+def test_what_is_confined_ends_with_who_has_started_it_however_that_ends(confined: Confinement) -> None:
+    where = confined.surroundings
+    waits = [*where.before, str(where.python), "-c", "import signal; print('up', flush=True); signal.pause()"]
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTS, *waits], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as starter:
+        assert starter.stdout is not None
+        pid = int(starter.stdout.readline())
+        assert starter.stdout.readline() == "up\n"
+
+        starter.kill()
+
+    wait_for(lambda: not runs(pid), lambda: f"the end of {pid}", 10.0)
 
 
 def test_a_confined_worker_that_is_told_to_stop_drains_in_time_and_loses_nothing(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fleet.in_process import committed
-from fleet.workers import Fleet, free_port, page, produce, terminate, wait_for
+from fleet.workers import Fleet, free_port, page, produce, runs, terminate, wait_for
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
@@ -56,14 +56,6 @@ def owned(port: int) -> list[int]:
 
 def pids(port: int) -> list[int]:
     return [one["pid"] for one in workers(port) if isinstance(one["pid"], int)]
-
-
-def runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text() if Path("/proc").exists() else True
 
 
 def feed(kafka: MockKafka, records: int = 40) -> None:
