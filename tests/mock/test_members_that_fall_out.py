@@ -85,12 +85,13 @@ def test_a_handler_that_lets_no_other_thread_run_costs_its_partitions_and_no_rec
         trial.send()
         trial.wait_for_progress(0.1)
         trial.fleet.strike("lock held")
-        (tmp_path / "hog").write_text(str(HOG_S))
+        (tmp_path / "hog.written").write_text(str(HOG_S))
+        (tmp_path / "hog.written").rename(tmp_path / "hog")
         trial.fleet.wait(lambda: any(tmp_path.glob("hogged-*")), "the lock is held")
         over_s = time.monotonic() + HOG_S
         (hog,) = (int(path.name.partition("-")[2]) for path in tmp_path.glob("hogged-*"))
         let_pass(HOG_S)
-        trial.fleet.wait(lambda: assigned_s(trial, hog, over_s) < inf, "it joins again", REJOINED_S)
+        trial.fleet.wait(lambda: assigned_s(trial, hog, over_s) < inf, "it joins again", RECOVERED_S)
         rejoined_s = assigned_s(trial, hog, over_s) - over_s
         verdict = trial.verdict()
 
