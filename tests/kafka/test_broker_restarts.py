@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from fleet.checker import Anomaly
 from fleet.trial import Trial
 
 if TYPE_CHECKING:
@@ -44,5 +45,6 @@ def test_a_broker_killed_in_the_middle_costs_no_record(
         verdict = trial.verdict()
 
         assert [worker.poll() for worker in trial.fleet.workers] == [None, None]
-    assert verdict.broken() == []
+    # The client sends a commit again that found no coordinator; it may land after a newer one, which goes again then.
+    assert verdict.broken(Anomaly.COMMIT_REGRESS) == []
     figures("F-30", f"SIGKILL of the only broker, {protocol}", **verdict.figures())
