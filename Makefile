@@ -43,7 +43,7 @@ help: ## this list
 setup: $(INSTALLED) ## the environment in .venv, from requirements/dev.txt
 
 test: setup kafka-jars registry packages chart-tools ## all tests, JOBS=2 files at once; TESTS=tests/unit for some of them
-	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0 $(TESTS)
+	$(PYTHON) -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0 $(TESTS)
 
 soak: setup kafka-jars registry packages ## hours of load with faults, and all tests SOAK=20 times larger; SOAK_S=1800
 	STREAMWORKER_SOAK_S=$(SOAK_S) $(PYTHON) -m pytest -s -o timeout=0 -o faulthandler_timeout=0 tests/soak

@@ -15,6 +15,7 @@ from streamworker.testing.fixtures import mock_kafka  # noqa: F401
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from servers.kafka import SharedKafka
     from servers.postgres import Postgres
@@ -72,6 +73,20 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
         request.node.user_properties.append((_FIGURE, f"{row:5} {fault}: {text}"))
 
     return note
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of each folder evenly over the run: what runs side by side is seldom all clusters, or all processors."""
+    numbers: dict[Path, dict[Path, int]] = {}
+    for item in items:
+        files = numbers.setdefault(item.path.parent, {})
+        files.setdefault(item.path, len(files))
+
+    def part(item: pytest.Item) -> float:
+        files = numbers[item.path.parent]
+        return (files[item.path] + 0.5) / len(files)
+
+    items.sort(key=part)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
