@@ -5,7 +5,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test soak fuzz mutants lint demo demo-console demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist wheelhouse image test-image test-cluster lock clean kafka-jars registry packages engine chart-tools
+.PHONY: help setup test soak fuzz mutants lint demo demo-console demo-enrich bench bench-peers bench-caches bench-scale bench-sinks bench-enrich bench-dead-letters bench-replays docs dist wheelhouse image test-image test-cluster test-keda lock clean kafka-jars registry packages engine chart-tools
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,7 +53,12 @@ soak: setup kafka-jars registry packages ## hours of load with faults, and all t
 test-cluster: setup kafka-jars chart-tools ## the chart on a real API server with simulated nodes, built once in minutes; KUBECONFIG=… I_OWN_THIS_CLUSTER=context
 	.ci/ensure prometheus 'prometheus --version' $(if $(GIVEN_KUBECONFIG),,etcd-server 'etcd --version' openssl 'openssl version')
 	tests/cluster/build_control_plane.sh $(if $(GIVEN_KUBECONFIG),given,cluster)
-	$(if $(GIVEN_KUBECONFIG),STREAMWORKER_TEST_KUBECONFIG='$(GIVEN_KUBECONFIG)') CI=true $(PYTHON) -m pytest -rP -o timeout=600 -o faulthandler_timeout=0 tests/cluster
+	$(if $(GIVEN_KUBECONFIG),STREAMWORKER_TEST_KUBECONFIG='$(GIVEN_KUBECONFIG)') CI=true $(PYTHON) -m pytest -rP -o timeout=600 -o faulthandler_timeout=0 tests/cluster --ignore tests/cluster/test_keda_scaling.py
+
+test-keda: setup kafka-jars chart-tools ## the chart scaled by KEDA: lag on a real Kafka, a Prometheus, simulated pods; built once in minutes
+	.ci/ensure etcd-server 'etcd --version' openssl 'openssl version' prometheus 'prometheus --version'
+	tests/cluster/build_control_plane.sh cluster keda
+	CI=true $(PYTHON) -m pytest -rP -o timeout=600 -o faulthandler_timeout=0 tests/cluster/test_keda_scaling.py
 
 fuzz: setup ## search each fuzz target for FUZZ_S=300 seconds
 	cd tests && ../$(PYTHON) -m fuzz --seconds $(FUZZ_S)
