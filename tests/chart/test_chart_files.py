@@ -106,6 +106,17 @@ def test_what_is_said_of_an_alert_is_laid_over_it_alone(chart: Path) -> None:
     assert second["rules"][0]["labels"] == {"severity": "page"}
 
 
+def test_alerts_lead_to_the_runbooks_where_they_are_served() -> None:
+    rules = {"enabled": True, "runbooks": "https://wiki.example/runbooks"}
+
+    found = [rule for group in _groups(rendered(with_worker({}, rules=rules))) for rule in group["rules"]]
+
+    links = {rule["alert"]: rule["annotations"]["runbook_url"] for rule in found if "alert" in rule}
+    assert links == {alert: f"https://wiki.example/runbooks#{alert.lower()}" for alert in links}
+    assert "StreamWorkerLagHigh" in links
+    assert all(rule["annotations"]["summary"] for rule in found if "alert" in rule)
+
+
 def test_an_alert_is_left_out_and_its_group_with_it_if_it_was_the_last(chart: Path) -> None:
     overrides = {"StreamWorkerLagHigh": {"enabled": False}, "StreamWorkerDown": {"enabled": False}}
 
