@@ -76,7 +76,7 @@ def figures(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files of each folder evenly over the run: what runs side by side is seldom all clusters, or all processors."""
+    """The files of each folder evenly over the run: what runs side by side seldom all starts clusters, or computes."""
     numbers: dict[Path, dict[Path, int]] = {}
     for item in items:
         files = numbers.setdefault(item.path.parent, {})

@@ -12,8 +12,9 @@ import pytest
 import yaml
 from alerts.board_files import expressions, filled_in
 from alerts.prometheus_tools import ROOT, RULES, promtool, rules
-from fleet.workers import Fleet, free_port, page, produce, wait_for
+from fleet.workers import Fleet, page, produce, wait_for
 from missing import obtained
+from servers.ports import free_port
 from servers.prometheus import Prometheus, Webhook, start_prometheus
 from servers.redis import Redis, start_redis
 

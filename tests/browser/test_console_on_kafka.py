@@ -13,7 +13,7 @@ import pytest
 from fleet.shop import RIGHT, WRONG, Shop
 from fleet.workers import produce, wait_for
 from playwright.sync_api import expect
-from servers.kafka import free_ports
+from servers.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from cluster.certificates import Certificate, new_authority, new_member
 from cluster.programs import etcd, program
 from cluster.simulated import NODE_MARK, STAGES
-from servers.kafka import free_ports
+from servers.ports import free_ports
 from servers.program import Program
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cluster.certificates import new_member
 from cluster.control_plane import as_flags, says_ok, start_program
 from cluster.programs import program
-from servers.kafka import free_ports
+from servers.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from cluster.pod_monitors import job
 from cluster.releases import Release, values_of
 from confluent_kafka import Consumer, Producer, TopicPartition
-from fleet.workers import Fleet, free_port
+from fleet.workers import Fleet
+from servers.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

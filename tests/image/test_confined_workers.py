@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 from fleet.confinement import NOBODY, WHERE_IT_WRITES, confinement, process_1, status_of
 from fleet.trial import Trial
-from fleet.workers import free_port, page, runs, terminate, wait_for
+from fleet.workers import page, runs, terminate, wait_for
 from missing import obtained
+from servers.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

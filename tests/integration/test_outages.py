@@ -11,7 +11,8 @@ import pytest
 from fleet.recorder import Recorder
 from fleet.stored import calls_between, keys, make_table, rows
 from fleet.trial import Trial
-from fleet.workers import free_port, let_pass, page
+from fleet.workers import let_pass, page
+from servers.ports import free_port
 from servers.postgres import HARD
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # the package does not list what it exports
 from missing import obtained
-from servers.kafka import free_ports
 from servers.kafka_cluster import start_cluster
+from servers.ports import free_ports
 from servers.proxy import FaultProxy
 
 if TYPE_CHECKING:

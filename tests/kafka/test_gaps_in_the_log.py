@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import Producer
 from fleet.in_process import Running, committed, config
-from fleet.workers import free_port, wait_for
+from fleet.workers import wait_for
+from servers.ports import free_port
 
 from streamworker import Handler
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fleet.in_process import Running, config
 from fleet.workers import produce
-from servers.kafka import free_ports
+from servers.ports import free_ports
 
 from streamworker import Handler
 from streamworker.clock import SystemClock

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from confluent_kafka import Consumer, Producer, TopicPartition
 from fleet.in_process import Running, committed, config
 from fleet.workers import produce, wait_for
-from servers.kafka import free_ports
+from servers.ports import free_ports
 
 from streamworker import DeadLetter, Handler, PoisonError
 from streamworker import TopicPartition as Partition

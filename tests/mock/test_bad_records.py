@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from confluent_kafka import Producer
 from fleet.in_process import Running, committed, config, read
-from fleet.workers import Fleet, free_port, terminate
+from fleet.workers import Fleet, terminate
 from msgspec import Struct
+from servers.ports import free_port
 from sizes import SOAK
 
 from streamworker import DeadLetter, Handler, Json, PoisonError, Retry, RetryableError

@@ -16,7 +16,8 @@ from fleet.history import Owned, read
 from fleet.in_process import Running, committed, config
 from fleet.proxied import ProxiedMock
 from fleet.trial import Trial
-from fleet.workers import free_port, let_pass, page, produce, terminate
+from fleet.workers import let_pass, page, produce, terminate
+from servers.ports import free_port
 from sizes import SOAK
 
 from streamworker import Handler

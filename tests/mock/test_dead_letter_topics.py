@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from confluent_kafka import KafkaError
 from fleet.in_process import Running, committed, config, read
-from fleet.workers import Fleet, free_port, produce
+from fleet.workers import Fleet, produce
+from servers.ports import free_port
 
 from streamworker import DeadLetter, Handler, PoisonError, Retry
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fleet.trial import Trial
-from fleet.workers import free_port, let_pass, page
+from fleet.workers import let_pass, page
+from servers.ports import free_port
 from sizes import SOAK
 
 from streamworker.testing import MockKafka

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from fleet.in_process import Running, committed, config, read
 from fleet.trial import Trial
-from fleet.workers import free_port, page, produce
+from fleet.workers import page, produce
+from servers.ports import free_port
 from sizes import SOAK
 
 from streamworker import DeadLetter, Handler, PoisonError

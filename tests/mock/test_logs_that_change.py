@@ -11,7 +11,8 @@ from confluent_kafka import KafkaError
 from fleet.in_process import Running, committed, config
 from fleet.proxied import ProxiedMock
 from fleet.trial import Trial
-from fleet.workers import free_port, let_pass, produce
+from fleet.workers import let_pass, produce
+from servers.ports import free_port
 from servers.proxy_process import DAMAGEABLE
 from sizes import SOAK
 

@@ -25,7 +25,8 @@ from fleet.history import Owned, read
 from fleet.in_process import Running, config
 from fleet.proxied import ProxiedMock
 from fleet.trial import Trial
-from fleet.workers import free_port, let_pass, page
+from fleet.workers import let_pass, page
+from servers.ports import free_port
 from servers.proxy import FaultProxy
 from sizes import SOAK
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from fleet.in_process import Running, committed, config
-from fleet.workers import free_port
+from servers.ports import free_port
 
 from streamworker import Handler
 from streamworker.cluster import Cluster

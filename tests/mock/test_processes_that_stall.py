@@ -19,7 +19,8 @@ from fleet.checker import Anomaly
 from fleet.history import Effect, Owned, Struck, read
 from fleet.in_process import Running, committed, config
 from fleet.trial import Trial
-from fleet.workers import Fleet, free_port, let_pass, page, terminate
+from fleet.workers import Fleet, let_pass, page, terminate
+from servers.ports import free_port
 from sizes import SOAK
 
 from streamworker import Handler

@@ -6,7 +6,8 @@ import json
 import signal
 from typing import TYPE_CHECKING
 
-from fleet.workers import Fleet, free_port, page, produce, terminate
+from fleet.workers import Fleet, page, produce, terminate
+from servers.ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path

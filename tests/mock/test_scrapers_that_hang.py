@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 from fleet.trial import Trial
-from fleet.workers import free_port, page
+from fleet.workers import page
+from servers.ports import free_port
 from sizes import SOAK
 
 from streamworker.testing import MockKafka

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fleet.in_process import committed
-from fleet.workers import Fleet, free_port, page, produce, runs, terminate, wait_for
+from fleet.workers import Fleet, page, produce, runs, terminate, wait_for
 from prometheus_client.parser import text_string_to_metric_families
+from servers.ports import free_port
 
 if TYPE_CHECKING:
     from streamworker.testing.mock_kafka import MockKafka

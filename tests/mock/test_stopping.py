@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import KafkaError
 from fleet.in_process import committed, read
-from fleet.workers import Fleet, free_port, page, produce, terminate
+from fleet.workers import Fleet, page, produce, terminate
+from servers.ports import free_port
 
 if TYPE_CHECKING:
     import subprocess

@@ -7,11 +7,9 @@ with the test run. A test may stop or kill it only if `owned`.
 from __future__ import annotations
 
 import contextlib
-import random
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -28,6 +26,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
     NewTopic,
 )
 from servers.kafka_jars import ServerUnavailable, fetch_jars, require_java
+from servers.ports import free_ports
 from servers.tethered import Tethered
 
 from streamworker.dlq.routes import replay_topic
@@ -47,9 +46,6 @@ _PULL_TIMEOUT_S = 300.0
 ASK_AGAIN_S = 0.05  # a starting broker needs the processor more than an answer is needed at once
 _CLOSE_GRACE_S = 20.0  # containers are stopped by their command line, which needs a moment
 
-# Below the range that the kernel takes ports for outgoing connections from: a client that looks for a
-# killed broker would otherwise get its port sooner or later, and the broker could not come back.
-_PORTS = range(20_000, 32_000)
 
 # Fast compilation for a program that runs for a second, or that has nothing heavy to do.
 FAST_START = ("-XX:TieredStopAtLevel=1",)
@@ -318,21 +314,6 @@ def admin_client(bootstrap_servers: str, *, socket_timeout_s: float = 60.0) -> A
             "socket.timeout.ms": round(socket_timeout_s * 1000),
         }
     )
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on, all different."""
-    with contextlib.ExitStack() as held:
-        ports: list[int] = []
-        for port in random.sample(_PORTS, k=200):
-            listener = held.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                listener.bind(("127.0.0.1", port))
-                ports.append(port)
-            if len(ports) == count:
-                return ports
-    raise ServerUnavailable(f"no {count} free ports from {_PORTS.start} to {_PORTS.stop}")
 
 
 def new_cluster_id() -> str:

@@ -27,13 +27,13 @@ from servers.kafka import (
     admin_client,
     broker_command,
     format_storage,
-    free_ports,
     new_cluster_id,
     run_tool,
     wait_until_it_answers,
     write_settings,
 )
 from servers.kafka_jars import require_java
+from servers.ports import free_ports
 from servers.tethered import Tethered
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import yaml
-from servers.kafka import free_ports
 from servers.kafka_jars import ServerUnavailable
+from servers.ports import free_ports
 from servers.program import Program
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import redis
-from servers.kafka import free_ports
 from servers.kafka_jars import ServerUnavailable
+from servers.ports import free_ports
 from servers.program import Program, wait_until_it_answers
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servers.kafka import free_ports
 from servers.kafka_jars import ServerUnavailable, require_java
+from servers.ports import free_ports
 from servers.tethered import Tethered
 
 if TYPE_CHECKING:

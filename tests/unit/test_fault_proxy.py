@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
-from fleet.workers import free_port, wait_for
+from fleet.workers import wait_for
+from servers.ports import free_port
 from servers.proxy import FaultProxy, ProxyError
 
 if TYPE_CHECKING:
