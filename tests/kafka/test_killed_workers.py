@@ -22,7 +22,10 @@ PARTITIONS = 4
 def test_sigkill_loses_nothing_and_keeps_the_order_of_every_key(
     kafka: SharedKafka, tmp_path: Path, protocol: str, figures: Callable[..., None]
 ) -> None:
-    """F-01. Edge cases 1, 2, 3, 27: two workers, one of them killed and replaced three times over."""
+    """F-01. Edge cases 1, 2, 3, 27: two workers, one of them killed and replaced three times over.
+
+    A record that is in work at all three deaths becomes a dead letter.
+    """
     kills = 3 * SOAK
 
     with _trial(kafka, tmp_path, protocol, total=1000 * kills) as trial:
@@ -60,11 +63,15 @@ def test_a_stop_in_order_repeats_nothing(
 
 
 def _trial(kafka: SharedKafka, folder: Path, protocol: str, *, total: int) -> Trial:
+    topic = kafka.topic("orders", partitions=PARTITIONS)
+    kafka.dead_letters(topic)
     return Trial(
         kafka.bootstrap_servers,
-        kafka.topic("orders", partitions=PARTITIONS),
+        topic,
         kafka.group("orders"),
         folder,
+        handler="fleet.apps:LedgerWithDeadLetters",
+        letter_partitions=1,
         partitions=PARTITIONS,
         total=total,
         deeds={"flaky": 0.01},
