@@ -130,7 +130,8 @@ def replayed(asked: Asked) -> Mapping[str, float]:
     wait = lambda _: False  # noqa: E731 - nobody waits here
     ahead = ReadAhead[Part]()
     shipments = Shipments(config, clock=clock, wait=wait, audit_key=None, meanwhile=ahead.step)
-    with closing(TopicLog(asked.client, clock)) as log, closing(shipments), seldom_collected():  # as at a desk
+    log = TopicLog(asked.client, clock, goes_on=True)
+    with closing(log), closing(shipments), seldom_collected():  # as at a desk
         letters = Letters(LetterReader(log, asked.topic, read, _TIMEOUT_S))
         around = Surroundings(
             letters=letters,

@@ -38,9 +38,9 @@ class Clients:
         self._audit: AuditWriter | None = None
         self._sender: KafkaSender | None = None
 
-    def new_log(self) -> TopicLog:
-        """A consumer of one's own."""
-        return TopicLog(topic_log_settings(self._config.kafka), self._clock)
+    def new_log(self, *, goes_on: bool = False) -> TopicLog:
+        """A consumer of one's own; `goes_on` as of `TopicLog`."""
+        return TopicLog(topic_log_settings(self._config.kafka), self._clock, goes_on=goes_on)
 
     @contextmanager
     def reading(self) -> Iterator[TopicLog]:

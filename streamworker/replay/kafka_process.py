@@ -80,7 +80,7 @@ def kafka_process(
     pause = _Pause()
     topic_id = cluster.topic_ids([work.topic], timeout_s).get(work.topic)
     shipments = Shipments(config, clock=clock, wait=pause.wait, audit_key=audit_key, audit_topic=audit_topic)
-    with closing(TopicLog(topic_log_settings(config.kafka), clock)) as log, closing(shipments):
+    with closing(TopicLog(topic_log_settings(config.kafka), clock, goes_on=True)) as log, closing(shipments):
         letters = LetterReader(log, work.topic, families.read, timeout_s)
         states = HandledStates(
             op_id=work.op_id,

@@ -128,7 +128,8 @@ class Runner:
         topic = plan.request.topic
         try:
             with ExitStack() as stack:
-                letters, children, asked = (stack.enter_context(closing(self._clients.new_log())) for _ in range(3))
+                letters = stack.enter_context(closing(self._clients.new_log(goes_on=True)))
+                children, asked = (stack.enter_context(closing(self._clients.new_log())) for _ in range(2))
                 ahead = ReadAhead[Part]()
                 shipments = Shipments(
                     self._config,

@@ -6,6 +6,7 @@ blocks, for as long as is said.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -45,10 +46,18 @@ _FINAL = frozenset(
 
 
 class TopicLog:
-    """Reads over a consumer with `settings`, librdkafka's options: `topic_log_settings`."""
+    """Reads over a consumer with `settings`, librdkafka's options: `topic_log_settings`.
 
-    def __init__(self, settings: Mapping[str, str | int | float | bool], clock: Clock) -> None:
+    With `goes_on` a range of one partition that begins where the last one ended is read without asking for it anew:
+    until something else is read, or it is closed, the client fetches what comes next.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, str | int | float | bool], clock: Clock, *, goes_on: bool = False
+    ) -> None:
         self._clock = clock
+        self._goes_on = goes_on
+        self._rest: _Rest | None = None
         self._trouble: str | None = None  # what the client said last of its connections
         try:
             self._consumer = Consumer({**settings, "error_cb": self._note}, logger=ClientLogger())
@@ -65,6 +74,7 @@ class TopicLog:
         """
         until_s = self._clock.monotonic_s() + timeout_s
         self._trouble = None
+        self._forget()
         while True:
             try:
                 found = self._consumer.get_watermark_offsets(ClientPartition(*partition), timeout=self._left_s(until_s))
@@ -106,11 +116,11 @@ class TopicLog:
         reading = _Reading(ranges)
         starts = [ClientPartition(*partition, start) for partition, (start, end) in ranges.items() if start < end]
         self._trouble = None
-        self._consumer.assign(starts)
+        fetched = self._begun(starts)
         until_s = self._clock.monotonic_s() + timeout_s
         try:
             while reading.left:
-                batch = reading.wanted(self._fetched())
+                batch = reading.wanted(fetched)
                 self._leave(reading)
                 if batch:
                     yield batch
@@ -118,7 +128,26 @@ class TopicLog:
                 elif reading.left and self._clock.monotonic_s() > until_s:
                     nothing = f"{reading.missing}: nothing was read for {timeout_s:g} s"
                     raise ClientError(_with_reason(nothing, reading.trouble or self._trouble), code="_TIMED_OUT")
+                if reading.left:
+                    fetched = self._fetched()
         finally:
+            if self._goes_on and len(ranges) == len(starts) == 1 and not reading.left:
+                [(partition, (_, end))] = ranges.items()
+                self._rest = _Rest((*partition, end), _beyond(end, fetched))
+            else:
+                self._consumer.unassign()
+
+    def _begun(self, starts: Sequence[ClientPartition]) -> Sequence[ClientMessage]:
+        """Have these fetched; returns what was fetched of them already."""
+        rest, self._rest = self._rest, None
+        if rest is not None and [(one.topic, one.partition, one.offset) for one in starts] == [rest.start]:
+            return rest.fetched
+        self._consumer.assign(list(starts))
+        return []
+
+    def _forget(self) -> None:
+        if self._rest is not None:
+            self._rest = None
             self._consumer.unassign()
 
     def _leave(self, reading: _Reading) -> None:
@@ -142,6 +171,19 @@ class TopicLog:
         """What there is, after a wait for the first: one `consume` would wait for as many as it may return."""
         first = self._consumer.poll(_POLL_S)
         return [] if first is None else [first, *self._consumer.consume(_MOST_AT_ONCE - 1, 0)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What was fetched from `start` on, and nobody has wanted yet; the client goes on behind it."""
+
+    start: tuple[str, int, int]  # topic, partition, offset
+    fetched: Sequence[ClientMessage]
+
+
+def _beyond(end: int, fetched: Sequence[ClientMessage]) -> Sequence[ClientMessage]:
+    """With the news that the log ends there, which the client tells once."""
+    return [message for message in fetched if message.error() is not None or (message.offset() or 0) >= end]
 
 
 class _Reading:

@@ -8,12 +8,15 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from confluent_kafka import Consumer
+from confluent_kafka import TopicPartition as ClientPartition
 from fleet.in_process import config
 
 from streamworker.clock import SystemClock
 from streamworker.errors import ClientError, ConfigurationError
 from streamworker.librdkafka import topic_log_settings
 from streamworker.record import TopicPartition
+from streamworker.replay import topic_log
 from streamworker.replay.topic_log import TopicLog, newest_first
 
 if TYPE_CHECKING:
@@ -37,8 +40,8 @@ def log(mock_kafka: MockKafka) -> Iterator[TopicLog]:
         yield log
 
 
-def opened(kafka: MockKafka) -> TopicLog:
-    return TopicLog(topic_log_settings(config(kafka.bootstrap_servers).kafka), SystemClock())
+def opened(kafka: MockKafka, *, goes_on: bool = False) -> TopicLog:
+    return TopicLog(topic_log_settings(config(kafka.bootstrap_servers).kafka), SystemClock(), goes_on=goes_on)
 
 
 def read(
@@ -66,6 +69,67 @@ def test_ranges_are_read_from_their_first_offset_to_before_their_last(log: Topic
         [(ZERO, 2), (ZERO, 3), (ZERO, 4), (ONE, 9), *[(TWO, number) for number in range(10)]]
     )
     assert [offset for partition, offset in found if partition == TWO] == list(range(10))
+
+
+@pytest.mark.parametrize(("goes_on", "asked_for"), [(True, [0]), (False, [0, 4, 7])])
+def test_a_log_that_goes_on_does_not_ask_for_the_next_range_anew(
+    log: TopicLog, mock_kafka: MockKafka, monkeypatch: pytest.MonkeyPatch, goes_on: bool, asked_for: list[int]
+) -> None:
+    del log
+    starts: list[int] = []
+
+    class Asking(Consumer):
+        def assign(self, partitions: list[ClientPartition]) -> None:
+            starts.extend(one.offset for one in partitions)
+            super().assign(partitions)
+
+    monkeypatch.setattr(topic_log, "Consumer", Asking)
+    with closing(opened(mock_kafka, goes_on=goes_on)) as ahead:
+        found = [read(ahead, {ZERO: bounds}) for bounds in ((0, 4), (4, 7), (7, 10))]
+
+    assert found == [[(ZERO, offset) for offset in range(*bounds)] for bounds in ((0, 4), (4, 7), (7, 10))]
+    assert starts == asked_for
+
+
+def test_a_log_that_goes_on_reads_any_other_range_as_well(log: TopicLog, mock_kafka: MockKafka) -> None:
+    del log
+    with closing(opened(mock_kafka, goes_on=True)) as ahead:
+        ranges: list[dict[TopicPartition, tuple[int, int]]] = [
+            {ZERO: (0, 4)},
+            {ZERO: (5, 7)},
+            {ONE: (7, 9)},
+            {ONE: (3, 4)},
+            {ONE: (4, 4)},
+            {ONE: (4, 6), TWO: (0, 2)},
+        ]
+        found = [sorted(read(ahead, one)) for one in ranges]
+        bounds = ahead.bounds(ZERO, TIMEOUT_S)
+        last = read(ahead, {TWO: (2, 10)})
+
+    assert found == [
+        [(partition, offset) for partition, bounds in one.items() for offset in range(*bounds)] for one in ranges
+    ]
+    assert (bounds, last) == ((0, 10), [(TWO, offset) for offset in range(2, 10)])
+
+
+def test_a_log_that_goes_on_hears_once_that_it_ends_and_knows_it_then(log: TopicLog, mock_kafka: MockKafka) -> None:
+    """Behind the last record a log may have offsets at which there is nothing."""
+    del log
+    with closing(opened(mock_kafka, goes_on=True)) as ahead:
+        read(ahead, {ZERO: (0, 9)})
+        read(ahead, {ZERO: (9, 10)})
+        mock_kafka.produce_raw("dlq", 0, None, b"later")
+
+        assert read(ahead, {ZERO: (10, 11)}) == [(ZERO, 10)]
+
+
+def test_who_stops_in_the_midst_of_a_range_may_begin_it_again(log: TopicLog, mock_kafka: MockKafka) -> None:
+    del log
+    with closing(opened(mock_kafka, goes_on=True)) as ahead:
+        with closing(ahead.read({ZERO: (0, 12)}, TIMEOUT_S)) as batches:
+            next(batches)
+
+        assert read(ahead, {ZERO: (0, 10)}) == [(ZERO, offset) for offset in range(10)]
 
 
 def test_of_empty_ranges_nothing_is_read(log: TopicLog) -> None:
