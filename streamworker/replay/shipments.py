@@ -241,37 +241,26 @@ class KafkaSender:
 
 
 class KafkaStateLog:
-    """A `StateLog` of one partition over a consumer that is made when it is needed."""
+    """A `StateLog` of one partition, over a consumer of which `log` is asked for each look."""
 
-    def __init__(self, dead_letters: TopicPartition, make_log: Callable[[], TopicLog]) -> None:
+    def __init__(self, dead_letters: TopicPartition, log: Callable[[], TopicLog]) -> None:
         self._letters = dead_letters
         self._states = TopicPartition(state_topic(dead_letters.topic), dead_letters.partition)
-        self._make_log = make_log
-        self._log: TopicLog | None = None
+        self._log = log
 
     def bounds(self) -> tuple[int, int]:
         """As of `StateLog`."""
-        return self._opened().bounds(self._states, _ASK_S)
+        return self._log().bounds(self._states, _ASK_S)
 
     def read(self, start: int, end: int) -> Iterator[tuple[bytes | None, bytes | None]]:
         """As of `StateLog`."""
-        for batch in self._opened().read({self._states: (start, end)}, _ASK_S):
+        for batch in self._log().read({self._states: (start, end)}, _ASK_S):
             for message in batch:
                 yield message.key(), message.value()
 
     def letters(self) -> tuple[int, int]:
         """As of `StateLog`."""
-        return self._opened().bounds(self._letters, _ASK_S)
-
-    def close(self) -> None:
-        """As of `StateLog`."""
-        if self._log is not None:
-            self._log.close()
-            self._log = None
-
-    def _opened(self) -> TopicLog:
-        self._log = self._make_log() if self._log is None else self._log
-        return self._log
+        return self._log().bounds(self._letters, _ASK_S)
 
 
 class AuditWriter:
@@ -317,7 +306,7 @@ class AuditWriter:
 
 
 class Shipments:
-    """The shippings of dead-letter topics, each with a producer of its own while it is used.
+    """The shippings of dead-letter topics, each with a producer of its own while it is used, and one consumer for all.
 
     `wait` as of `PartitionShipping`, `meanwhile` as of `KafkaSender`; `audit_key` is what `audit.key_file` has. What it
     gives out belongs to the thread that asked, and so does the rest.
@@ -340,6 +329,7 @@ class Shipments:
         self._audit_topic = audit_topic
         self._meanwhile = meanwhile
         self._shippings: dict[TopicPartition, PartitionShipping] = {}
+        self._log: TopicLog | None = None
 
     def of(self, dead_letters: TopicPartition) -> Shipping:
         """That of one partition; opened when it is first used."""
@@ -348,7 +338,7 @@ class Shipments:
             found = self._shippings[dead_letters] = PartitionShipping(
                 dead_letters,
                 make_sender=partial(self._sender, dead_letters),
-                log=KafkaStateLog(dead_letters, self._topic_log),
+                log=KafkaStateLog(dead_letters, self._opened_log),
                 make_chain=partial(_new_chain, self._audit_key),
                 audit_topic=self._audit_topic,
                 clock=self._clock,
@@ -366,6 +356,9 @@ class Shipments:
         """Let go of all. Idempotent."""
         for shipping in self._shippings.values():
             shipping.close()
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     def _sender(self, dead_letters: TopicPartition, transactional: bool) -> Sender:
         kafka, timeout_s = self._config.kafka, self._config.transactions.timeout_s
@@ -375,8 +368,11 @@ class Shipments:
             settings = sink_settings(kafka, self._config.dead_letters)
         return KafkaSender(settings, clock=self._clock, timeout_s=timeout_s, meanwhile=self._meanwhile)
 
-    def _topic_log(self) -> TopicLog:
-        return TopicLog(topic_log_settings(self._config.kafka), self._clock)
+    def _opened_log(self) -> TopicLog:
+        """A new consumer may wait for most of a second until it knows who leads its first partition."""
+        if self._log is None:
+            self._log = TopicLog(topic_log_settings(self._config.kafka), self._clock)
+        return self._log
 
 
 def _new_chain(key: bytes | None) -> Chain:

@@ -166,9 +166,6 @@ class StateLog(Protocol):
     def letters(self) -> tuple[int, int]:
         """Where the same partition of the dead-letter topic begins and ends; ClientError."""
 
-    def close(self) -> None:
-        """Let go of it. Idempotent."""
-
 
 @dataclass(slots=True)
 class _Progress:
@@ -306,7 +303,6 @@ class PartitionShipping:
     def close(self) -> None:
         """As of `Shipping`."""
         self._let_go()
-        self._log.close()
         self._standings, self._position = Standings(self._partition), None
         self._transactions = True
 

@@ -205,9 +205,6 @@ class MemoryStateLog:
         """As of `StateLog`."""
         return self._cluster.first_letters.get(self._letters, 0), self._cluster.end(self._letters)
 
-    def close(self) -> None:
-        """As of `StateLog`."""
-
 
 def memory_shipping(
     cluster: MemoryShipmentCluster,

@@ -128,6 +128,7 @@ def test_dead_letters_whose_commit_has_lost_its_answer_are_sent_once(
     produce(cluster.direct_servers, letters, [(None, "x")] * 4, 1)
     config = KafkaConfig(bootstrap_servers=cluster.bootstrap_servers, librdkafka={"log_level": 0})
     losses: list[Callable[[FaultProxy], None]] = []
+    log = TopicLog(topic_log_settings(config), SystemClock())
     shipping = PartitionShipping(
         dead_letters,
         make_sender=lambda _: KafkaSender(
@@ -136,7 +137,7 @@ def test_dead_letters_whose_commit_has_lost_its_answer_are_sent_once(
             timeout_s=TRANSACTION_S,
             make_producer=lambda settings, **_: Harmed(proxy, losses, settings),  # type: ignore[arg-type, return-value]
         ),
-        log=KafkaStateLog(dead_letters, lambda: TopicLog(topic_log_settings(config), SystemClock())),
+        log=KafkaStateLog(dead_letters, lambda: log),
         make_chain=lambda: Chain(token_hex(4)),
         audit_topic=audit,
         clock=SystemClock(),
@@ -145,7 +146,7 @@ def test_dead_letters_whose_commit_has_lost_its_answer_are_sent_once(
     )
     one, two, three, four = (LetterId(0, offset) for offset in range(4))
 
-    with closing(shipping):
+    with closing(log), closing(shipping):
         shipping.ship(chunk_of([one], target, op_id="before", at_ms=SystemClock.wall_ms()))
         losses.append(lose)
         harmed = shipping.ship(chunk_of([two, three], target, at_ms=SystemClock.wall_ms()))
