@@ -116,11 +116,29 @@ class Journal:
         os.close(self._file)
 
 
-def read(path: Path) -> list[Happening]:
-    """Everything written so far; a last line that was cut is left out."""
-    if not path.exists():
-        return []
-    return [_decode(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+class Reading:
+    """What is written into `path` while it grows: each look reads on from where the last one ended. One thread."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: list[Happening] = []
+        self._position = 0  # in bytes
+
+    def all(self) -> Sequence[Happening]:
+        """Everything written so far; a last line that was cut is left out."""
+        if self._path.exists():
+            with self._path.open("rb") as file:
+                file.seek(self._position)
+                new = file.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            self._found += map(_decode, whole.splitlines())
+            self._position += len(whole)
+        return self._found
+
+
+def read(path: Path) -> Sequence[Happening]:
+    """Everything written into it so far."""
+    return Reading(path).all()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 
 from confluent_kafka import Consumer, TopicPartition
 from fleet.checker import check
-from fleet.history import History, Owned, read
+from fleet.history import History, Owned
 from fleet.witness import source_of
 from fleet.workers import CommitWatcher, Fleet
 from fleet.workload import Workload
@@ -101,7 +101,7 @@ class Trial:
     def owners(self) -> set[int]:
         """The workers that live and own partitions, by their process ids."""
         owners: dict[int, int] = {}
-        for one in read(self.fleet.ledger):
+        for one in self.fleet.happenings():
             if isinstance(one, Owned) and one.what == "assigned":
                 owners[one.partition] = one.pid
         return set(owners.values()) & {worker.pid for worker in self.fleet.living()}
@@ -132,7 +132,7 @@ class Trial:
 
     def verdict_now(self) -> Verdict:
         """Judge it as it is."""
-        happenings = [*self.workload.sent(), *read(self.fleet.ledger), *self.watcher.seen]
+        happenings = [*self.workload.sent(), *self.fleet.happenings(), *self.watcher.seen]
         return check(History.of(happenings, self.workload.ends(), self.copies()))
 
     def copies(self) -> list[tuple[int, int]]:

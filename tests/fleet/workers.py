@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from confluent_kafka import Consumer, Producer, TopicPartition
-from fleet.history import Effect, Journal, Seen, Struck, read
+from fleet.history import Effect, Journal, Reading, Seen, Struck
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from fleet.history import Happening
 
 _TESTS = Path(__file__).parents[1]
 
@@ -63,6 +65,10 @@ class Fleet:
     by_file: bool = False
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _started: int = 0
+    _reading: Reading = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reading = Reading(self.ledger)
 
     def __enter__(self) -> Self:
         return self
@@ -148,9 +154,13 @@ class Fleet:
         journal.write(Struck(what, None if worker is None else worker.pid, time.monotonic()))
         journal.close()
 
+    def happenings(self) -> Sequence[Happening]:
+        """What the workers have noted so far."""
+        return self._reading.all()
+
     def effects(self) -> list[Effect]:
         """What the handlers have done so far."""
-        return [one for one in read(self.ledger) if isinstance(one, Effect)]
+        return [one for one in self.happenings() if isinstance(one, Effect)]
 
     def logs(self) -> str:
         """All workers' logs."""

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # the package does not list what it exports
 from fleet.checker import Anomaly, check
-from fleet.history import Effect, History, read
+from fleet.history import Effect, History
 from fleet.in_process import Running, committed, config
 from fleet.trial import Trial
 from fleet.workers import let_pass
@@ -165,7 +165,7 @@ def _verdict(trial: Trial) -> Verdict:
     sent = {one.uid: one for one in trial.workload.sent()}
     places = {(one.partition, one.offset) for one in sent.values()}
     happenings: list[Happening] = [*sent.values(), *trial.watcher.seen]
-    for one in read(trial.fleet.ledger):
+    for one in trial.fleet.happenings():
         original = sent.get(one.uid or "") if isinstance(one, Effect) else None
         if isinstance(one, Effect) and original and (one.partition, one.offset) not in places:
             uid = f"{original.uid} at {one.offset}"

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # the package does not list what it exports
 from fleet import crash_points
 from fleet.copies import Reader, committed_records, given_up, places, sources
-from fleet.history import Effect, Owned, read
+from fleet.history import Effect, Owned
 from fleet.in_process import Running, config
 from fleet.trial import Trial
 from fleet.workers import Fleet, let_pass, produce, terminate
@@ -251,7 +251,7 @@ def is_stopped(pid: int) -> bool:
 
 def owners_now(fleet: Fleet) -> set[int]:
     """Who was given each partition last."""
-    owners = {one.partition: one.pid for one in read(fleet.ledger) if isinstance(one, Owned) and one.what == "assigned"}
+    owners = {one.partition: one.pid for one in fleet.happenings() if isinstance(one, Owned) and one.what == "assigned"}
     return set(owners.values())
 
 

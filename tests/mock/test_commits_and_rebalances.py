@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import KafkaError
 from fleet.checker import Anomaly
-from fleet.history import Owned, read
+from fleet.history import Owned
 from fleet.in_process import Running, committed, config
 from fleet.proxied import ProxiedMock
 from fleet.trial import Trial
@@ -333,7 +333,7 @@ def test_members_that_come_and_go_twice_a_second_lose_nothing_and_repeat_little(
             let_pass(began_s + (toggle + 1) / 2 - time.monotonic())
         verdict = trial.verdict()
         ended_s = sorted(one.ended_s for one in trial.fleet.effects())
-        lost = any(isinstance(one, Owned) and one.what == "lost" for one in read(trial.fleet.ledger))
+        lost = any(isinstance(one, Owned) and one.what == "lost" for one in trial.fleet.happenings())
 
     gap_s = max(later - earlier for earlier, later in pairwise(ended_s))
     # A member that its coordinator has given up runs the call in hand to its end, while another has begun.

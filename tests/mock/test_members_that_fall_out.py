@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from confluent_kafka import KafkaError
 from fleet.checker import Anomaly
-from fleet.history import Owned, read
+from fleet.history import Owned
 from fleet.in_process import Running, committed, config
 from fleet.trial import Trial
 from fleet.workers import Fleet, let_pass, produce
@@ -109,7 +109,7 @@ def test_a_handler_that_lets_no_other_thread_run_costs_its_partitions_and_no_rec
 
 def assigned_s(trial: Trial, pid: int, since_s: float) -> float:
     """When a worker was given a partition for the first time since then."""
-    given = [one for one in read(trial.fleet.ledger) if isinstance(one, Owned) and one.what == "assigned"]
+    given = [one for one in trial.fleet.happenings() if isinstance(one, Owned) and one.what == "assigned"]
     return min((one.at_s for one in given if one.pid == pid and one.at_s > since_s), default=inf)
 
 

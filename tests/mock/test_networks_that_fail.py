@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar
 
 import pytest
 from fleet.checker import Anomaly
-from fleet.history import Owned, read
+from fleet.history import Owned
 from fleet.in_process import Running, config
 from fleet.proxied import ProxiedMock
 from fleet.trial import Trial
@@ -325,7 +325,7 @@ def _owns_s(trial: Trial, worker: subprocess.Popen[bytes], partitions: int, with
 
     def owns() -> bool:
         owned: dict[int, str] = {}
-        for one in read(trial.fleet.ledger):
+        for one in trial.fleet.happenings():
             if isinstance(one, Owned) and one.pid == worker.pid:
                 owned[one.partition] = one.what
         return sum(what == "assigned" for what in owned.values()) >= partitions

@@ -169,7 +169,7 @@ def put_coordinator_elsewhere(kafka: MockKafka, group: str = "g", topic: str = "
 
 def calls_after_resuming(trial: Trial) -> list[float]:
     """Seconds from a worker's going on to the beginnings of its calls in partitions that it was not given since."""
-    happenings = read(trial.fleet.ledger)
+    happenings = trial.fleet.happenings()
     struck = [one for one in happenings if isinstance(one, Struck) and one.what == "resume"]
     found = []
     for resumed in struck:
@@ -193,7 +193,7 @@ def calls_after_resuming(trial: Trial) -> list[float]:
 
 def owned_by(trial: Trial, worker: subprocess.Popen[bytes]) -> set[int]:
     """Partitions that were given to it last."""
-    given = [one for one in read(trial.fleet.ledger) if isinstance(one, Owned) and one.what == "assigned"]
+    given = [one for one in trial.fleet.happenings() if isinstance(one, Owned) and one.what == "assigned"]
     owners = {one.partition: one.pid for one in given}
     return {number for number, pid in owners.items() if pid == worker.pid}
 
