@@ -94,7 +94,7 @@ manifests() {
     local to=$BIN/manifests.partial stages
     rm -rf "$to"
     mkdir -p "$to/crds"
-    cp "$(module github.com/kedacore/keda/v2 $KEDA)"/config/crd/bases/keda.sh_*.yaml "$to/crds"
+    cp "$(module github.com/kedacore/keda/v2 $KEDA)"/config/crd/bases/{,eventing.}keda.sh_*.yaml "$to/crds" # its operator ends without those of events
     cp "$(module github.com/prometheus-operator/prometheus-operator $PROMETHEUS_OPERATOR)"/example/prometheus-operator-crd/monitoring.coreos.com_{podmonitors,servicemonitors,prometheusrules}.yaml "$to/crds"
     cp "$(module github.com/argoproj/argo-rollouts $ARGO_ROLLOUTS)"/manifests/crds/*-crd.yaml "$to/crds"
     stages=$(module sigs.k8s.io/kwok $KWOK)/kustomize/stage

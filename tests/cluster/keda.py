@@ -24,6 +24,8 @@ _NAMESPACE = "keda"
 _SERVICE = "keda-metrics-apiserver"
 _API = "v1beta1.external.metrics.k8s.io"
 _WAIT = "120s"
+# As of a pod of its namespace that serves all others.
+_PLACE = [f"POD_NAMESPACE={_NAMESPACE}", f"KEDA_CLUSTER_OBJECT_NAMESPACE={_NAMESPACE}", "WATCH_NAMESPACE="]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ def start_keda(cluster: Kubernetes, plane: ControlPlane) -> Keda:
     operator, adapter = program("keda-operator"), program("keda-adapter")
     certificates = _certificates(plane)
     metrics, health, grpc, secure, adapter_metrics = free_ports(5)
-    cluster.apply(*_registration(secure))
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _NAMESPACE}})
+    cluster.apply(*_registration(secure), namespace=_NAMESPACE)
     started = []
     try:
         started.append(_start_operator(operator, plane, certificates, metrics, health, grpc))
@@ -79,8 +82,7 @@ def _start_operator(
         "enable-webhook-patching": "false",
         "enable-apiservice-patching": "false",
     }
-    place = [f"POD_NAMESPACE={_NAMESPACE}", f"KEDA_CLUSTER_OBJECT_NAMESPACE={_NAMESPACE}", "WATCH_NAMESPACE="]
-    command = ["env", *place, operator, *as_flags(options)]
+    command = ["env", *_PLACE, operator, *as_flags(options)]
     return start_program("keda-operator", command, partial(says_ok, f"http://127.0.0.1:{health}/readyz"))
 
 
@@ -100,7 +102,7 @@ def _start_adapter(
         "tls-private-key-file": certificates / "tls.key",
         "metrics-service-address": f"localhost:{grpc}",
     }
-    command = [adapter, *as_flags(options)]
+    command = ["env", *_PLACE, adapter, *as_flags(options)]
     return start_program("keda-adapter", command, partial(says_ok, f"http://127.0.0.1:{metrics}/metrics"))
 
 
@@ -109,7 +111,6 @@ def _registration(port: int) -> Sequence[Object]:
     service = {"namespace": _NAMESPACE, "name": _SERVICE}
     group, version = "external.metrics.k8s.io", "v1beta1"
     return [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": _NAMESPACE}},
         {
             "apiVersion": "v1",
             "kind": "Service",

@@ -5,11 +5,12 @@ The windows of the chart are minutes long; here they are as short as each test s
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 from cluster.keda import start_keda
-from cluster.kubernetes import start_kubernetes
+from cluster.kubernetes import obtain_kubernetes
 from cluster.programs import Refused
 from cluster.releases import Release
 from cluster.shops import LAG, PARTITIONS, THRESHOLD, TIMEOUT_S, Shop, behavior, worker_without_store
@@ -24,19 +25,18 @@ if TYPE_CHECKING:
     from servers.kafka import SharedKafka
     from servers.prometheus import Prometheus
 
+FALLBACK = 2  # the chart's
 NEVER_WITHIN = "15s"  # seven rounds of the autoscaler
 
 
 @pytest.fixture(scope="module")
 def scaled() -> Iterator[Kubernetes]:
     """A Kubernetes with KEDA. It is always one of this run: KEDA's metrics must reach its API server."""
-    cluster = obtained(start_kubernetes)
+    cluster = obtained(lambda: obtain_kubernetes(None, None))
     assert cluster.control_plane is not None
     plane = cluster.control_plane
-    keda = obtained(lambda: start_keda(cluster, plane))
-    yield cluster
-    keda.close()
-    cluster.close()
+    with closing(cluster), closing(obtained(lambda: start_keda(cluster, plane))):
+        yield cluster
 
 
 @pytest.fixture
@@ -170,8 +170,8 @@ def test_an_open_breaker_of_a_sink_holds_the_pods_and_lets_them_go_when_it_close
     assert held == (0, 1)
 
 
-def test_without_an_answer_from_prometheus_the_pods_stay_as_they_are(
-    shop: Shop, prometheus: Prometheus, tmp_path: Path
+def test_without_an_answer_from_prometheus_there_are_the_pods_of_the_fallback_and_no_more(
+    shop: Shop, prometheus: Prometheus
 ) -> None:
     """So a Prometheus that is away costs scaling, and nothing else."""
     shop.commit(end=False)
@@ -181,7 +181,8 @@ def test_without_an_answer_from_prometheus_the_pods_stay_as_they_are(
     server.end()
     shop.produce(LAG)
 
+    shop.wait_for_pods(FALLBACK)
     with pytest.raises(Refused, match="timed out"):
-        shop.wait_for_pods(2, NEVER_WITHIN)
+        shop.wait_for_pods(FALLBACK + 1, NEVER_WITHIN)
     server.restart()
     shop.wait_for_pods(PARTITIONS)
