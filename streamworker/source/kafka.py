@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import defaultdict
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, ParamSpec, cast
@@ -78,6 +79,8 @@ class KafkaSource:
         joined = ("steady", "init") if settings.get("group.protocol") == "consumer" else ("steady",)
         self._statistics = StatisticsReader(joined)
         self._reading: Reading | None = None
+        # By the number of a partition, all topics of which that one was ever assigned: nothing else is delivered.
+        self._topics_of: defaultdict[int | None, set[str]] = defaultdict(set)
         self._rebalance: Rebalance | None = None
         self._closed = False
         self._consumer = self._new_consumer(settings)
@@ -216,9 +219,14 @@ class KafkaSource:
     def _runs(self, batch: Sequence[ClientMessage]) -> list[tuple[TopicPartition, Sequence[Message]]]:
         if not batch:
             return []
-        topics, numbers = list(map(ClientMessage.topic, batch)), list(map(ClientMessage.partition, batch))
+        numbers = list(map(ClientMessage.partition, batch))
         # Nearly always: the client hands out one fetch after another.
-        if numbers.count(numbers[0]) == len(numbers) and topics.count(topics[0]) == len(topics):
+        alike = numbers.count(numbers[0]) == len(numbers)
+        # To ask a record for its topic makes a string, and takes a twentieth of the time that a record costs in all.
+        if alike and len(self._topics_of[numbers[0]]) == 1:
+            return [(_partition_of(batch[0]), cast("Sequence[Message]", batch))]
+        topics = list(map(ClientMessage.topic, batch))
+        if alike and topics.count(topics[0]) == len(topics):
             return [(_partition_of(batch[0]), cast("Sequence[Message]", batch))]
         return [
             (_partition_of(run[0]), cast("Sequence[Message]", run))
@@ -270,6 +278,8 @@ class KafkaSource:
         starts = self._rebalance.assigned(partitions)
         if not partitions:
             return
+        for topic, number in partitions:
+            self._topics_of[number].add(topic)
         self._consumer.incremental_assign([ClientPartition(*one, starts[one].offset) for one in partitions])
         # Told one by one what they are: the client's pause flag outlives an earlier assignment.
         self.pause([one for one in partitions if starts[one].paused])
