@@ -129,16 +129,6 @@ def test_of_the_lag_per_pod_the_same_excess_adds_none(shop: Shop) -> None:
         shop.wait_for_pods(3, NEVER_WITHIN)
 
 
-def lag_seen(shop: Shop) -> int | None:
-    """What the autoscaler knows of the first trigger, per pod; None before it knows."""
-    for metric in shop.autoscaler().get("currentMetrics") or ():
-        current = metric.get("external", {}).get("current", {})
-        found = current.get("averageValue", current.get("value"))
-        if found is not None:
-            return int(found.removesuffix("m")) // (1000 if found.endswith("m") else 1)
-    return None
-
-
 def test_pods_are_added_while_a_sink_is_away_if_nothing_holds_them(
     shop: Shop, prometheus: Prometheus, tmp_path: Path
 ) -> None:
@@ -186,3 +176,13 @@ def test_without_an_answer_from_prometheus_there_are_the_pods_of_the_fallback_an
         shop.wait_for_pods(FALLBACK + 1, NEVER_WITHIN)
     server.restart()
     shop.wait_for_pods(PARTITIONS)
+
+
+def lag_seen(shop: Shop) -> int | None:
+    """What the autoscaler knows of the first trigger, per pod; None before it knows."""
+    for metric in shop.autoscaler().get("currentMetrics") or ():
+        current = metric.get("external", {}).get("current", {})
+        found = current.get("averageValue", current.get("value"))
+        if found is not None:
+            return int(found.removesuffix("m")) // (1000 if found.endswith("m") else 1)
+    return None

@@ -133,7 +133,7 @@ class Reading:
             whole = new[: new.rfind(b"\n") + 1]
             self._found += map(_decode, whole.splitlines())
             self._position += len(whole)
-        return self._found
+        return tuple(self._found)
 
 
 def read(path: Path) -> Sequence[Happening]:
